@@ -1,0 +1,1 @@
+"""A workbook for teaching code models by running what they write."""

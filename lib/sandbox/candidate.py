@@ -1,0 +1,352 @@
+"""The candidate's side of the wire: runs a program and does with its objects what the grader asks.
+
+Everything here lives in the untrusted process. A program may rewrite all of it; then it speaks for itself on the wire,
+where all it can say is a value, an exception or nonsense. It is never told what answer is expected.
+"""
+
+import builtins
+import gc
+import importlib
+import io
+import operator
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lib.sandbox import wire
+
+MODULE = "solution"
+ROOM = 1000  # frames of recursion a program has to itself, as in a script
+MAX_NESTED = 200  # objects described in one reply; further ones arrive as bare handles
+
+_BASES = (int, float, complex, str, bytes, bytearray, tuple, list, set, frozenset, dict)
+_OPERATIONS: dict[str, Callable[..., Any]] = {
+    name: getattr(operator, name)
+    for name in "add sub mul truediv floordiv mod pow lshift rshift and_ or_ xor matmul "
+    "iadd isub imul itruediv ifloordiv imod ipow ilshift irshift iand ior ixor imatmul "
+    "lt le gt ge eq ne neg pos invert abs index contains getitem setitem delitem".split()
+} | {
+    "call": lambda target, *args, **kwargs: target(*args, **kwargs),
+    **{name: getattr(builtins, name) for name in "len iter next str repr bool float int complex round divmod".split()},
+    **{name: getattr(builtins, name) for name in "getattr setattr delattr reversed hash bytes dir format".split()},
+    "length_hint": operator.length_hint,
+}
+
+
+class _Return(Exception):
+    """Carries the grader's answer to a callback out of the request loop."""
+
+
+class Foreign:
+    """A function of the test's, callable from the program."""
+
+    def __init__(self, session: "Session", number: int, name: str) -> None:
+        self._session, self._number = session, number
+        self.__name__ = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._session.call_back(self._number, args, kwargs)
+
+
+class ForeignIterator(Foreign):
+    """An iterator of the test's."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self()
+
+
+class Session(wire.Codec):
+    """One candidate's objects and its conversation with the grader."""
+
+    def __init__(self, channel: wire.Channel) -> None:
+        self.channel = channel
+        self.module = types.ModuleType(MODULE)
+        self.shared: dict[str, type] = {}  # classes of the task's setup code, which cross by value
+        self.objects: list[Any] = []
+        self.numbers: dict[int, int] = {}
+        self.described: set[int] = set()
+        self.lock = threading.RLock()
+
+    # ------------------------------------------------------------------------------------------------ values
+
+    def opaque(self, value: Any) -> Any:
+        """Anything that is not plain data: by name, by value beside a handle, or a handle alone."""
+        kind = type(value)
+        if kind is types.ModuleType:
+            return {"m": value.__name__}
+        if isinstance(value, type) or kind is types.BuiltinFunctionType:
+            named = _importable_name(value)
+            if named:
+                return {"ty": named}
+        array = wire.to_numpy_form(value)
+        if array is not None:
+            return array
+        shared = self.shared.get(kind.__name__)
+        if shared is not None and (kind is shared or kind is self.module.__dict__.get(kind.__name__)):
+            return {"ob": [kind.__name__, self._content(value), self._state(value)]}
+        if isinstance(value, BaseException):
+            return {"x": self.describe_exception(value)}
+        if isinstance(value, _BASES):
+            return {"su": [self._content(value), self.handle(value)]}
+        return {"h": self.handle(value)}
+
+    def _content(self, value: Any) -> Any:
+        """What a subclass of a builtin holds, read past whatever the subclass overrides."""
+        for base in _BASES:
+            if isinstance(value, base):
+                return self.encode(_plain(base, value))
+        return None
+
+    def _state(self, value: Any) -> Any:
+        state = dict(getattr(value, "__dict__", {}))
+        for name in (name for kind in type(value).__mro__ for name in _slots(kind)):
+            if hasattr(value, name):
+                state[name] = getattr(value, name)
+        return self.encode(state)
+
+    def handle(self, value: Any) -> list[Any]:
+        """[number] of an object already described in this reply, else [number, kind, class, name, truth, state]."""
+        number = self.number(value)
+        if number in self.described or len(self.described) > MAX_NESTED:
+            return [number]
+        self.described.add(number)
+        if isinstance(value, type):
+            return [number, "class", [self.opaque(base) for base in value.__mro__[1:-1]], value.__name__, True, None]
+        kind = "function" if callable(value) else "iterator" if hasattr(value, "__next__") else "object"
+        truth, state, family = True, None, None
+        if kind == "object":
+            truth, family = _truth(value), self.opaque(type(value))
+            state = self._state(value) if type(value).__eq__ is not object.__eq__ else None
+        return [number, kind, family, getattr(value, "__name__", type(value).__name__), truth, state]
+
+    def number(self, value: Any) -> int:
+        """The number of an object, for as long as this process lives."""
+        number = self.numbers.get(id(value))
+        if number is None:
+            number = self.numbers[id(value)] = len(self.objects)
+            self.objects.append(value)
+        return number
+
+    def resolve(self, tag: str, payload: Any) -> Any:
+        """Handles come home; functions and iterators of the test's become callables."""
+        if tag == "h":
+            return self.objects[payload]
+        if tag == "cb":
+            return Foreign(self, *payload)
+        if tag == "it":
+            return ForeignIterator(self, *payload)
+        if tag == "ty":
+            return _import(payload)
+        if tag == "m":
+            return importlib.import_module(payload)
+        if tag == "np":
+            return wire.from_numpy_form(payload)
+        if tag == "ob":
+            return self._build(*payload)
+        if tag == "io":
+            return io.StringIO(payload)
+        raise wire.Garbage(tag)
+
+    def _build(self, name: str, content: Any, state: Any) -> Any:
+        kind = self.module.__dict__.get(name, self.shared.get(name))
+        assert isinstance(kind, type)
+        if content is None:
+            value = object.__new__(kind)
+        else:
+            plain = self.decode(content)
+            value = type(plain).__new__(kind, plain)
+        for key, item in self.decode(state).items():
+            object.__setattr__(value, key, item)
+        return value
+
+    # ---------------------------------------------------------------------------------------------- requests
+
+    def serve(self) -> Any:
+        """Answer requests until the grader hangs up, or answers a callback."""
+        while True:
+            request = self.channel.receive()
+            if request["do"] == "return":
+                if "stop" in request:
+                    raise StopIteration
+                return self.decode(request["value"])
+            with self.lock:
+                self.channel.send(self.answer(request))
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do one request; what the program raises is part of the answer."""
+        self.described.clear()
+        try:
+            result = self.run(request) if request["do"] == "run" else self.operate(request)
+        except wire.Closed:
+            raise
+        except BaseException as error:
+            self.described.clear()
+            result = {"err": self.describe_exception(error)}
+        _flush()
+        return result
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Execute setup definitions and the program; answer with the names it now defines, and those asked for."""
+        namespace = self.module.__dict__
+        sys.modules[MODULE] = self.module
+        if request["setup"]:
+            exec(compile(request["setup"], "<setup>", "exec"), namespace)
+            self.shared = {name: item for name, item in namespace.items() if _is_own_class(item)}
+        try:
+            code = compile(request["source"].encode("utf-8", "surrogatepass").decode(), f"<{MODULE}>", "exec")
+        except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+            kind = "memory" if isinstance(error, MemoryError) else "compile"
+            return {kind: f"{type(error).__name__}: {error}"}
+        before = set(namespace)
+        exec(code, namespace)
+        functions = [
+            name
+            for name, item in namespace.items()
+            if name not in before and isinstance(item, types.FunctionType) and item.__module__ == MODULE
+        ]
+        values = {name: self.encode(namespace[name]) for name in request["names"] if name in namespace}
+        return {"ok": values, "functions": functions}
+
+    def operate(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One operation on one object, with arguments; tells which arguments it changed."""
+        target = self.objects[request["on"]] if "on" in request else self.module.__dict__[request["name"]]
+        if request["do"] == "value":
+            return {"ok": self.encode(target)}
+        sent = request["args"]
+        args = [self.decode(item) for item in sent]
+        kwargs = {key: self.decode(item) for key, item in request.get("kwargs", {}).items()}
+        if request.get("swap"):
+            args, target = [target], args[0]
+        try:
+            value = _OPERATIONS[request["do"]](target, *args, **kwargs)
+        except StopIteration:
+            return {"stop": True}
+        answer = {"ok": self._answered(value, args)}
+        changed = self._changed(sent, args)
+        if changed:
+            answer["changed"] = changed
+        owner = getattr(target, "__self__", target) if request["do"] != "next" else None
+        if id(owner) in self.numbers and not isinstance(owner, (type, types.FunctionType)):
+            self.described.clear()
+            answer["self"] = self.opaque(owner)
+        return answer
+
+    def _answered(self, value: Any, args: list[Any]) -> Any:
+        if type(value) in (list, dict, set):
+            for position, argument in enumerate(args):
+                if value is argument:
+                    return {"a": position}
+        return self.encode(value)
+
+    def _changed(self, sent: list[Any], args: list[Any]) -> list[Any]:
+        """[position, value] of every mutable argument that no longer reads as it was sent."""
+        changed = []
+        for position, (before, argument) in enumerate(zip(sent, args)):
+            if type(before) is list or type(before) is dict and next(iter(before)) not in ("h", "cb", "it", "ty", "m"):
+                now = self.encode(argument)
+                if now != before:
+                    changed.append([position, now])
+        return changed
+
+    def call_back(self, number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function of the test's and wait for what it returns, serving requests meanwhile."""
+        with self.lock:
+            encoded = [self.encode(item) for item in args]
+            named = {key: self.encode(item) for key, item in kwargs.items()}
+            self.channel.send({"cb": [number, encoded, named]})
+            return self.serve()
+
+    def describe_exception(self, error: BaseException) -> dict[str, Any]:
+        """Class, builtin ancestry, message, arguments and where in the program it was raised."""
+        kind = type(error)
+        line, trace = 0, error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == f"<{MODULE}>":
+                line = trace.tb_lineno
+            trace = trace.tb_next
+        own = [base for base in kind.__mro__ if base.__module__ != "builtins"]
+        try:
+            message, arguments = str(error), self.encode(list(error.args))
+        except Exception:
+            message, arguments = "", []
+        return {
+            "name": kind.__name__,
+            "bases": [base.__name__ for base in kind.__mro__ if base.__module__ == "builtins"],
+            "classes": [self.number(base) for base in own],
+            "message": message[:1000],
+            "args": arguments,
+            "line": line,
+            "on": self.number(error),
+        }
+
+
+def _plain(base: type, value: Any) -> Any:
+    if base is dict:
+        return {key: dict.__getitem__(value, key) for key in dict.__iter__(value)}
+    if base in (tuple, list, set, frozenset):
+        return base(base.__iter__(value))  # type: ignore[attr-defined]
+    if base in (int, float):
+        return base.__pos__(value)  # type: ignore[attr-defined]
+    if base is str:
+        return str.__str__(value)
+    if base is complex:
+        return complex(value.real, value.imag)
+    return base(memoryview(value))
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = kind.__dict__.get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(name for name in slots if not name.startswith("__"))
+
+
+def _truth(value: Any) -> bool:
+    try:
+        return bool(value)
+    except Exception:
+        return True
+
+
+def _importable_name(value: Any) -> str:
+    """"module.name" of something the standard library or an allowed module exports, else empty."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    if not isinstance(module, str) or module == MODULE or "." in name:
+        return ""
+    return f"{module}:{name}" if getattr(sys.modules.get(module), name, None) is value else ""
+
+
+def _import(dotted: str) -> Any:
+    module, _, name = dotted.partition(":")
+    target = importlib.import_module(module)
+    for part in name.split("."):
+        target = getattr(target, part)
+    return target
+
+
+def _is_own_class(item: Any) -> bool:
+    return isinstance(item, type) and item.__module__ == MODULE
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except Exception:
+        return
+
+
+def serve(descriptor: int) -> None:
+    """Serve the grader on this descriptor until it hangs up."""
+    session = Session(wire.Channel(wire.socket_from(descriptor), wire.MAX_REQUEST))
+    session.module.__dict__["__builtins__"] = builtins
+    frame: Any = sys._getframe()
+    depth = 0
+    while frame is not None:
+        depth, frame = depth + 1, frame.f_back
+    sys.setrecursionlimit(ROOM + depth + 3)
+    gc.enable()
+    session.serve()

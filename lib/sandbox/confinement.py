@@ -1,0 +1,151 @@
+"""Confine the current process and everything it will start: the layers of modes A, B and C.
+
+| layer                           | A (namespaces) | B (container root) | C (plain user) |
+|---------------------------------|----------------|--------------------|----------------|
+| own pids, net, mounts, ipc, uts | yes            | no                 | no             |
+| a root of read-only binds       | yes            | no                 | no             |
+| scratch on a tmpfs of its own   | yes            | no, watched        | no, watched    |
+| a user id of its own            | yes            | yes                | no             |
+| no capabilities, no new ones    | yes            | yes                | yes            |
+| Landlock                        | where present  | or sealed imports  | or sealed imports |
+| seccomp                         | yes            | yes                | yes            |
+"""
+
+import dataclasses
+import os
+import resource
+
+from lib.sandbox import kernel, seccomp
+
+MEBIBYTE = 1 << 20
+SCRATCH_BYTES = 64 * MEBIBYTE
+DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
+_KEEP_FLAGS = 2 | 4 | 8 | 1024 | 2048  # a bind in a user namespace must keep these flags of its source
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a worker does to itself before it runs anything untrusted. `read` may also be executed if `execute`."""
+
+    mode: str  # "A", "B", "C", or "none" where the caller allowed it
+    uid: int  # the user to become; -1 to stay
+    scratch: str  # the one writable directory
+    read: tuple[str, ...] = ()
+    list_only: tuple[str, ...] = ()  # directories whose names may be listed, contents not read
+    execute: bool = False
+    landlock: bool = True
+    processes: int = 64
+
+
+def enter_namespaces(plan: Plan) -> None:
+    """Mode A: unshare everything and go on as process 1 of a new pid namespace; the calling process exits."""
+    if plan.mode != "A":
+        return
+    flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+    if not kernel.effective_capabilities() >> kernel.CAP_SYS_ADMIN & 1:
+        unshare_user(flags, plan.uid)
+    else:
+        kernel.unshare(flags)
+    if os.fork():
+        os._exit(0)
+    _build_root(plan)
+
+
+def unshare_user(flags: int, inner_uid: int) -> None:
+    """Enter a new user namespace in which the caller is `inner_uid`, and the other namespaces with it."""
+    uid, gid = os.getuid(), os.getgid()
+    kernel.unshare(flags | kernel.CLONE_NEWUSER)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"{inner_uid} {uid} 1"),
+        ("gid_map", f"{inner_uid} {gid} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w") as file:
+            file.write(text)
+
+
+def _build_root(plan: Plan) -> None:
+    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    root = "/proc"  # exists everywhere, and nothing under it is wanted inside
+    kernel.mount("tmpfs", root, "tmpfs", kernel.MS_NOSUID, "size=1m,mode=755")
+    for path in (*plan.read, *DEVICES):
+        _bind(path, root + path)
+    scratch = root + plan.scratch
+    os.makedirs(scratch, exist_ok=True)
+    options = f"size={SCRATCH_BYTES},nr_inodes=4096,mode=777"
+    kernel.mount("tmpfs", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    kernel.pivot_root(root)
+    kernel.mount(None, "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID)
+
+
+def _bind(source: str, target: str) -> None:
+    if not os.path.lexists(source) or os.path.lexists(target):
+        return
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), target)
+        return
+    if os.path.isdir(source):
+        os.mkdir(target)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    kernel.mount(source, target, None, kernel.MS_BIND | kernel.MS_REC)
+    flags = os.statvfs(target).f_flag & _KEEP_FLAGS
+    if not source.startswith("/dev/"):
+        flags |= kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+    kernel.mount(None, target, None, kernel.MS_REMOUNT | kernel.MS_BIND | flags)
+
+
+def drop_privileges(plan: Plan) -> None:
+    """Become the plan's user, hold no capability, be opaque to tracers."""
+    if plan.uid >= 0 and os.getuid() != plan.uid:
+        os.setgroups([])
+        os.setresgid(plan.uid, plan.uid, plan.uid)
+        os.setresuid(plan.uid, plan.uid, plan.uid)
+    kernel.drop_capabilities()
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+
+
+def close_files(plan: Plan) -> None:
+    """Landlock: only `read` is readable and only scratch writable."""
+    if not plan.landlock:
+        return
+    readable = kernel.READ | (kernel.EXECUTE if plan.execute else 0)
+    rules = [(path, readable) for path in plan.read]
+    rules += [(path, kernel.READ_DIR) for path in plan.list_only]
+    rules += [(path, kernel.READ_FILE | kernel.WRITE_FILE) for path in DEVICES]
+    rules.append((plan.scratch, readable | kernel.WRITE))
+    kernel.landlock_restrict(rules)
+
+
+def limit_process_table(plan: Plan) -> None:
+    """Static limits that children inherit; `processes` counts threads too, and all of the user's in mode C."""
+    ceiling = plan.processes + (_processes_of_user() if plan.uid < 0 else 0)
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    if hard != resource.RLIM_INFINITY:
+        ceiling = min(ceiling, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (ceiling, ceiling))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
+
+
+def _processes_of_user() -> int:
+    """Threads that the kernel now counts against this user; those of processes hidden from us are not seen."""
+    count = 0
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.stat(f"/proc/{name}").st_uid == os.getuid():
+                count += len(os.listdir(f"/proc/{name}/task"))
+        except OSError:
+            continue
+    return count
+
+
+def forbid_calls(plan: Plan) -> None:
+    """seccomp: the base filter, and no file by name where neither Landlock nor a root of our own guards files."""
+    if plan.mode == "none":
+        return
+    if not plan.landlock and plan.mode != "A":
+        kernel.install_filter(seccomp.sealed_filter())
+    kernel.install_filter(seccomp.base_filter())

@@ -1,0 +1,242 @@
+"""The grader: a trusted process that owns one worker and judges one program at a time.
+
+It speaks JSON frames with `Sandbox` on one socket and with its worker on another. Expected values live here and in the
+caller, nowhere else. The grader itself never runs the program's code and never unpickles.
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from typing import Any
+
+from lib.sandbox import asserts, kernel, wire
+from lib.sandbox.confinement import SCRATCH_BYTES, Plan
+from lib.sandbox.remote import Conversation, TimeUp
+from lib.sandbox.verdict import HEAD_BYTES, Verdict, head, one_line
+from lib.sandbox.worker import FILE_BYTES
+
+TICK_S = 0.05
+_BOOTSTRAP = """\
+import sys, types
+for name, path in (("lib", {lib!r}), ("lib.sandbox", {sandbox!r})):
+    package = sys.modules[name] = types.ModuleType(name)
+    package.__path__ = [path]
+sys.modules["lib"].sandbox = sys.modules["lib.sandbox"]
+from lib.sandbox import {module}
+{module}.main(int(sys.argv[1]), sys.argv[2])
+"""
+
+
+def wall_limit(cpu_s: float) -> float:
+    """Wall seconds that guard a CPU limit: room for a busy machine, an end for sleepers."""
+    return 2 * cpu_s + 1
+
+
+def spawn(module: str, sock: socket.socket, settings: Any, python: str, **streams: Any) -> "subprocess.Popen[bytes]":
+    """Start a process of this package with nothing but the standard library, a clean environment and one socket."""
+    sandbox = os.path.dirname(os.path.abspath(__file__))
+    program = _BOOTSTRAP.format(lib=os.path.dirname(sandbox), sandbox=sandbox, module=module)
+    command = [python, "-B", "-P", "-s", "-S", "-c", program, str(sock.fileno()), json.dumps(settings)]
+    environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PATH": "/usr/bin:/bin"}
+    return subprocess.Popen(
+        command, pass_fds=[sock.fileno()], env=environment, cwd="/", stdin=subprocess.DEVNULL,
+        start_new_session=True, **streams,
+    )  # fmt: skip
+
+
+class WorkerLost(Exception):
+    """The worker could not be started or went away; carries what it said."""
+
+
+class Worker:
+    """The grader's handle on a worker process."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.out, self.err = (os.memfd_create(name) for name in ("stdout", "stderr"))
+        self.process = spawn("worker", theirs, settings, settings["python"], stdout=self.out, stderr=self.err)
+        theirs.close()
+        if not self._receive().get("ready"):
+            raise WorkerLost("the worker did not start")
+
+    def ask(self, do: str, descriptor: int | None = None, **details: Any) -> dict[str, Any]:
+        """Send one command and return its answer."""
+        message = json.dumps({"do": do, **details}).encode()
+        try:
+            if descriptor is None:
+                self.control.send(message)
+            else:
+                socket.send_fds(self.control, [message], [descriptor])
+        except OSError:
+            raise WorkerLost(self._last_words()) from None
+        return self._receive()
+
+    def _receive(self) -> dict[str, Any]:
+        message = self.control.recv(4096)
+        if not message:
+            raise WorkerLost(self._last_words())
+        answer: dict[str, Any] = json.loads(message)
+        return answer
+
+    def _last_words(self) -> str:
+        return one_line(os.pread(self.err, 100_000, 0)[-400:].decode("utf-8", "replace")) or "it said nothing"
+
+    def outputs(self) -> tuple[bytes, bytes, int]:
+        """Heads of stdout and stderr and the larger one's size; both are emptied for the next candidate."""
+        heads, largest = [], 0
+        for descriptor in (self.out, self.err):
+            size = os.fstat(descriptor).st_size
+            heads.append(os.pread(descriptor, HEAD_BYTES, 0) if size else b"")
+            if size:
+                os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            largest = max(largest, size)
+        return heads[0], heads[1], largest
+
+    def close(self) -> None:
+        """End the worker and whatever runs under it."""
+        self.control.close()
+        self.process.wait()
+        os.close(self.out)
+        os.close(self.err)
+
+
+class Clock:
+    """Watches one candidate: CPU time decides, wall time guards, scratch space is bounded."""
+
+    def __init__(self, worker: Worker, cpu_s: float) -> None:
+        self.worker, self.cpu_s = worker, cpu_s
+        self.started = time.monotonic()
+        self.wall_expired = False
+
+    def __call__(self) -> None:
+        """Raise TimeUp when the candidate has had its share."""
+        used = self.worker.ask("look")
+        if used["cpu_s"] >= self.cpu_s:
+            raise TimeUp(f"used its {self.cpu_s:g} s of CPU time")
+        if used["scratch"] > SCRATCH_BYTES:
+            raise TimeUp("filled its scratch space")
+        if time.monotonic() - self.started >= wall_limit(self.cpu_s):
+            self.wall_expired = True
+            raise TimeUp(f"took {wall_limit(self.cpu_s):g} s of wall time with {used['cpu_s']:.2f} s of CPU time")
+
+
+class Grader:
+    """Judges function tasks."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.worker: Worker | None = None
+
+    def judge(self, job: dict[str, Any]) -> dict[str, Any]:
+        """One job to one verdict row; a worker that goes away is replaced once."""
+        for _ in range(2):
+            try:
+                if self.worker is None:
+                    self.worker = Worker(self.settings)
+                return self._judge_function(self.worker, job)
+            except WorkerLost as lost:
+                self.worker, reason = None, str(lost)
+        return _row(Verdict("sandbox-error", 0, len(job["tests"]), failure=f"the worker went away: {reason}"))
+
+    def _judge_function(self, worker: Worker, job: dict[str, Any]) -> dict[str, Any]:
+        total = len(job["tests"])
+        try:
+            suite = asserts.compile_suite(tuple(job["tests"]), job["setup"], job["entry_point"])
+        except asserts.BadTest as error:
+            return _row(Verdict("sandbox-error", 0, total, failure=str(error)))
+        ours, theirs = socket.socketpair()
+        try:
+            started = time.monotonic()
+            worker.ask("fork", theirs.fileno(), cpu_s=job["cpu_s"], memory_mb=job["memory_mb"])
+            theirs.close()
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(TICK_S * 1e6)))
+            clock = Clock(worker, job["cpu_s"])
+            channel = wire.Channel(ours, wire.MAX_REPLY)
+            talk = Conversation(channel, clock, tuple(self.settings["modules"]))
+            with _Alarm(wall_limit(job["cpu_s"]) + 1):
+                outcome = asserts.judge(talk, suite, job["source"], job["alias"])
+            wall = time.monotonic() - started
+        finally:
+            ours.close()
+            theirs.close()
+        return self._verdict(worker, job, outcome, wall, clock)
+
+    def _verdict(
+        self, worker: Worker, job: dict[str, Any], outcome: asserts.Outcome, wall: float, clock: Clock
+    ) -> dict[str, Any]:
+        end = worker.ask("end")
+        out, err, largest = worker.outputs()
+        status, failure, code = outcome.status, outcome.failure, end["status"]
+        if status == "died":
+            status, reason = cause_of_death(code, end["cpu_s"], job["cpu_s"], largest)
+            failure = f"{failure}: {reason}"
+        verdict = Verdict(
+            status, outcome.passed, len(job["tests"]), end["cpu_s"], wall, end["rss_mb"],
+            None if outcome.status != "died" else code, (), head(out), head(err), failure,
+        )  # fmt: skip
+        return _row(verdict) | {"retry": clock.wall_expired}
+
+
+def cause_of_death(code: int, cpu_s: float, limit_s: float, largest_output: int) -> tuple[str, str]:
+    """Status and reason for a process that ended by itself or was ended by a limit."""
+    if code == -signal.SIGXCPU or cpu_s >= limit_s:
+        return "timeout", f"used its {limit_s:g} s of CPU time"
+    if code == -signal.SIGXFSZ or largest_output >= FILE_BYTES:
+        return "output-limit", "wrote too much"
+    if code == -signal.SIGKILL:
+        return "memory", "killed, most likely for memory"
+    if code < 0:
+        return "runtime-error", f"killed by {signal.Signals(-code).name}"
+    return "runtime-error", f"the process exited with status {code}"
+
+
+class _Alarm:
+    """Bounds what a test does on its own, between calls to the program; fires again if a test swallows it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __enter__(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, self.seconds, 0.5)
+
+    def __exit__(self, *details: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _time_up(number: int, frame: Any) -> None:
+    raise TimeUp("the test itself did not finish in time")
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    return dataclasses.asdict(verdict)
+
+
+def main(descriptor: int, settings: str) -> None:
+    """Entry point of the grader process."""
+    options = json.loads(settings)
+    for folder in options["path"]:
+        sys.path.append(folder)
+    for name in options["modules"]:
+        __import__(name)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGALRM, _time_up)
+    sys.setrecursionlimit(5000)
+    resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    channel = wire.Channel(socket.socket(fileno=descriptor), wire.MAX_REQUEST)
+    grader = Grader(options)
+    while True:
+        try:
+            job = channel.receive()
+        except wire.Closed:
+            break
+        channel.send(grader.judge(job))
+    if grader.worker:
+        grader.worker.close()
