@@ -232,7 +232,7 @@ def _run_test(outcome: Outcome, names: Names, test: str, code: Any, used: frozen
 def _record(outcome: Outcome, talk: Conversation, error: BaseException, where: str) -> None:
     error = talk.broken or error
     if isinstance(error, TimeUp):
-        outcome.fail("timeout", f"{where}: {error}")
+        outcome.fail(error.status, f"{where}: {error}")
     elif isinstance(error, Unshippable):
         outcome.fail("sandbox-error", f"{where}: {error}")
     elif isinstance(error, wire.Closed):

@@ -74,6 +74,9 @@ def _build_root(plan: Plan) -> None:
     os.makedirs(scratch, exist_ok=True)
     options = f"size={SCRATCH_BYTES},nr_inodes=4096,mode=777"
     kernel.mount("tmpfs", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
+    if plan.execute:  # some runtimes find themselves through /proc/self/exe; it shows this namespace's processes only
+        os.makedirs(root + "/proc", exist_ok=True)
+        kernel.mount("proc", root + "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV, "subset=pid")
     kernel.pivot_root(root)
     kernel.mount(None, "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID)
 
@@ -112,7 +115,7 @@ def close_files(plan: Plan) -> None:
     if not plan.landlock:
         return
     readable = kernel.READ | (kernel.EXECUTE if plan.execute else 0)
-    rules = [(path, readable) for path in plan.read]
+    rules = [(path, readable) for path in plan.read if not os.path.islink(path)]
     rules += [(path, kernel.READ_DIR) for path in plan.list_only]
     rules += [(path, kernel.READ_FILE | kernel.WRITE_FILE) for path in DEVICES]
     rules.append((plan.scratch, readable | kernel.WRITE))

@@ -14,10 +14,10 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
-from lib.sandbox import asserts, kernel, wire
-from lib.sandbox.confinement import SCRATCH_BYTES, Plan
+from lib.sandbox import asserts, kernel, programs, wire
 from lib.sandbox.remote import Conversation, TimeUp
 from lib.sandbox.verdict import HEAD_BYTES, Verdict, head, one_line
 from lib.sandbox.worker import FILE_BYTES
@@ -56,34 +56,34 @@ class WorkerLost(Exception):
 
 
 class Worker:
-    """The grader's handle on a worker process."""
+    """The grader's handle on a confined process: a `worker` or a `launcher`."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
+    def __init__(self, module: str, settings: dict[str, Any]) -> None:
+        self.asked = 0
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.out, self.err = (os.memfd_create(name) for name in ("stdout", "stderr"))
-        self.process = spawn("worker", theirs, settings, settings["python"], stdout=self.out, stderr=self.err)
+        self.process = spawn(module, theirs, settings, sys.executable, stdout=self.out, stderr=self.err)
         theirs.close()
-        if not self._receive().get("ready"):
-            raise WorkerLost("the worker did not start")
+        self._receive()  # it says 0 when it is ready
 
-    def ask(self, do: str, descriptor: int | None = None, **details: Any) -> dict[str, Any]:
+    def ask(self, do: str, descriptors: Sequence[int] = (), **details: Any) -> dict[str, Any]:
         """Send one command and return its answer."""
-        message = json.dumps({"do": do, **details}).encode()
+        self.asked += 1
+        message = json.dumps({"do": do, "n": self.asked, **details}).encode()
         try:
-            if descriptor is None:
-                self.control.send(message)
-            else:
-                socket.send_fds(self.control, [message], [descriptor])
+            socket.send_fds(self.control, [message], list(descriptors))
         except OSError:
             raise WorkerLost(self._last_words()) from None
         return self._receive()
 
     def _receive(self) -> dict[str, Any]:
-        message = self.control.recv(4096)
-        if not message:
-            raise WorkerLost(self._last_words())
-        answer: dict[str, Any] = json.loads(message)
-        return answer
+        while True:
+            message = self.control.recv(4096)
+            if not message:
+                raise WorkerLost(self._last_words())
+            answer: dict[str, Any] = json.loads(message)
+            if answer["n"] == self.asked:  # an alarm may have cut an earlier exchange short
+                return answer
 
     def _last_words(self) -> str:
         return one_line(os.pread(self.err, 100_000, 0)[-400:].decode("utf-8", "replace")) or "it said nothing"
@@ -121,30 +121,34 @@ class Clock:
         used = self.worker.ask("look")
         if used["cpu_s"] >= self.cpu_s:
             raise TimeUp(f"used its {self.cpu_s:g} s of CPU time")
-        if used["scratch"] > SCRATCH_BYTES:
-            raise TimeUp("filled its scratch space")
+        if used["full"]:
+            raise TimeUp("filled its scratch space", "output-limit")
         if time.monotonic() - self.started >= wall_limit(self.cpu_s):
             self.wall_expired = True
             raise TimeUp(f"took {wall_limit(self.cpu_s):g} s of wall time with {used['cpu_s']:.2f} s of CPU time")
 
 
 class Grader:
-    """Judges function tasks."""
+    """Judges function tasks with a worker and programs with a launcher, each started when first needed."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
-        self.worker: Worker | None = None
+        self.workers: dict[str, Worker] = {}
 
     def judge(self, job: dict[str, Any]) -> dict[str, Any]:
         """One job to one verdict row; a worker that goes away is replaced once."""
+        module = "launcher" if "language" in job else "worker"
         for _ in range(2):
             try:
-                if self.worker is None:
-                    self.worker = Worker(self.settings)
-                return self._judge_function(self.worker, job)
+                if module not in self.workers:
+                    self.workers[module] = Worker(module, self.settings[module])
+                if module == "launcher":
+                    return programs.judge(self.workers[module].ask, job)
+                return self._judge_function(self.workers[module], job)
             except WorkerLost as lost:
-                self.worker, reason = None, str(lost)
-        return _row(Verdict("sandbox-error", 0, len(job["tests"]), failure=f"the worker went away: {reason}"))
+                self.workers.pop(module, None)
+                reason = str(lost)
+        return {"status": "sandbox-error", "passed": 0, "failure": f"the {module} went away: {reason}"}
 
     def _judge_function(self, worker: Worker, job: dict[str, Any]) -> dict[str, Any]:
         total = len(job["tests"])
@@ -155,14 +159,17 @@ class Grader:
         ours, theirs = socket.socketpair()
         try:
             started = time.monotonic()
-            worker.ask("fork", theirs.fileno(), cpu_s=job["cpu_s"], memory_mb=job["memory_mb"])
+            worker.ask("fork", [theirs.fileno()], cpu_s=job["cpu_s"], memory_mb=job["memory_mb"])
             theirs.close()
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(TICK_S * 1e6)))
             clock = Clock(worker, job["cpu_s"])
             channel = wire.Channel(ours, wire.MAX_REPLY)
-            talk = Conversation(channel, clock, tuple(self.settings["modules"]))
+            talk = Conversation(channel, clock, tuple(self.settings["worker"]["modules"]))
             with _Alarm(wall_limit(job["cpu_s"]) + 1):
-                outcome = asserts.judge(talk, suite, job["source"], job["alias"])
+                try:
+                    outcome = asserts.judge(talk, suite, job["source"], job["alias"])
+                except TimeUp as error:
+                    outcome = asserts.Outcome(0, "timeout", str(error))
             wall = time.monotonic() - started
         finally:
             ours.close()
@@ -172,7 +179,7 @@ class Grader:
     def _verdict(
         self, worker: Worker, job: dict[str, Any], outcome: asserts.Outcome, wall: float, clock: Clock
     ) -> dict[str, Any]:
-        end = worker.ask("end")
+        end = worker.ask("end", ending=outcome.status == "died")
         out, err, largest = worker.outputs()
         status, failure, code = outcome.status, outcome.failure, end["status"]
         if status == "died":
@@ -180,13 +187,15 @@ class Grader:
             failure = f"{failure}: {reason}"
         verdict = Verdict(
             status, outcome.passed, len(job["tests"]), end["cpu_s"], wall, end["rss_mb"],
-            None if outcome.status != "died" else code, (), head(out), head(err), failure,
+            code, (), head(out), head(err), failure,
         )  # fmt: skip
         return _row(verdict) | {"retry": clock.wall_expired}
 
 
-def cause_of_death(code: int, cpu_s: float, limit_s: float, largest_output: int) -> tuple[str, str]:
+def cause_of_death(code: int | None, cpu_s: float, limit_s: float, largest_output: int) -> tuple[str, str]:
     """Status and reason for a process that ended by itself or was ended by a limit."""
+    if code is None:
+        return "runtime-error", "the program hung up"
     if code == -signal.SIGXCPU or cpu_s >= limit_s:
         return "timeout", f"used its {limit_s:g} s of CPU time"
     if code == -signal.SIGXFSZ or largest_output >= FILE_BYTES:
@@ -222,9 +231,9 @@ def _row(verdict: Verdict) -> dict[str, Any]:
 def main(descriptor: int, settings: str) -> None:
     """Entry point of the grader process."""
     options = json.loads(settings)
-    for folder in options["path"]:
+    for folder in options["worker"]["path"]:
         sys.path.append(folder)
-    for name in options["modules"]:
+    for name in options["worker"]["modules"]:
         __import__(name)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGALRM, _time_up)
@@ -238,5 +247,5 @@ def main(descriptor: int, settings: str) -> None:
         except wire.Closed:
             break
         channel.send(grader.judge(job))
-    if grader.worker:
-        grader.worker.close()
+    for worker in grader.workers.values():
+        worker.close()

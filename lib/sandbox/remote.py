@@ -7,7 +7,7 @@ danger in that is an operation that is told the expected value and answers with 
   states, which were sent along before the other side was known, are equal; or by their own `__eq__` when the test
   constructed both and so is testing that method;
 - arithmetic with a plain operand must give another Remote, never a plain answer (`abs(f(2) - 1.41) < 0.01`), and a Remote
-  is never ordered against a plain value;
+  is never ordered against a plain value. What such arithmetic gives is never asked for a number, a text or its truth;
 - `x in remote` iterates here;
 - predicates that builtin types have (`startswith`, `issubset`...) are not called with arguments on what a program returned;
 - StopIteration ends nothing here but an explicit `next`.
@@ -44,7 +44,11 @@ class Unshippable(Exception):
 
 
 class TimeUp(BaseException):
-    """The candidate, or the test itself, used up its time."""
+    """The candidate, or the test itself, used up its time or its scratch space."""
+
+    def __init__(self, message: str, status: str = "timeout") -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Raised:
@@ -60,7 +64,7 @@ class Remote:
     def __init__(self, talk: "Conversation", number: int) -> None:
         self.__dict__.update(
             _talk=talk, _number=number, _kind="object", _family=None, _truth=True, _state=None, _content=None,
-            _constructed=False, _touched=False, _name="object",
+            _constructed=False, _touched=False, _informed=False, _name="object",
         )  # fmt: skip
 
     # ------------------------------------------------------------------------------- operations without plain operands
@@ -121,43 +125,50 @@ class Remote:
         return family is self or isinstance(family, Remote) and self in (family._family or ())
 
     def __len__(self) -> int:
-        return _exact(int, self._talk.operate("len", self._number, []))
+        return _exact(int, self._convert("len"))
 
     def __str__(self) -> str:
-        return _exact(str, self._talk.operate("str", self._number, []))
+        return _exact(str, self._convert("str"))
 
     def __repr__(self) -> str:
-        return _exact(str, self._talk.operate("repr", self._number, []))
+        return _exact(str, self._convert("repr"))
 
     def __format__(self, form: str) -> str:
-        return _exact(str, self._talk.operate("format", self._number, [form]))
+        return _exact(str, self._convert("format", form))
 
     def __bool__(self) -> bool:
+        if self._informed:
+            raise Misuse(f"a {self._name} that came of arithmetic with the test's values has no truth value")
         return bool(self._truth)
 
     def __float__(self) -> float:
-        return _exact(float, self._talk.operate("float", self._number, []))
+        return _exact(float, self._convert("float"))
 
     def __int__(self) -> int:
-        return _exact(int, self._talk.operate("int", self._number, []))
+        return _exact(int, self._convert("int"))
 
     def __index__(self) -> int:
-        return _exact(int, self._talk.operate("index", self._number, []))
+        return _exact(int, self._convert("index"))
 
     def __abs__(self) -> Any:
-        return self._talk.operate("abs", self._number, [])
+        return self._convert("abs")
 
     def __neg__(self) -> Any:
-        return self._talk.operate("neg", self._number, [])
+        return self._convert("neg")
 
     def __pos__(self) -> Any:
-        return self._talk.operate("pos", self._number, [])
+        return self._convert("pos")
 
     def __invert__(self) -> Any:
-        return self._talk.operate("invert", self._number, [])
+        return self._convert("invert")
 
     def __round__(self, digits: int | None = None) -> Any:
-        return self._talk.operate("round", self._number, [] if digits is None else [digits])
+        return self._convert("round", *([] if digits is None else [digits]))
+
+    def _convert(self, name: str, *args: Any) -> Any:
+        if self._informed:
+            raise Misuse(f"a {self._name} that came of arithmetic with the test's values may not decide {name}()")
+        return self._talk.operate(name, self._number, args)
 
     # ------------------------------------------------------------------------------------ operations that could decide
 
@@ -185,6 +196,8 @@ class Remote:
         return any(item is held or item == held for held in self)
 
     def _order(self, name: str, other: Any) -> bool:
+        if self._informed or getattr(other, "_informed", False):
+            raise Misuse(f"a {self._name} that came of arithmetic with the test's values is not ordered")
         if self._content is not None:
             return bool(_ORDERS[name](self._content, getattr(other, "_content", other)))
         if not isinstance(other, Remote) and not (self._constructed and self._touched):
@@ -193,9 +206,12 @@ class Remote:
 
     def _arithmetic(self, name: str, other: Any, swap: bool) -> Any:
         value = self._talk.operate(name, self._number, [other], swap=swap)
-        if isinstance(other, Remote) or isinstance(value, Remote) or value is NotImplemented:
-            return value
         if self._constructed and self._touched:
+            return value
+        informed = self._informed or getattr(other, "_informed", not isinstance(other, Remote))
+        if isinstance(value, Remote):
+            value.__dict__["_informed"] = value._informed or informed
+        if not informed or isinstance(value, Remote) or value is NotImplemented:
             return value
         raise Misuse(f"{name} of a {self._name} and a {type(other).__name__} gave a plain {type(value).__name__}")
 

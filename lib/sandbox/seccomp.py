@@ -30,6 +30,8 @@ OPENS = (
     + (133, 258, 259, 260, 263, 264, 265, 266, 267, 268, 316)  # mknod and the *at forms
     + (188, 189, 191, 192, 194, 195, 197, 198, 452)  # extended attributes, fchmodat2
 )
+ATTRIBUTES = (90, 91, 92, 93, 94, 132, 235, 260, 261, 268, 280, 452)  # chmod, chown, utime and their forms
+PATH_WRITES = (76, 188, 189, 190, 197, 198, 199)  # truncate by path (Landlock 1 and 2 let it pass), extended attributes
 _FORBIDDEN = (
     (101, 310, 311, 312, 434, 438, 440, 448)  # ptrace, process_vm_*, kcmp, pidfd_*, process_madvise, process_mrelease
     + (256, 279, 298, 321, 323)  # migrate_pages, move_pages, perf_event_open, bpf, userfaultfd
@@ -37,7 +39,7 @@ _FORBIDDEN = (
     + (155, 161, 165, 166, 272, 308, 428, 429, 430, 431, 432, 433, 442, 457, 458)  # mounts, chroot, unshare, setns
     + (167, 168, 169, 170, 171, 172, 173, 175, 176, 246, 313, 320)  # swap, reboot, names, ports, modules, kexec
     + (103, 134, 135, 136, 139, 153, 154, 159, 163, 164, 179, 180, 212, 227, 305, 443)  # syslog, personality, clocks, quota
-    + (300, 303, 304)  # fanotify_init, file handles
+    + (254, 300, 303, 304)  # inotify_add_watch, fanotify_init, file handles
     + (29, 30, 31, 64, 65, 66, 68, 69, 70, 71, 220, 240)  # System V shared memory, semaphores, queues; mq_open
     + (41, 42, 43, 49, 50, 288)  # socket, connect, accept, bind, listen, accept4 (socketpair stays: asyncio needs it)
     + (141, 142, 144, 203, 251, 314)  # priorities and affinity, which reach other processes of one user
@@ -113,6 +115,15 @@ def solo_filter(keep_exec: bool = False) -> bytes:
     return b"".join(
         (_prologue(), _refuse_calls(calls), _on_argument(56, 0, thread_only), _instruction(_RETURN, _ALLOW))
     )
+
+
+def own_files_filter() -> bytes:
+    """Where programs keep the caller's user id: attributes of files cannot change, which Landlock does not cover.
+
+    Setting them seems to succeed, because libraries set them on their own files as a matter of course.
+    """
+    calls = _refuse_calls(ATTRIBUTES, 0) + _refuse_calls(PATH_WRITES)
+    return b"".join((_prologue(), calls, _instruction(_RETURN, _ALLOW)))
 
 
 def group_filter() -> bytes:

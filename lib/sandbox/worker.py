@@ -4,26 +4,26 @@ Started by the grader with a `Plan`, it warms up (standard library imported, com
 confines itself once, then serves three commands on its control socket:
 
     fork + descriptor + limits  ->  {"pid"}                          a candidate waiting on that descriptor
-    look                        ->  {"cpu_s", "scratch"}             what the candidate has used so far
+    look                        ->  {"cpu_s", "full"}                what the candidate has used so far
     end                         ->  {"status", "cpu_s", "rss_mb"}    kill, reap, wipe scratch
 
 The end of its control socket ends it and, with it, the candidate.
 """
 
+import errno
 import gc
 import importlib
 import json
 import os
 import random
 import resource
-import shutil
 import signal
 import socket
 import sys
 import time
 from typing import Any
 
-from lib.sandbox import candidate, confinement, kernel, seccomp
+from lib.sandbox import candidate, confinement, kernel, sealed, seccomp
 from lib.sandbox.confinement import MEBIBYTE, Plan
 
 WARM = (
@@ -39,14 +39,21 @@ def main(control_descriptor: int, settings: str) -> None:
     """Entry point of the worker process."""
     control = socket.socket(fileno=control_descriptor)
     options = json.loads(settings)
-    plan = Plan(**{name: tuple(v) if isinstance(v, list) else v for name, v in options["plan"].items()})
+    plan = plan_from(options["plan"])
     warm(options["modules"])
+    if plan.mode in ("B", "C") and not plan.landlock:
+        sealed.install()
     mapped = mapped_bytes()
     confinement.enter_namespaces(plan)
     _confine(plan)
-    control.send(b'{"ready":true}')
+    control.send(b'{"n":0}')
     Zygote(control, plan, mapped).serve()
     os._exit(0)
+
+
+def plan_from(row: dict[str, Any]) -> Plan:
+    """The Plan a JSON object describes."""
+    return Plan(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
 
 
 def warm(modules: list[str]) -> None:
@@ -66,6 +73,7 @@ def _confine(plan: Plan) -> None:
     confinement.close_files(plan)
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
+    wipe(plan.scratch)
     confinement.forbid_calls(plan)
     kernel.drop_capabilities()
     gc.collect()
@@ -79,7 +87,9 @@ class Zygote:
     def __init__(self, control: socket.socket, plan: Plan, mapped: int) -> None:
         self.control, self.plan, self.mapped = control, plan, mapped
         self.child = 0
-        self.filter = seccomp.solo_filter() if plan.mode != "none" else b""
+        self.filters = [] if plan.mode == "none" else [seccomp.solo_filter()]
+        if plan.uid < 0 and plan.mode != "none":
+            self.filters.append(seccomp.own_files_filter())
 
     def serve(self) -> None:
         """Answer commands until the grader hangs up."""
@@ -89,7 +99,7 @@ class Zygote:
                 break
             command = json.loads(message)
             answer = getattr(self, "do_" + command["do"])(command, descriptors)
-            self.control.send(json.dumps(answer).encode())
+            self.control.send(json.dumps(answer | {"n": command["n"]}).encode())
         if self.child:
             os.kill(self.child, signal.SIGKILL)
 
@@ -106,8 +116,8 @@ class Zygote:
         try:
             self.control.close()
             _limit(limits["cpu_s"], self.mapped + limits["memory_mb"] * MEBIBYTE)
-            if self.filter:
-                kernel.install_filter(self.filter)
+            for program in self.filters:
+                kernel.install_filter(program)
             candidate.serve(descriptor)
         finally:
             os._exit(70)
@@ -118,19 +128,29 @@ class Zygote:
             used = time.clock_gettime(~self.child << 3 | 2)  # the process CPU clock of another pid
         except OSError:
             used = 0.0
-        return {"cpu_s": used, "scratch": _bytes_under(self.plan.scratch)}
+        scratch = 0 if self.plan.mode == "A" else bytes_under(self.plan.scratch)  # in A the tmpfs has a size
+        return {"cpu_s": used, "full": scratch > confinement.SCRATCH_BYTES}
 
     def do_end(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        """Kill and reap the candidate, wipe what it left."""
+        """Kill and reap the candidate, wipe what it left. `ending`: it seems to be ending by itself, let it."""
+        alive = not (command.get("ending") and _ends_soon(self.child))
         os.kill(self.child, signal.SIGKILL)
         _, status, usage = os.wait4(self.child, 0)
         self.child = 0
         wipe(self.plan.scratch)
         return {
-            "status": os.waitstatus_to_exitcode(status),
+            "status": None if alive else os.waitstatus_to_exitcode(status),
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "rss_mb": usage.ru_maxrss / 1024,
         }
+
+
+def _ends_soon(pid: int) -> bool:
+    for _ in range(50):
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return True
+        time.sleep(0.001)
+    return False
 
 
 def _limit(cpu_s: float, address_space: int) -> None:
@@ -145,19 +165,32 @@ def mapped_bytes() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def _bytes_under(folder: str) -> int:
-    return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(folder))
+def bytes_under(folder: str) -> float:
+    """Bytes on disk of what a folder holds, each entry counted as 1 KiB at least; infinite when too deep to tell."""
+    total, waiting = 0.0, [folder]
+    while waiting:
+        try:
+            entries = list(os.scandir(waiting.pop()))
+            for entry in entries:
+                total += 512 * entry.stat(follow_symlinks=False).st_blocks + 1024
+            waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return float("inf")
+    return total
 
 
 def wipe(folder: str) -> None:
-    """Empty a folder."""
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    """Empty a folder, however deep and whatever its permissions: what lies deeper is moved up first."""
+    count = 0
+    while names := os.listdir(folder):
+        for name in names:
+            path = os.path.join(folder, name)
+            if not os.path.isdir(path) or os.path.islink(path):
+                os.unlink(path)
+                continue
+            os.chmod(path, 0o700)
+            for inner in os.listdir(path):
+                count += 1
+                os.rename(os.path.join(path, inner), os.path.join(folder, f".{os.getpid()}.{count}"))
+            os.rmdir(path)

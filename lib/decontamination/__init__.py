@@ -1,0 +1,115 @@
+"""Two-sided decontamination: find training items that are evaluation items in disguise, and say so on paper.
+
+`decontaminate` screens two lists of tasks and writes its findings; `check_split` is the guard that refuses to train on
+what will be evaluated.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.decontamination import files
+from lib.decontamination.guard import Overlap, SplitOverlapError, check_split
+from lib.decontamination.outcome import Decisions, Exclusion, Outcome, Side, decide, fingerprint
+from lib.decontamination.screen import Match, Screen, Thresholds, items_of
+from lib.tasks import Task, TaskError
+
+__all__ = [
+    "Exclusion",
+    "Match",
+    "Outcome",
+    "Overlap",
+    "SplitOverlapError",
+    "Thresholds",
+    "check_split",
+    "decontaminate",
+    "is_current",
+    "read_exclusions",
+    "retained",
+    "screen",
+]
+
+SAMPLE = 50  # borderline pairs handed to a reviewer
+read_exclusions = files.read_exclusions
+
+
+def screen(
+    train: Sequence[Task],
+    evaluation: Sequence[Task],
+    thresholds: Thresholds | None = None,
+    decisions: Decisions | None = None,
+    seed: int = 0,
+    sample: int = SAMPLE,
+    salt: int = 0,
+) -> Outcome:
+    """The findings alone, as a pure function. Raises TaskError when ids repeat on a side or a side is empty."""
+    thresholds = thresholds or Thresholds()
+    for side, tasks in (("training", train), ("evaluation", evaluation)):
+        _check_ids(side, tasks)
+    matches = Screen(items_of(evaluation), thresholds, salt).matches(items_of(train))
+    return decide(matches, thresholds, decisions or {}, seed, sample)
+
+
+def decontaminate(
+    train: Sequence[Task],
+    evaluation: Sequence[Task],
+    out_dir: str | Path,
+    seed: int = 0,
+    thresholds: Thresholds | None = None,
+    sample: int = SAMPLE,
+) -> Outcome:
+    """Screen two sides and write exclusions.csv, borderline.csv and summary.json into `out_dir`, whole or not at all.
+
+    Decisions a reviewer left in an earlier borderline.csv there are obeyed and kept. Raises TaskError for an unusable
+    review or repeated ids; nothing is written then.
+    """
+    thresholds, folder = thresholds or Thresholds(), Path(out_dir)
+    if folder.exists() and not folder.is_dir():
+        raise TaskError(f"{folder}: not a folder; the screen writes several files")
+    review = files.read_review(folder)
+    outcome = screen(train, evaluation, thresholds, files.decisions_of(review), seed, sample)
+    summary = {
+        "inputs": fingerprint(items_of(train), items_of(evaluation)),
+        "settings": files.settings(thresholds, seed, sample),
+        "train": len(train),
+        "eval": len(evaluation),
+        "kept_by_review": outcome.kept,
+        "borderline": len(outcome.borderline),
+        "excluded": outcome.summary(),
+    }
+    prompts = ({task.task_id: task for task in train}, {task.task_id: task for task in evaluation})
+    files.write(folder, outcome, review, thresholds, prompts, summary)
+    return outcome
+
+
+def is_current(
+    train: Sequence[Task],
+    evaluation: Sequence[Task],
+    out_dir: str | Path,
+    seed: int = 0,
+    thresholds: Thresholds | None = None,
+    sample: int = SAMPLE,
+) -> bool:
+    """Whether the files in `out_dir` were made from these two sides and settings, whatever the order of the rows."""
+    summary: dict[str, Any] = files.read_summary(out_dir)
+    return (
+        summary.get("settings") == files.settings(thresholds or Thresholds(), seed, sample)
+        and summary.get("inputs") == fingerprint(items_of(train), items_of(evaluation))
+        and (Path(out_dir) / files.EXCLUSIONS).is_file()
+    )
+
+
+def retained(tasks: Iterable[Task], exclusions: Iterable[Exclusion], side: Side = "train") -> list[Task]:
+    """The tasks of a side that the list does not name."""
+    named = {row.id for row in exclusions if row.side == side}
+    return [task for task in tasks if task.task_id not in named]
+
+
+def _check_ids(side: str, tasks: Sequence[Task]) -> None:
+    if not tasks:
+        raise TaskError(f"the {side} side has no tasks")
+    seen: set[str] = set()
+    for task in tasks:
+        if task.task_id in seen:
+            raise TaskError(f"the {side} side has two tasks with the id {task.task_id!r}; pool corpora with lib.corpora.pool")
+        seen.add(task.task_id)

@@ -1,0 +1,191 @@
+"""The two-sided screen: which training and evaluation items are the same problem, and how sure that is.
+
+Differs from the paper in (Algorithm 2): pairs come from an exact join, or on request from MinHash bands, and are always
+scored by exact Jaccard similarity; exact matches keep their numbers, so that "31 days" and "30 days" only count as near.
+
+Both sides are named: which one gives way is the caller's choice, and either makes the two sides disjoint.
+"""
+
+import dataclasses
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+from lib.decontamination.canonical import Headers, canonical_code, canonical_prompt, digest
+from lib.decontamination.join import Index, jaccard_floor
+from lib.decontamination.minhash import MinHashIndex
+from lib.decontamination.shingles import BATCH, Sets, character_ngrams, concatenate
+from lib.decontamination.structure import structure_sets
+from lib.tasks import Task
+
+Reason = Literal["exact-prompt", "exact-code", "near-prompt", "near-code", "structure"]
+REASONS: tuple[Reason, ...] = ("exact-prompt", "exact-code", "near-prompt", "near-code", "structure")
+ITEMS_AT_ONCE = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """Jaccard similarities from which two items count as the same, and the sizes of shingles they are taken over.
+
+    Raises ValueError for a value that cannot be one. Defaults were chosen on unrelated real programs and the BLP splits.
+    """
+
+    prompt: float = 0.70
+    code: float = 0.90
+    structure: float = 0.90
+    margin: float = 0.05  # pairs this close to a threshold, on either side, are borderline
+    prompt_ngram: int = 4
+    code_ngram: int = 5
+    smallest_structure: int = 24  # with fewer subtree shingles, a program is too small for its structure to be evidence
+    candidates: Literal["exact", "minhash"] = "exact"
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "code", "structure"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"threshold {name}={getattr(self, name)}: it should be above 0 and at most 1")
+        if not 0 <= self.margin < 1:
+            raise ValueError(f"margin={self.margin}: it should be at least 0 and below 1")
+        if min(self.prompt_ngram, self.code_ngram, self.smallest_structure) < 1:
+            raise ValueError("prompt_ngram, code_ngram and smallest_structure should be at least 1")
+        if self.candidates not in ("exact", "minhash"):
+            raise ValueError(f"candidates={self.candidates!r}: choose exact or minhash")
+
+    def of(self, reason: Reason) -> float:
+        """The score from which a pair is excluded for `reason`."""
+        near = {"near-prompt": self.prompt, "near-code": self.code, "structure": self.structure}
+        return near.get(reason, 1.0)
+
+    def floor(self, reason: Reason) -> float:
+        """The score from which a pair is looked at at all."""
+        return jaccard_floor(self.of(reason), self.margin)
+
+
+class Item(NamedTuple):
+    """One task as the screen sees it."""
+
+    id: str
+    prompt: str  # canonical, numbers as 0
+    exact_prompt: str  # canonical, numbers kept
+    programs: tuple[tuple[str, str], ...]  # (language, source)
+    codes: tuple[str, ...]  # canonical, one a program, numbers as 0
+    exact_codes: tuple[str, ...]
+    sha256: str
+
+
+class Match(NamedTuple):
+    """A training and an evaluation item, the strongest reason they match, and its score."""
+
+    train: Item
+    evaluation: Item
+    reason: Reason
+    score: float
+
+
+def programs_of(task: Task) -> tuple[tuple[str, str], ...]:
+    """Every reference program of a task with its language, each once."""
+    own = [(task.programming_language, task.reference)] if task.reference.strip() else []
+    return tuple(dict.fromkeys([*own, *task.references]))
+
+
+def item_of(task: Task, headers: Headers) -> Item:
+    """Canonical forms and digest of one task."""
+    stated, programs = headers.strip(task.prompt), programs_of(task)
+    exact_prompt = canonical_prompt(stated, numbers=True)
+    exact_codes = tuple(f"{language}: {canonical_code(code, language, numbers=True)}" for language, code in programs)
+    return Item(
+        id=task.task_id,
+        prompt=canonical_prompt(stated),
+        exact_prompt=exact_prompt,
+        programs=programs,
+        codes=tuple(canonical_code(code, language) for language, code in programs),
+        exact_codes=exact_codes,
+        sha256=digest([exact_prompt, *sorted(exact_codes)]),
+    )
+
+
+def items_of(tasks: Sequence[Task]) -> list[Item]:
+    """Items of one side, its header lines told from the side itself."""
+    headers = Headers(task.prompt for task in tasks)
+    return [item_of(task, headers) for task in tasks]
+
+
+class Screen:
+    """The evaluation side, ready to be compared with training items as they stream by.
+
+    `salt` changes every hash and no result.
+    """
+
+    def __init__(self, evaluation: Sequence[Item], thresholds: Thresholds, salt: int = 0) -> None:
+        self.evaluation, self.thresholds, self._salt = evaluation, thresholds, salt
+        self._exact_prompts: dict[str, list[int]] = defaultdict(list)
+        self._exact_codes: dict[str, list[int]] = defaultdict(list)
+        for number, item in enumerate(evaluation):
+            self._exact_prompts[item.exact_prompt].append(number)
+            for code in item.exact_codes:
+                self._exact_codes[code].append(number)
+        self._units = _Units(evaluation)
+        self._indexes = {reason: self._index(reason, units) for reason, units in self._units.by_reason().items()}
+
+    def matches(self, train: Iterable[Item]) -> Iterator[Match]:
+        """Every pair that reaches a threshold less the margin, once, for its strongest reason."""
+        stream = iter(train)
+        while batch := list(itertools.islice(stream, ITEMS_AT_ONCE)):
+            best: dict[tuple[int, int], tuple[Reason, float]] = {}
+            for pair, reason, score in self._pairs(batch):
+                if pair not in best or self._strength(reason, score) > self._strength(*best[pair]):
+                    best[pair] = (reason, score)
+            for (i, j), (reason, score) in best.items():
+                yield Match(batch[i], self.evaluation[j], reason, score)
+
+    def _strength(self, reason: Reason, score: float) -> tuple[float, int]:
+        """Exact matches first, then by how far a score is above its threshold; ties by the order of reasons."""
+        lead = 2.0 if reason.startswith("exact") else score - self.thresholds.of(reason)
+        return lead, -REASONS.index(reason)
+
+    def _pairs(self, batch: Sequence[Item]) -> Iterator[tuple[tuple[int, int], Reason, float]]:
+        for i, item in enumerate(batch):
+            yield from (((i, j), "exact-prompt", 1.0) for j in self._exact_prompts.get(item.exact_prompt, ()))
+            for code in item.exact_codes:
+                yield from (((i, j), "exact-code", 1.0) for j in self._exact_codes.get(code, ()))
+        units = _Units(batch)
+        for reason, texts in units.by_reason().items():
+            for start in range(0, len(texts), BATCH):
+                sets = self._shingles(reason, texts[start : start + BATCH])
+                for u, v, score in zip(*self._indexes[reason].match(sets), strict=True):
+                    pair = units.pair(reason, int(u) + start, self._units, int(v))
+                    if pair:
+                        yield pair, reason, float(score)
+
+    def _index(self, reason: Reason, texts: Sequence[Any]) -> Index | MinHashIndex:
+        parts = [self._shingles(reason, texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+        kind = Index if self.thresholds.candidates == "exact" else MinHashIndex
+        return kind(concatenate(parts), self.thresholds.floor(reason))
+
+    def _shingles(self, reason: Reason, texts: Sequence[Any]) -> Sets:
+        if reason == "structure":
+            return structure_sets(texts, self._salt).at_least(self.thresholds.smallest_structure)
+        n = self.thresholds.prompt_ngram if reason == "near-prompt" else self.thresholds.code_ngram
+        return character_ngrams(texts, n, self._salt)
+
+
+class _Units:
+    """The texts of some items: a prompt an item, any number of programs an item."""
+
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items = items
+        places = [(number, place) for number, item in enumerate(items) for place in range(len(item.programs))]
+        self._owners = [number for number, _ in places]
+        self._programs = [items[number].programs[place] for number, place in places]
+        self._codes = [items[number].codes[place] for number, place in places]
+
+    def by_reason(self) -> dict[Reason, Sequence[Any]]:
+        return {"near-prompt": [item.prompt for item in self._items], "near-code": self._codes, "structure": self._programs}
+
+    def pair(self, reason: Reason, mine: int, other: "_Units", theirs: int) -> tuple[int, int] | None:
+        """The items two texts belong to; None for programs in different languages."""
+        if reason == "near-prompt":
+            return mine, theirs
+        if self._programs[mine][0] != other._programs[theirs][0]:
+            return None
+        return self._owners[mine], other._owners[theirs]

@@ -1,0 +1,184 @@
+"""Drawing programs, running them, keeping winners (RSFT paper, Algorithm 1).
+
+Differs from the paper in: the draws of all prompts are interleaved (draw 0 of every prompt, then draw 1, …), so a prompt's
+prefill is computed once and found in the engine's cache afterwards; winners are de-duplicated by syntax tree; a winner
+must pass the hidden tests of its training task too, not only the visible one.
+"""
+
+import ast
+import collections
+import dataclasses
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from lib.ledger import Attempt, Ledger, attempt_key, now
+from lib.prompts import Prompt, build_prompt
+from lib.sampling import Completion, Engine, Request, Settings, draw_seed
+from lib.sandbox import Sandbox, SandboxError, Verdict
+from lib.tasks import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """Whose attempts these are."""
+
+    run_id: str
+    model: str
+    adapter: str
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    task: Task
+    prompt: Prompt
+    draw: int
+
+
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+def attempt_all(
+    tasks: Sequence[Task],
+    draws: int,
+    engine: Engine,
+    sandbox: Sandbox,
+    ledger: Ledger,
+    settings: Settings,
+    policy: Policy,
+    progress: Progress = lambda items, total: items,
+) -> list[Attempt]:
+    """`draws` attempts for every task, those already in the ledger included; each new one is on disk once graded.
+
+    Sampling and execution overlap: programs are graded in other processes while the engine draws the next ones.
+    Raises ValueError for draws < 1 or greedy decoding with more than one draw, SandboxError when the sandbox itself fails.
+    """
+    if draws < 1:
+        raise ValueError(f"draws={draws}: should be at least 1")
+    if settings.temperature == 0 and draws > 1:
+        raise ValueError(f"draws={draws} at temperature 0: greedy decoding has one answer; use draws=1")
+    prompts = {task.task_id: build_prompt(task, engine.tokenizer) for task in tasks}
+    jobs = {
+        _key(task.task_id, draw, settings, policy): _Job(task, prompts[task.task_id], draw)
+        for draw in range(draws)
+        for task in tasks
+    }
+    done = {attempt.key: attempt for attempt in ledger if attempt.key in jobs}
+    todo = [job for key, job in jobs.items() if key not in done]
+    for attempt in progress(_attempts(todo, engine, sandbox, ledger, settings, policy), len(todo)):
+        done[attempt.key] = attempt
+    return [done[key] for key in jobs]
+
+
+def _key(task_id: str, draw: int, settings: Settings, policy: Policy) -> tuple[Any, ...]:
+    seed = draw_seed(policy.seed, task_id, draw)
+    return attempt_key(task_id, policy.model, policy.adapter, settings.temperature, settings.top_p, seed, draw)
+
+
+def _attempts(
+    jobs: Sequence[_Job], engine: Engine, sandbox: Sandbox, ledger: Ledger, settings: Settings, policy: Policy
+) -> Iterator[Attempt]:
+    requests = (
+        Request(job, job.prompt.text, job.prompt.stops, draw_seed(policy.seed, job.task.task_id, job.draw)) for job in jobs
+    )
+    graded: collections.deque[tuple[Request, Completion, str, list[Future[Verdict]]]] = collections.deque()
+    for request, completion in engine.stream(requests, settings):
+        program = request.key.prompt.program(completion.text)
+        graded.append((request, completion, program, _submit(sandbox, request.key.task, program)))
+        yield from _collect(graded, ledger, settings, policy, engine.name, wait=False)
+    yield from _collect(graded, ledger, settings, policy, engine.name, wait=True)
+
+
+def _submit(sandbox: Sandbox, task: Task, program: str) -> list[Future[Verdict]]:
+    if task.mode == "program":
+        return [sandbox.submit(task, program, "all")]
+    return [sandbox.submit(task, program, which) for which in ("visible", "hidden") if task.tests(which)]
+
+
+def _collect(
+    graded: collections.deque[tuple[Request, Completion, str, list[Future[Verdict]]]],
+    ledger: Ledger,
+    settings: Settings,
+    policy: Policy,
+    sampler: str,
+    wait: bool,
+) -> Iterator[Attempt]:
+    """Take finished verdicts from the queue's head, write them down, hand them on."""
+    batch = []
+    while graded and (wait or all(future.done() for future in graded[0][3])):
+        request, completion, program, futures = graded.popleft()
+        verdicts = [future.result() for future in futures]
+        batch.append(_attempt(request, completion, program, verdicts, settings, policy, sampler))
+    ledger.append(batch)
+    yield from batch
+
+
+def _attempt(
+    request: Request,
+    completion: Completion,
+    program: str,
+    verdicts: Sequence[Verdict],
+    settings: Settings,
+    policy: Policy,
+    sampler: str,
+) -> Attempt:
+    for verdict in verdicts:
+        if verdict.status == "sandbox-error":
+            raise SandboxError(f"{request.key.task.task_id}: the sandbox failed, not the program: {verdict.failure}")
+    worst = next((verdict for verdict in verdicts if verdict.status != "success"), verdicts[0])
+    return Attempt(
+        run_id=policy.run_id,
+        task_id=request.key.task.task_id,
+        draw=request.key.draw,
+        seed=request.seed,
+        model=policy.model,
+        adapter=policy.adapter,
+        sampler=sampler,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        max_new_tokens=settings.max_new_tokens,
+        prompt_hash=request.key.prompt.digest,
+        completion=completion.text,
+        program=program,
+        finished=completion.finished,
+        n_tokens=len(completion.token_ids),
+        logprob_sum=None,
+        status=worst.status,
+        passed=sum(verdict.passed for verdict in verdicts),
+        total=sum(verdict.total for verdict in verdicts),
+        visible_ok=verdicts[0].status == "success",
+        hidden_ok=verdicts[-1].status == "success",
+        failure=worst.failure,
+        cpu_s=sum(verdict.cpu_s for verdict in verdicts),
+        wall_s=sum(verdict.wall_s for verdict in verdicts),
+        peak_rss_mb=max(verdict.peak_rss_mb for verdict in verdicts),
+        sandbox_mode=worst.sandbox_mode,
+        created_at=now(),
+    )
+
+
+def select_winners(attempts: Iterable[Attempt], per_task: int, seed: int) -> list[Attempt]:
+    """At most `per_task` attempts a task among those that pass every test, no two with one syntax tree.
+
+    Which of several is kept is drawn with `seed`, so that neither short nor early programs are favoured.
+    """
+    by_task: dict[str, dict[str, Attempt]] = collections.defaultdict(dict)
+    for attempt in attempts:
+        if attempt.solved:
+            by_task[attempt.task_id].setdefault(syntax_digest(attempt.program), attempt)
+    rng = random.Random(seed)
+    kept = []
+    for task_id in sorted(by_task):
+        distinct = [by_task[task_id][digest] for digest in sorted(by_task[task_id])]
+        kept += rng.sample(distinct, min(per_task, len(distinct)))
+    return kept
+
+
+def syntax_digest(program: str) -> str:
+    """A Python program's syntax tree as text, without positions, comments or layout; the text itself if it has none."""
+    try:
+        return ast.dump(ast.parse(program))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return program

@@ -1,0 +1,20 @@
+"""Run programs nobody has vouched for, and say which are right.
+
+What this does not cover:
+
+- A hole in the kernel. Confinement is namespaces, Landlock and seccomp of one shared kernel; for hostile humans rather
+  than careless models, run the whole workbook in a virtual machine.
+- Side channels: timing, cache and speculation attacks; what a program learns from `stat` on paths it cannot open.
+- A machine's total memory: limits are per process. Programs that start processes share a count, not a sum of memory.
+- Tests that cannot tell: a test that compares two objects of the program's own class, or only asks whether something is
+  true, is satisfied by whatever satisfies it in plain Python too.
+- Tests and setup code: they are trusted, and run in the grader with the user's rights.
+- Modes B and C without Landlock: Python programs then open no file at all, and other languages are refused.
+"""
+
+from lib.sandbox.extract import extract_code
+from lib.sandbox.pool import Sandbox
+from lib.sandbox.probe import Report, probe
+from lib.sandbox.verdict import STATUSES, SandboxError, Verdict
+
+__all__ = ["STATUSES", "Report", "Sandbox", "SandboxError", "Verdict", "extract_code", "probe"]

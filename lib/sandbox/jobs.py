@@ -1,0 +1,102 @@
+"""From a task and a program to the message a grader judges, or to the verdict that needs no grader."""
+
+import dataclasses
+import secrets
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from lib.sandbox import functions, languages
+from lib.sandbox.grader import wall_limit
+from lib.sandbox.programs import COMPILE_S
+from lib.tasks import Case, Task, TestSet
+
+Alias = Literal["strict", "permissive"]
+Compare = Literal["exact", "trailing-whitespace"]
+_GRACE_S = 10.0  # how long a grader may stay silent past its own limits
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """`body` goes to a grader; where `answer` is set, it is the verdict already."""
+
+    body: dict[str, Any]
+    total: int
+    patience_s: float = 0.0
+    answer: dict[str, Any] | None = None
+
+    @property
+    def is_program(self) -> bool:
+        """Whether a launcher, not the Python worker, runs it."""
+        return "language" in self.body
+
+
+def for_task(task: Task, program: str, tests: TestSet, alias: Alias, compare: Compare) -> Job:
+    """The job of one task and one program."""
+    total = len(task.cases) if task.mode == "program" else len(task.tests(tests))
+    if not total:
+        return _answered("sandbox-error", f"task {task.task_id!r} has no {tests} tests", 0)
+    if not program or not program.strip():
+        return _answered("no-code", "there is no program", total)
+    if task.mode == "program":
+        return for_program(
+            task.programming_language, program, task.cases, task.time_limit_s, task.memory_limit_mb, compare
+        )
+    if task.programming_language != "python":
+        return _foreign_function(task, program, task.tests(tests))
+    body = {
+        "source": program,
+        "tests": task.tests(tests),
+        "setup": task.setup_code,
+        "entry_point": task.entry_point,
+        "alias": alias,
+        "cpu_s": task.time_limit_s,
+        "memory_mb": task.memory_limit_mb,
+    }
+    return Job(body, total, wall_limit(task.time_limit_s) + _GRACE_S)
+
+
+def for_program(
+    language: str, source: str, cases: Sequence[Case], time_limit_s: float, memory_limit_mb: int, compare: str
+) -> Job:
+    """The job of one program and its stdin/stdout cases. Raises SandboxError for a language without a manifest."""
+    manifest = languages.load(language)
+    if languages.version(language) is None:
+        return _answered("sandbox-error", f"{language} is not installed here ({manifest.install.strip()})", len(cases))
+    if not cases:
+        return _answered("sandbox-error", "there are no cases to run the program on", 0)
+    if not source.strip():
+        return _answered("no-code", "there is no program", len(cases))
+    body = {
+        "language": {
+            "file_ext": manifest.file_ext,
+            "compile": manifest.command(manifest.compile) if manifest.compile else [],
+            "run": manifest.command(manifest.run),
+            "compile_line": manifest.compile,
+            "run_line": manifest.run,
+            "processes": manifest.processes,
+            "reserve_mb": manifest.reserve_mb,
+        },
+        "source": source,
+        "files": {},
+        "cases": [[case.input, case.output] for case in cases],
+        "compare": compare,
+        "cpu_s": time_limit_s,
+        "memory_mb": memory_limit_mb,
+    }
+    return Job(body, len(cases), 2 * COMPILE_S + len(cases) * wall_limit(time_limit_s) + _GRACE_S)
+
+
+def _foreign_function(task: Task, program: str, tests: tuple[str, ...]) -> Job:
+    manifest = languages.load(task.programming_language)
+    if not manifest.print_mark:
+        why = f"{manifest.name} has no function mode; its tasks are programs with stdin/stdout cases"
+        return _answered("sandbox-error", why, 1)
+    mark = secrets.token_hex(16)
+    source, files = functions.assemble(task.prompt, program, tests, task.entry_point, manifest, mark)
+    case = Case("", mark)
+    job = for_program(manifest.name, source, (case,), task.time_limit_s, task.memory_limit_mb, "mark")
+    return dataclasses.replace(job, body={**job.body, "files": files}) if not job.answer else job
+
+
+def _answered(status: str, failure: str, total: int) -> Job:
+    return Job({}, total, answer={"status": status, "passed": 0, "failure": failure})

@@ -1,0 +1,319 @@
+"""`Sandbox`: lanes of grader and worker processes, and the queue in front of them."""
+
+import atexit
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import queue
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from lib.sandbox import jobs, languages, probe, wire
+from lib.sandbox.confinement import Plan
+from lib.sandbox.grader import spawn
+from lib.sandbox.languages import find_tool
+from lib.sandbox.jobs import Alias, Compare
+from lib.sandbox.verdict import SandboxError, Verdict
+from lib.sandbox.worker import wipe
+from lib.tasks import Case, Task, TestSet
+
+Future = concurrent.futures.Future[Verdict]
+
+REMEMBERED = 50_000  # verdicts kept for identical programs
+
+
+class Lane:
+    """One grader with its worker, restarted when it dies."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.process: subprocess.Popen[bytes] | None = None
+        self.channel: wire.Channel | None = None
+
+    def judge(self, job: dict[str, Any], patience_s: float) -> dict[str, Any]:
+        """The verdict row of one job. A grader that dies or hangs is replaced once."""
+        for attempt in range(2):
+            try:
+                channel = self._start()
+                channel.send(job)
+                row: dict[str, Any] = channel.receive(_Patience(patience_s))
+                return row
+            except (wire.Closed, wire.Garbage):
+                self.stop()
+            except TimeoutError:
+                self.stop()
+                return {"status": "timeout", "passed": 0, "failure": "the test did not finish in time"}
+        return {"status": "sandbox-error", "passed": 0, "failure": "the grader died twice on this program"}
+
+    def _start(self) -> wire.Channel:
+        if self.channel is None:
+            ours, theirs = socket.socketpair()
+            self.process = spawn("grader", theirs, self.settings, os.path.realpath(sys.executable))
+            theirs.close()
+            ours.settimeout(1.0)
+            self.channel = wire.Channel(ours, wire.MAX_REQUEST)
+        return self.channel
+
+    def stop(self) -> None:
+        """End the grader; its worker and candidate follow when their sockets close."""
+        if self.channel:
+            with contextlib.suppress(OSError):
+                self.channel.sock.shutdown(socket.SHUT_RDWR)
+            self.channel.close()
+            self.channel = None
+        if self.process:
+            try:
+                self.process.wait(0.3)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+
+def lane_settings(plan: Plan, modules: tuple[str, ...]) -> dict[str, Any]:
+    """What a grader needs to start its worker and its launcher."""
+    tools = [tool for name in languages.names() for word in languages.load(name).tools if (tool := find_tool(word))]
+    programs = dataclasses.replace(plan, read=probe.tool_files(tools), execute=True, scratch=plan.scratch + "p")
+    environment = {
+        "PATH": os.pathsep.join(languages.TOOL_PATH),
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUTF8": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    return {
+        "worker": {
+            "plan": dataclasses.asdict(plan),
+            "modules": list(modules),
+            "path": [sysconfig.get_path("purelib")] if modules else [],
+        },
+        "launcher": {"plan": dataclasses.asdict(programs), "environment": environment},
+    }
+
+
+class _Patience:
+    """Raises TimeoutError once its time is over."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+
+    def __call__(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise TimeoutError
+
+
+class Sandbox:
+    """Runs programs nobody has vouched for and says which are right. A context manager.
+
+    The strongest mode this machine gives is used. Raises SandboxError where none is, unless `allow_unconfined`; then
+    every verdict says `confined=False`. `modules` names packages programs may import beside the standard library.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        allow_unconfined: bool = False,
+        modules: tuple[str, ...] = (),
+        compare: Compare = "exact",
+        mode: Literal["auto", "A", "B", "C"] = "auto",
+    ) -> None:
+        self.report = probe.probe()
+        self.mode = self._choose(mode, allow_unconfined)
+        self.compare = compare
+        self._jobs: queue.SimpleQueue[tuple[jobs.Job, Future] | None] = queue.SimpleQueue()
+        self._alone = _Alone()
+        self._verdicts: collections.OrderedDict[tuple[Any, ...], Future] = collections.OrderedDict()
+        self._lock = threading.Lock()
+        count = workers or len(os.sched_getaffinity(0))
+        self._folder = tempfile.mkdtemp(prefix="sandbox-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        os.chmod(self._folder, 0o711)
+        self._lanes = [self._lane(number, tuple(modules)) for number in range(count)]
+        self._threads = [threading.Thread(target=self._serve, args=(lane,), daemon=True) for lane in self._lanes]
+        for thread in self._threads:
+            thread.start()
+        self._finalizer = weakref.finalize(self, _close, self._jobs, self._lanes, self._folder)
+        atexit.register(self._finalizer)
+
+    def _choose(self, mode: str, allow_unconfined: bool) -> str:
+        found = self.report.mode
+        if mode == "auto":
+            if found == "none" and not allow_unconfined:
+                raise SandboxError(f"{self.report}\nallow_unconfined=True runs programs all the same")
+            return found
+        if "ABC".find(mode) < "ABCnone".find(found):
+            raise SandboxError(f"mode {mode} is not available here: {self.report}")
+        return mode
+
+    def _lane(self, number: int, modules: tuple[str, ...]) -> Lane:
+        uid = probe.SECOND_UID + number if self._changes_user() else -1
+        scratch = os.path.join(self._folder, str(number))
+        for folder in (scratch, scratch + "p"):
+            os.mkdir(folder, 0o700)
+            if uid >= 0 and os.geteuid() == 0:
+                os.chown(folder, uid, uid)
+        plan = Plan(
+            mode=self.mode,
+            uid=uid,
+            scratch=scratch,
+            read=probe.python_files(modules),
+            list_only=probe.python_folders(),
+            landlock=bool(self.report.landlock) and self.mode != "none",
+        )
+        return Lane(lane_settings(plan, modules))
+
+    def _changes_user(self) -> bool:
+        return self.mode == "A" or self.mode == "B" and self.report.second_user
+
+    # --------------------------------------------------------------------------------------------------- judging
+
+    def grade(self, task: Task, program: str, tests: TestSet = "all", alias: Alias = "strict") -> Verdict:
+        """Judge one program by the chosen tests of its task."""
+        return self.submit(task, program, tests, alias).result()
+
+    def grade_many(
+        self, jobs: Iterable[tuple[Task, str]], tests: TestSet = "all", alias: Alias = "strict"
+    ) -> list[Verdict]:
+        """Judge many, order kept, over all workers. Ctrl-C stops what is running and cancels the rest."""
+        futures = [self.submit(task, program, tests, alias) for task, program in jobs]
+        try:
+            return [future.result() for future in futures]
+        except KeyboardInterrupt:
+            for future in futures:
+                future.cancel()
+            for lane in self._lanes:
+                if lane.process:
+                    lane.process.kill()
+            raise
+
+    def submit(self, task: Task, program: str, tests: TestSet = "all", alias: Alias = "strict") -> Future:
+        """Queue one program; the future's result is its verdict. Identical jobs are judged once."""
+        key = (task.task_id, task.tests(tests), task.setup_code, task.cases, task.time_limit_s, program, alias)
+        return self._once(key, lambda: jobs.for_task(task, program, tests, alias, self.compare))
+
+    def execute(
+        self, language: str, source: str, cases: Sequence[Case], time_limit_s: float = 5.0, memory_limit_mb: int = 512
+    ) -> Verdict:
+        """Compile once and run a program against stdin/stdout cases. Raises SandboxError for an unknown language."""
+        job = jobs.for_program(language, source, cases, time_limit_s, memory_limit_mb, self.compare)
+        return self._once(None, lambda: job).result()
+
+    def _once(self, key: tuple[Any, ...] | None, make: Callable[[], jobs.Job]) -> Future:
+        future: Future = concurrent.futures.Future()
+        with self._lock:
+            if not self._finalizer.alive:
+                raise SandboxError("this sandbox is closed")
+            known = self._verdicts.get(key) if key else None
+            if known is not None and not known.cancelled():
+                return known
+            if key:
+                self._verdicts[key] = future
+                if len(self._verdicts) > REMEMBERED:
+                    self._verdicts.popitem(last=False)
+        job = make()
+        if job.answer:
+            future.set_result(self._verdict(job.answer, job.total))
+        elif job.is_program and self.mode in ("B", "C") and not self.report.landlock:
+            why = "programs of other languages need namespaces or Landlock, and this machine gives neither"
+            future.set_result(self._verdict({"status": "sandbox-error", "passed": 0, "failure": why}, job.total))
+        else:
+            self._jobs.put((job, future))
+        return future
+
+    def _serve(self, lane: Lane) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, future = item
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(self._judge(lane, job))
+            except BaseException as error:
+                future.set_exception(error)
+
+    def _judge(self, lane: Lane, job: jobs.Job) -> Verdict:
+        with self._alone.shared():
+            row = lane.judge(job.body, job.patience_s)
+        if row.pop("retry", False):  # wall time ran out, CPU time did not: once more, with nothing beside it
+            with self._alone.exclusive():
+                row = lane.judge(job.body, job.patience_s)
+                row.pop("retry", None)
+        return self._verdict(row, job.total)
+
+    def _verdict(self, row: dict[str, Any], total: int) -> Verdict:
+        extra = {"sandbox_mode": self.mode, "confined": self.mode != "none"}
+        return Verdict.from_row({"total": total, **row, **extra})
+
+    # --------------------------------------------------------------------------------------------------- closing
+
+    def close(self) -> None:
+        """Stop everything that runs and remove what was written."""
+        self._finalizer()
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()
+
+
+def _close(waiting: "queue.SimpleQueue[Any]", lanes: Sequence[Lane], folder: str) -> None:
+    with contextlib.suppress(queue.Empty):
+        while item := waiting.get_nowait():
+            item[1].cancel()
+    for _ in lanes:
+        waiting.put(None)
+    for lane in lanes:
+        if lane.process:
+            lane.process.kill()
+    for lane in lanes:
+        lane.stop()
+    with contextlib.suppress(OSError):
+        wipe(folder)
+        os.rmdir(folder)
+
+
+class _Alone:
+    """Many sharers or one that is alone."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._sharers = 0
+        self._taken = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Wait until nobody is alone, then run beside others."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._taken)
+            self._sharers += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._sharers -= 1
+                self._condition.notify_all()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Wait for the others to finish, then run with nothing beside."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._taken)
+            self._taken = True
+            self._condition.wait_for(lambda: self._sharers == 0)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._taken = False
+                self._condition.notify_all()

@@ -1,0 +1,178 @@
+"""Program mode, in the grader: write, compile once, run every case, compare outputs. Algorithm 3 of the paper.
+
+Function tasks of other languages run here too: prompt, completion and tests are one program, and one case whose expected
+output is a mark that is printed after the last test. A program that leaves early prints no mark. Such a program does share
+its process with its tests: one written to look for the mark would find it.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+from lib.sandbox.confinement import MEBIBYTE
+from lib.sandbox.verdict import head, one_line
+
+OUTPUT_BYTES = 16 * MEBIBYTE
+COMPILE_S, COMPILE_MB = 30.0, 2048
+Ask = Callable[..., dict[str, Any]]
+
+
+class Run:
+    """What one command did."""
+
+    def __init__(self, ask: Ask, argv: list[str], stdin: str, limits: dict[str, Any]) -> None:
+        descriptors = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+        try:
+            _write(descriptors[0], stdin.encode("utf-8", "surrogatepass"))
+            answer = ask("run", descriptors, argv=argv, file_bytes=OUTPUT_BYTES, **limits)
+            self.out, self.err = (os.pread(item, OUTPUT_BYTES, 0) for item in descriptors[1:])
+            largest = max(os.fstat(item).st_size for item in descriptors[1:])
+        finally:
+            for item in descriptors:
+                os.close(item)
+        self.code: int = answer["status"]
+        self.cpu_s: float = answer["cpu_s"]
+        self.wall_s: float = answer["wall_s"]
+        self.rss_mb: float = answer["rss_mb"]
+        self.reason: str = answer["reason"]
+        self.status, self.why = self._judge(limits, largest)
+
+    def _judge(self, limits: dict[str, Any], largest: int) -> tuple[str, str]:
+        if self.reason == "cpu" or self.cpu_s >= limits["cpu_s"]:
+            return "timeout", f"used its {limits['cpu_s']:g} s of CPU time"
+        if self.reason == "wall":
+            return "timeout", f"took {limits['wall_s']:g} s of wall time with {self.cpu_s:.2f} s of CPU time"
+        if self.reason == "scratch":
+            return "output-limit", "filled its scratch space"
+        if largest >= OUTPUT_BYTES:
+            return "output-limit", f"wrote {OUTPUT_BYTES // MEBIBYTE} MiB"
+        if self.code == 0:
+            return "success", ""
+        if self.rss_mb > 0.85 * limits["memory_mb"] or _NO_MEMORY.search(self.err[-4000:]):
+            return "memory", f"ran out of its {limits['memory_mb']} MB"
+        said = _telling_line(self.err)
+        return "runtime-error", f"exit code {self.code}" + (f": {said}" if said else "")
+
+
+_NO_MEMORY = re.compile(
+    rb"MemoryError|not enough memory|[Oo]ut[ _][Oo]f[ _][Mm]emory|cannot allocate|Cannot allocate|OutOfMemory", re.IGNORECASE
+)
+
+
+def _telling_line(raw: bytes) -> str:
+    """The line of stderr that says what went wrong: the first that speaks of an error, else the first."""
+    lines = [line for line in raw.decode("utf-8", "replace").splitlines() if line.strip()]
+    telling = [line for line in lines if re.search(r"[Ee]rror\b", line) and not line.startswith(" ")]
+    return one_line((telling or lines or [""])[0], 200)
+
+
+def judge(ask: Ask, job: dict[str, Any]) -> dict[str, Any]:
+    """One program against its cases; the verdict row."""
+    language = job["language"]
+    runs: list[Run] = []
+    commands: list[str] = []
+    verdict: dict[str, Any] = {"status": "success", "passed": 0, "failure": ""}
+    shown: Run | None = None
+    try:
+        for name, text in {**job["files"], f"main.{language['file_ext']}": job["source"]}.items():
+            _send_file(ask, name, text)
+        if language["compile"]:
+            commands.append(language["compile_line"])
+            built = Run(ask, language["compile"], "", _compile_limits(job))
+            runs.append(built)
+            if built.status != "success":
+                status = "compile-error" if built.status == "runtime-error" else built.status
+                verdict.update(status=status, failure=one_line(_compiler_words(built)))
+                shown = built
+            ask("executable")
+            ask("remove", name=f"main.{language['file_ext']}")
+        if shown is None:
+            commands.append(language["run_line"])
+            shown = _run_cases(ask, job, verdict, runs)
+    finally:
+        ask("wipe")
+    return verdict | _resources(runs, commands, shown)
+
+
+def _run_cases(ask: Ask, job: dict[str, Any], verdict: dict[str, Any], runs: list[Run]) -> Run | None:
+    """Run every case (none after a timeout); the run to show: the first that failed, else the first."""
+    shown: Run | None = None
+    limits = _limits(job)
+    for number, (stdin, expected) in enumerate(job["cases"], 1):
+        run = Run(ask, job["language"]["run"], stdin, limits)
+        runs.append(run)
+        status, why = run.status, run.why
+        if status == "success" and not same_output(run.out, expected, job["compare"]):
+            status, why = "wrong-output", _difference(run.out, expected, job["compare"])
+        if status == "success":
+            verdict["passed"] += 1
+        elif verdict["status"] == "success":
+            what = "the tests" if job["compare"] == "mark" else f"case {number} (input {one_line(repr(stdin[:60]))})"
+            verdict.update(status=status, failure=one_line(f"{what}: {why}"), retry=run.reason == "wall")
+            shown = run
+        if status == "timeout":
+            break
+    return shown or (runs[-1] if runs else None)
+
+
+def same_output(got: bytes, expected: str, compare: str) -> bool:
+    """`exact`: byte for byte. `trailing-whitespace`: but for whitespace at the end. `mark`: the last line alone."""
+    wanted = expected.encode("utf-8", "surrogatepass")
+    if compare == "mark":
+        return got.rstrip().rpartition(b"\n")[2] == wanted
+    return got == wanted if compare == "exact" else got.rstrip() == wanted.rstrip()
+
+
+def _difference(got: bytes, expected: str, compare: str) -> str:
+    if compare == "mark":
+        return "the program ended before its last test"
+    shown = repr(got[:120].decode("utf-8", "replace"))
+    return f"got {one_line(shown)}, expected {one_line(repr(expected[:120]))}"
+
+
+def _limits(job: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "cpu_s": job["cpu_s"],
+        "wall_s": 2 * job["cpu_s"] + 1,
+        "memory_mb": job["memory_mb"] + job["language"]["reserve_mb"],
+        "processes": job["language"]["processes"],
+    }
+
+
+def _compile_limits(job: dict[str, Any]) -> dict[str, Any]:
+    return {"cpu_s": COMPILE_S, "wall_s": 2 * COMPILE_S, "memory_mb": COMPILE_MB, "processes": True}
+
+
+def _compiler_words(built: Run) -> str:
+    said = (built.err or built.out).decode("utf-8", "replace")
+    lines = [line for line in said.splitlines() if "rror" in line] or said.splitlines()
+    return " ".join(lines[:2]) or built.why
+
+
+def _resources(runs: list[Run], commands: list[str], shown: Run | None) -> dict[str, Any]:
+    return {
+        "cpu_s": sum(run.cpu_s for run in runs),
+        "wall_s": sum(run.wall_s for run in runs),
+        "peak_rss_mb": max((run.rss_mb for run in runs), default=0.0),
+        "exit_code": shown.code if shown else None,
+        "commands": commands,
+        "stdout_head": head(shown.out) if shown else "",
+        "stderr_head": head(shown.err) if shown else "",
+    }
+
+
+def _send_file(ask: Ask, name: str, text: str) -> None:
+    descriptor = os.memfd_create("file")
+    try:
+        _write(descriptor, text.encode("utf-8", "surrogatepass"))
+        ask("write", [descriptor], name=name)
+    finally:
+        os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+    os.lseek(descriptor, 0, os.SEEK_SET)

@@ -1,0 +1,406 @@
+"""Every rule on a failure made for it, and the borders between neighbouring rules."""
+
+import ast
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.tasks import Case, Task
+from lib.taxonomy import (
+    BANGLA_TYPES,
+    POLYCODE_TYPES,
+    Label,
+    classify,
+    difference,
+    got_and_expected,
+    tally,
+    text_difference,
+    unknown_names,
+)
+
+ADD = Task(
+    "t/add", "made", "test", "add two numbers", "en", "python", "function", "add",
+    visible_tests=("assert add(2, 3) == 5",), hidden_tests=("assert add([1], [2]) == [1, 2]",),
+)  # fmt: skip
+SUM = Task("p/sum", "made", "test", "print the sum", "en", "python", "program", cases=(Case("2 3\n", "5\n"),))
+RIGHT = "def add(a, b):\n    return a + b\n"
+CALL = "assert add(2, 3) == 5"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """A verdict's fields, as far as labels read them."""
+
+    status: str
+    failure: str = ""
+    stdout_head: str = ""
+    stderr_head: str = ""
+    passed: int = 0
+    total: int = 1
+    exit_code: int | None = None
+
+
+def label(
+    status: str, failure: str = "", program: str | None = RIGHT, task: Task = ADD, **fields: str
+) -> Label:
+    return classify(task, program, Outcome(status, failure, **fields))  # type: ignore[arg-type]
+
+
+def kinds(found: Label) -> tuple[int, str, str]:
+    return found.type_bangla, found.type_polycode, found.rule
+
+
+def wrong(got: str, expected: str, program: str = RIGHT) -> tuple[int, str, str]:
+    message = f"assert add(2, 3) == {expected}: got {got}, expected {expected}"
+    return kinds(label("wrong-output", message, program))
+
+
+def raised(message: str, program: str = RIGHT, task: Task = ADD) -> tuple[int, str, str]:
+    return kinds(label("runtime-error", f"{CALL}: {message} (line 2)", program, task))
+
+
+# ---- what is no failure of the program's
+
+
+@pytest.mark.parametrize("status", ["success", "sandbox-error"])
+def test_what_is_not_a_failure_is_refused(status: str) -> None:
+    with pytest.raises(ValueError, match=status):
+        label(status)
+
+
+def test_unknown_status_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown status 'odd'"):
+        label("odd")
+
+
+# ---- Type 1
+
+
+@pytest.mark.parametrize("program", [None, "", "  \n"])
+def test_no_program_is_type_1_and_format(program: str | None) -> None:
+    assert kinds(label("no-code", program=program)) == (1, "format", "no-code")
+
+
+@pytest.mark.parametrize(
+    ("program", "rule"),
+    [
+        ("def add(a, b)\n    return a + b\n", "syntax"),
+        ("def add(a, b):\n", "truncated"),
+        ("def add(a, b):\n    return max(a,\n", "truncated"),
+        ('def add(a, b):\n    """adds\n', "truncated"),
+        ("def add(a, b):\n    x = 'half\n", "truncated"),
+        ("def add(a, b):\n    x = 'half\n    return a + b\n", "syntax"),
+        ("Here is the function you asked for.\n", "syntax"),
+    ],
+)
+def test_programs_that_do_not_parse(program: str, rule: str) -> None:
+    with pytest.raises(SyntaxError) as error:
+        ast.parse(program)
+    assert kinds(label("compile-error", f"SyntaxError: {error.value}", program)) == (1, "surface", rule)
+
+
+def test_a_fence_left_in_the_program_is_a_matter_of_format() -> None:
+    found = label("compile-error", "SyntaxError: invalid syntax", "```python\n" + RIGHT)
+    assert kinds(found) == (1, "format", "fence")
+
+
+@pytest.mark.parametrize(
+    ("language", "message", "expected"),
+    [
+        ("ocaml", "Error: Unbound value add_all", (2, "surface", "unknown-name")),
+        ("ocaml", "Error: Unbound module Core", (2, "surface", "unknown-module")),
+        ("ocaml", "Error: Syntax error", (1, "surface", "syntax")),
+        ("ocaml", "Error: This expression has type int but string was expected", (1, "surface", "syntax")),
+        ("fortran", "Error: Symbol 'k' at (1) has no IMPLICIT type", (2, "surface", "unknown-name")),
+        ("fortran", "Error: Missing actual argument for argument 'b'", (2, "surface", "arguments")),
+    ],
+)
+def test_compilers_that_check_names(language: str, message: str, expected: tuple[int, str, str]) -> None:
+    task = dataclasses.replace(SUM, programming_language=language)
+    assert kinds(label("compile-error", message, "x", task)) == expected
+
+
+# ---- Type 2
+
+
+def test_missing_entry_point_names_what_is_there_instead() -> None:
+    program = "def sum_two(a, b):\n    return a + b\n"
+    found = label("runtime-error", f"{CALL}: NameError: name 'add' is not defined", program)
+    assert kinds(found) == (2, "surface", "entry-point")
+    assert "sum_two" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("message", "rule"),
+    [
+        ("NameError: name 'reduce' is not defined", "unknown-name"),
+        ("NameError: name 'math' is not defined", "unknown-module"),
+        ("AttributeError: module 'math' has no attribute 'add'", "unknown-name"),
+        ("AttributeError: 'list' object has no attribute 'add_all'", "unknown-name"),
+        ("ModuleNotFoundError: No module named 'sympy'", "unknown-module"),
+        ("ImportError: cannot import name 'add' from 'math'", "unknown-module"),
+        ("TypeError: add() takes 1 positional argument but 2 were given", "arguments"),
+        ("TypeError: add() takes from 1 to 2 positional arguments but 3 were given", "arguments"),
+        ("TypeError: add() missing 1 required positional argument: 'c'", "arguments"),
+        ("TypeError: add() got an unexpected keyword argument 'key'", "arguments"),
+        ("TypeError: pop expected at most 1 argument, got 2", "arguments"),
+        ("TypeError: len() takes exactly one argument (2 given)", "arguments"),
+        ("EOFError: EOF when reading a line", "reads-input"),
+    ],
+)
+def test_names_and_interface(message: str, rule: str) -> None:
+    assert raised(message) == (2, "surface", rule)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("print(a + b)", (2, "format", "prints")),
+        ("return print(a + b)", (2, "format", "prints")),
+        ("return a.append(b)", (2, "format", "in-place")),
+        ("c = a + b", (2, "semantic", "returns-none")),
+        ("return", (2, "semantic", "returns-none")),
+        ("def inner():\n        return a + b\n    inner()", (2, "semantic", "returns-none")),
+        ("if a > b:\n        return a + b", (4, "semantic", "missing-return")),
+        ("if a > b:\n        print(a)\n        return a + b", (4, "semantic", "missing-return")),
+    ],
+)
+def test_a_function_that_gives_none(body: str, expected: tuple[int, str, str]) -> None:
+    assert wrong("None", "5", f"def add(a, b):\n    {body}\n") == expected
+
+
+def test_none_met_by_the_test_itself_is_still_a_printing_function() -> None:
+    message = "TypeError: object of type 'NoneType' has no len()"
+    assert raised(message, "def add(a, b):\n    print(a + b)\n") == (2, "format", "prints")
+
+
+def test_unknown_names_are_read_off_the_program_when_the_message_is_silent() -> None:
+    program = "def add(a, b):\n    return helper(a) + b\n"
+    assert kinds(label("runtime-error", "ended early", program)) == (2, "surface", "unknown-name")
+
+
+def test_unknown_names_of_a_program_with_every_kind_of_binding() -> None:
+    program = """
+import os.path, math as m
+from re import sub as s
+class K: pass
+def f(a, *b, c=1, **d):
+    with open(a) as e, K() as (g, h):
+        for i in b: j = [k for k in d if (l := k)]
+    try: pass
+    except ValueError as n: print(n)
+    match a:
+        case [o, *p] if o: return lambda q: (q, p, e, g, h, i, j, l, m, s, os, c, missing)
+"""
+    assert unknown_names(ast.parse(program)) == ["missing"]
+
+
+def test_a_program_that_never_writes_is_an_interface_failure() -> None:
+    task = dataclasses.replace(SUM, programming_language="lua")
+    silent = "function add(a, b) return a + b end"
+    found = label("wrong-output", "case 1: got '', expected '5'", silent, task)
+    assert kinds(found) == (2, "format", "no-output")
+
+
+# ---- Type 3
+
+
+@pytest.mark.parametrize("status", ["timeout", "memory", "output-limit"])
+def test_spent_limits_are_performance(status: str) -> None:
+    assert kinds(label(status, f"{CALL}: spent")) == (3, "performance", status)
+
+
+def test_an_endless_loop_is_named_as_evidence() -> None:
+    endless = "def add(a, b):\n    while True:\n        a += 1\n"
+    leaves = "def add(a, b):\n    while True:\n        return a\n"
+    assert "constant condition" in label("timeout", CALL, endless).evidence
+    assert "constant condition" not in label("timeout", CALL, leaves).evidence
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("IndexError: list index out of range", (3, "semantic", "IndexError")),
+        ("ZeroDivisionError: division by zero", (3, "semantic", "ZeroDivisionError")),
+        ("UnboundLocalError: cannot access local variable 'x'", (3, "semantic", "UnboundLocalError")),
+        ("TypeError: unsupported operand type(s) for +: 'int' and 'str'", (3, "semantic", "TypeError")),
+        ("AttributeError: 'int' object has no attribute 'append'", (3, "semantic", "AttributeError")),
+        ("AttributeError: 'NoneType' object has no attribute 'val'", (3, "semantic", "AttributeError")),
+        ("RecursionError: maximum recursion depth exceeded", (3, "performance", "recursion")),
+        ("MemoryError: ", (3, "performance", "memory")),
+        ("the process exited with status 1", (3, "semantic", "runtime-error")),
+    ],
+)
+def test_exceptions_from_the_logic(message: str, expected: tuple[int, str, str]) -> None:
+    assert raised(message) == expected
+
+
+@pytest.mark.parametrize(
+    ("language", "message", "expected"),
+    [
+        ("lua", "attempt to call a nil value (global 'split')", (2, "surface", "unknown-name")),
+        ("lua", "attempt to perform arithmetic on a nil value (local 'x')", (3, "semantic", "runtime-error")),
+        ("lua", "stack overflow (message handler)", (3, "performance", "recursion")),
+        ("lua", "main.lua:3: 'end' expected (to close 'if' at line 1) near <eof>", (1, "surface", "syntax")),
+        ("r", 'Error in f(1) : could not find function "f"', (2, "surface", "unknown-name")),
+        ("r", "Error: unexpected symbol in \"x y\"", (1, "surface", "syntax")),
+        ("r", "Error in f(1, 2) : unused argument (2)", (2, "surface", "arguments")),
+        ("r", "Error: object 'n' not found", (2, "surface", "unknown-name")),
+        ("ocaml", "Fatal error: exception Not_found", (3, "semantic", "runtime-error")),
+        ("julia", "ERROR: UndefVarError: `n` not defined", (2, "surface", "unknown-name")),
+        ("fortran", "Fortran runtime error: End of file", (3, "semantic", "runtime-error")),
+    ],
+)
+def test_run_time_messages_of_other_languages(
+    language: str, message: str, expected: tuple[int, str, str]
+) -> None:
+    task = dataclasses.replace(SUM, programming_language=language)
+    assert kinds(label("runtime-error", "", "x", task, stderr_head=message)) == expected
+
+
+def test_a_program_task_may_run_out_of_input() -> None:
+    assert raised("EOFError: EOF when reading a line", task=SUM) == (3, "semantic", "EOFError")
+
+
+def test_words_in_the_quoted_test_are_no_symptom() -> None:
+    test = "assert add('MemoryError', ', got 1, expected 2') == 'syntax error'"
+    task = dataclasses.replace(ADD, hidden_tests=(test,))
+    assert kinds(label("runtime-error", f"{test}: KeyError: 'x'", RIGHT, task)) == (3, "semantic", "KeyError")
+    found = label("wrong-output", f"{test}: got 4, expected 5", RIGHT, task)
+    assert kinds(found) == (4, "semantic", "off-by-one")
+
+
+# ---- Type 4
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "polycode", "rule"),
+    [
+        ("(1, 2)", "[1, 2]", "format", "type-differs"),
+        ("{1, 2}", "[1, 2]", "format", "type-differs"),
+        ("[(1, 2)]", "[[1, 2]]", "format", "type-differs"),
+        ("'5'", "5", "format", "type-differs"),
+        ("['1', '2']", "[1, 2]", "format", "type-differs"),
+        ("{'1': 2}", "{1: 2}", "format", "type-differs"),
+        ("'Yes'", "True", "format", "type-differs"),
+        ("[5]", "5", "format", "wrapped"),
+        ("5", "(5,)", "format", "wrapped"),
+        ("'Abc d'", "'abcd'", "format", "case-or-whitespace"),
+        ("['A']", "['a']", "format", "case-or-whitespace"),
+        ("4", "5", "semantic", "off-by-one"),
+        ("[1, 2]", "[1, 2, 3]", "semantic", "off-by-one"),
+        ("'bc'", "'abc'", "semantic", "off-by-one"),
+        ("3.14", "3.14159", "semantic", "near-miss"),
+        ("3.7", "3", "semantic", "near-miss"),
+        ("[1.0, 2.001]", "[1.0, 2.0]", "semantic", "near-miss"),
+        ("[2, 1]", "[1, 2]", "semantic", "reordered"),
+        ("True", "False", "semantic", "inverted"),
+        ("-7", "7", "semantic", "sign"),
+        ("0", "120", "semantic", "wrong-answer"),
+        ("'007'", "'7'", "semantic", "wrong-answer"),
+        ("[]", "[1]", "semantic", "wrong-answer"),
+        ("[1, 2, 3, ...]", "[1, 2]", "semantic", "wrong-answer"),
+        ("<Node object>", "5", "semantic", "wrong-answer"),
+        ("<map object>", "[1, 2]", "format", "iterator"),
+        ("5", "None", "semantic", "other-kind"),
+        ("True", "'Matched!'", "semantic", "other-kind"),
+        ("[(1, 2)]", "'[(1, 2)]'", "format", "type-differs"),
+    ],
+)
+def test_wrong_answers(got: str, expected: str, polycode: str, rule: str) -> None:
+    assert wrong(got, expected) == (4, polycode, rule)
+
+
+def test_expected_value_is_taken_from_the_test_where_the_message_cuts_it() -> None:
+    assert kinds(label("wrong-output", "assert add([1], [2]) == [1, 2]: got (1, 2), expected [1, ...]")) == (
+        4, "format", "type-differs",
+    )  # fmt: skip
+
+
+def test_an_argument_given_back_is_wrong_logic_even_where_only_whitespace_differs() -> None:
+    test = "assert add(' a b', 'c') == 'ab'"
+    task = dataclasses.replace(ADD, hidden_tests=(test,))
+    found = label("wrong-output", f"{test}: got ' a b', expected 'ab'", RIGHT, task)
+    assert kinds(found) == (4, "semantic", "unchanged")
+
+
+def test_evidence_quotes_got_and_expected() -> None:
+    assert "got 4, expected 5" in label("wrong-output", f"{CALL}: got 4, expected 5").evidence
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "found"),
+    [
+        ("Answer: 5\n", "5\n", ("format", "extra-output")),
+        ("5 \n", "5\n", ("format", "case-or-whitespace")),
+        ("YES\n", "Yes\n", ("format", "case-or-whitespace")),
+        ("5.0\n", "5\n", ("format", "type-differs")),
+        ("4\n", "5\n", ("semantic", "off-by-one")),
+        ("-5\n", "5\n", ("semantic", "sign")),
+        ("1 2 3\n", "2\n", ("semantic", "wrong-answer")),
+        ("2 1\n", "1 2\n", ("semantic", "reordered")),
+        ("9\n", "5\n", ("semantic", "wrong-answer")),
+    ],
+)
+def test_printed_answers(got: str, expected: str, found: tuple[str, str]) -> None:
+    assert text_difference(got, expected) == found
+    message = f"case 1: got {got!r}, expected {expected!r}"
+    assert kinds(label("wrong-output", message, "print(1)", SUM)) == (4, *found)
+
+
+def test_a_program_that_writes_only_sometimes_is_wrong_logic() -> None:
+    found = label("wrong-output", "case 1: got '', expected '5'", "if x: print(x)", SUM)
+    assert kinds(found) == (4, "semantic", "empty-output")
+
+
+@pytest.mark.parametrize(
+    ("message", "sides"),
+    [
+        ("case 1: got 'a', expected 'b'", ("'a'", "'b'")),
+        ("expected [1, 2], got (1, 2)", ("(1, 2)", "[1, 2]")),
+        ("got: 1; expected: 2", ("1", "2")),
+        ("got 'x, expected y', expected 'z'", ("'x, expected y'", "'z'")),
+        ("got <a object>, expected 5", ("<a object>", "5")),
+        ("no sides here", ("", "")),
+    ],
+)
+def test_sides_of_a_message(message: str, sides: tuple[str, str]) -> None:
+    assert got_and_expected(message) == sides
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda part: st.lists(part, max_size=3) | st.tuples(part, part) | st.dictionaries(st.integers(), part),
+    max_leaves=5,
+)
+
+
+@given(plain, plain)
+def test_any_two_values_have_a_label(got: object, expected: object) -> None:
+    polycode, rule = difference(got, expected)
+    assert polycode in POLYCODE_TYPES and rule
+
+
+@given(st.integers(), st.integers().filter(bool))
+def test_off_by_one_is_exactly_a_distance_of_one(value: int, step: int) -> None:
+    assert (difference(value, value + step)[1] == "off-by-one") == (abs(step) == 1)
+
+
+@given(st.text(), st.text(), st.sampled_from(["wrong-output", "runtime-error", "compile-error", "timeout"]))
+def test_any_program_and_message_has_a_label_with_evidence(program: str, failure: str, status: str) -> None:
+    found = label(status, failure, program)
+    assert found.type_bangla in BANGLA_TYPES and found.type_polycode in POLYCODE_TYPES and found.evidence
+
+
+# ---- counts
+
+
+def test_tally_counts_both_taxonomies_and_keeps_empty_categories() -> None:
+    labels = [label("timeout"), label("timeout"), label("wrong-output", f"{CALL}: got 4, expected 5")]
+    counts = tally(labels)
+    assert counts.total == 3
+    assert counts.bangla == {1: 0, 2: 0, 3: 2, 4: 1}
+    assert counts.polycode == {"surface": 0, "format": 0, "semantic": 1, "performance": 2}
+    assert counts.rules == {"timeout": 2, "off-by-one": 1}
