@@ -157,7 +157,7 @@ def _sandbox(layers: dict[str, Any]) -> list[str]:
 def _toolchain(name: str, tool: dict[str, Any]) -> str:
     if tool["version"]:
         return f"{name}: {tool['version']}"
-    return f"{name}: missing, its tasks are skipped by name; to install: {tool['install'].splitlines()[-1]}"
+    return f"{name}: missing, its tasks are skipped by name; to install: {'; '.join(tool['install'].splitlines())}"
 
 
 def preset_lines(preset: dict[str, Any], unit: dict[str, Any]) -> list[str]:

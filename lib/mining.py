@@ -8,9 +8,10 @@ must pass the hidden tests of its training task too, not only the visible one.
 import ast
 import collections
 import dataclasses
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from lib.ledger import Attempt, Ledger, attempt_key, now
@@ -37,6 +38,8 @@ class _Job:
     draw: int
 
 
+Queue = collections.deque[tuple[Request, Completion, str, "Future[tuple[Verdict, Verdict]]"]]
+SAME_FOR_EVERY_TEST = ("timeout", "memory", "compile-error", "no-code")
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
@@ -83,34 +86,45 @@ def _attempts(
     requests = (
         Request(job, job.prompt.text, job.prompt.stops, draw_seed(policy.seed, job.task.task_id, job.draw)) for job in jobs
     )
-    graded: collections.deque[tuple[Request, Completion, str, list[Future[Verdict]]]] = collections.deque()
-    for request, completion in engine.stream(requests, settings):
-        program = request.key.prompt.program(completion.text)
-        graded.append((request, completion, program, _submit(sandbox, request.key.task, program)))
-        yield from _collect(graded, ledger, settings, policy, engine.name, wait=False)
-    yield from _collect(graded, ledger, settings, policy, engine.name, wait=True)
+    queue: Queue = collections.deque()
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as judges:
+        for request, completion in engine.stream(requests, settings):
+            program = request.key.prompt.program(completion.text)
+            queue.append((request, completion, program, judges.submit(judge, sandbox, request.key.task, program)))
+            yield from _collect(queue, ledger, settings, policy, engine.name, wait=False)
+        yield from _collect(queue, ledger, settings, policy, engine.name, wait=True)
 
 
-def _submit(sandbox: Sandbox, task: Task, program: str) -> list[Future[Verdict]]:
-    if task.mode == "program":
-        return [sandbox.submit(task, program, "all")]
-    return [sandbox.submit(task, program, which) for which in ("visible", "hidden") if task.tests(which)]
+def judge(sandbox: Sandbox, task: Task, program: str) -> tuple[Verdict, Verdict]:
+    """The verdicts on the visible and on the hidden tests; a program task's cases count as both.
+
+    A program that never gets as far as a test, or does not end, is not run a second time.
+    """
+    if task.mode == "program" or not (task.visible_tests and task.hidden_tests):
+        verdict = sandbox.grade(task, program, "all")
+        return verdict, verdict
+    visible = sandbox.grade(task, program, "visible")
+    if visible.status in SAME_FOR_EVERY_TEST:
+        return visible, dataclasses.replace(visible, passed=0, total=len(task.hidden_tests), cpu_s=0.0, wall_s=0.0)
+    return visible, sandbox.grade(task, program, "hidden")
 
 
 def _collect(
-    graded: collections.deque[tuple[Request, Completion, str, list[Future[Verdict]]]],
+    queue: Queue,
     ledger: Ledger,
     settings: Settings,
     policy: Policy,
     sampler: str,
     wait: bool,
 ) -> Iterator[Attempt]:
-    """Take finished verdicts from the queue's head, write them down, hand them on."""
+    """Take what has been judged, write it down, hand it on; a slow program holds up nobody behind it."""
     batch = []
-    while graded and (wait or all(future.done() for future in graded[0][3])):
-        request, completion, program, futures = graded.popleft()
-        verdicts = [future.result() for future in futures]
-        batch.append(_attempt(request, completion, program, verdicts, settings, policy, sampler))
+    for _ in range(len(queue)):
+        request, completion, program, judged = queue.popleft()
+        if wait or judged.done():
+            batch.append(_attempt(request, completion, program, judged.result(), settings, policy, sampler))
+        else:
+            queue.append((request, completion, program, judged))
     ledger.append(batch)
     yield from batch
 
@@ -119,7 +133,7 @@ def _attempt(
     request: Request,
     completion: Completion,
     program: str,
-    verdicts: Sequence[Verdict],
+    verdicts: tuple[Verdict, Verdict],
     settings: Settings,
     policy: Policy,
     sampler: str,
@@ -127,7 +141,9 @@ def _attempt(
     for verdict in verdicts:
         if verdict.status == "sandbox-error":
             raise SandboxError(f"{request.key.task.task_id}: the sandbox failed, not the program: {verdict.failure}")
-    worst = next((verdict for verdict in verdicts if verdict.status != "success"), verdicts[0])
+    visible, hidden = verdicts
+    worst = hidden if visible.status == "success" else visible
+    counted = verdicts if visible is not hidden else verdicts[:1]
     return Attempt(
         run_id=policy.run_id,
         task_id=request.key.task.task_id,
@@ -146,13 +162,13 @@ def _attempt(
         n_tokens=len(completion.token_ids),
         logprob_sum=None,
         status=worst.status,
-        passed=sum(verdict.passed for verdict in verdicts),
-        total=sum(verdict.total for verdict in verdicts),
-        visible_ok=verdicts[0].status == "success",
-        hidden_ok=verdicts[-1].status == "success",
+        passed=sum(verdict.passed for verdict in counted),
+        total=sum(verdict.total for verdict in counted),
+        visible_ok=visible.status == "success",
+        hidden_ok=hidden.status == "success",
         failure=worst.failure,
-        cpu_s=sum(verdict.cpu_s for verdict in verdicts),
-        wall_s=sum(verdict.wall_s for verdict in verdicts),
+        cpu_s=sum(verdict.cpu_s for verdict in counted),
+        wall_s=sum(verdict.wall_s for verdict in counted),
         peak_rss_mb=max(verdict.peak_rss_mb for verdict in verdicts),
         sandbox_mode=worst.sandbox_mode,
         created_at=now(),
@@ -182,3 +198,11 @@ def syntax_digest(program: str) -> str:
         return ast.dump(ast.parse(program))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return program
+
+
+def decidable(tasks: Iterable[Task], attempts: Iterable[Attempt]) -> list[Task]:
+    """The tasks whose attempts are neither all right nor all wrong."""
+    outcomes: dict[str, set[bool]] = collections.defaultdict(set)
+    for attempt in attempts:
+        outcomes[attempt.task_id].add(attempt.solved)
+    return [task for task in tasks if len(outcomes[task.task_id]) == 2]

@@ -564,17 +564,18 @@ def run_stage(checked: Plan, stage: Stage, say: Say, verbose: bool = False) -> f
     started, started_ns = time.monotonic(), time.time_ns()
     execute(stage.name, notebook.path, run_dir, {**values, "run_dir": short(run_dir)}, verbose)
     drop_stale(run_dir, marker.get("outputs", {}), started_ns)
+    seconds = round(time.monotonic() - started, 2)
     done = {
         "stage": stage.name,
         "key": _digest(parts),
         "parts": parts,
-        "seconds": round(time.monotonic() - started, 2),
+        "seconds": seconds,
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "outputs": matching(run_dir, stage.outputs, f"{stage.name} ended without writing"),
     }
     write_json(marker_path(run_dir, stage), done)
-    say(f"{stage.name} … {done['seconds']:.0f} s")
-    return float(done["seconds"])
+    say(f"{stage.name} … {seconds:.0f} s")
+    return seconds
 
 
 # ------------------------------------------------------------------------------------------------------- one notebook
@@ -655,9 +656,10 @@ def _kernel_class() -> Any:
         def kill_all(cls) -> None:
             """Kill the kernels and what they started."""
             for manager in cls.started:
-                with contextlib.suppress(ProcessLookupError):
-                    if manager.provisioner and manager.provisioner.pid:
-                        os.killpg(manager.provisioner.pid, signal.SIGKILL)
+                pid = getattr(manager.provisioner, "pid", None)
+                if pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.killpg(pid, signal.SIGKILL)
 
     return Kernel
 

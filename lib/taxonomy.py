@@ -400,7 +400,7 @@ def _value(text: str) -> Any:
 
 
 def _assert_sides(task: Task, message: str) -> tuple[list[Any], Any]:
-    """The literal arguments of the failed assert's call and the literal it compares with, where it has them."""
+    """The literal arguments of the failed assert's call, and the literal it compares with."""
     tree = _tree(_failed_test(task, message))
     nodes = list(ast.walk(tree)) if tree is not None else []
     calls = [node for node in nodes if isinstance(node, ast.Call) and _called(node) == task.entry_point]

@@ -1,92 +1,124 @@
 """All pairs of a small and a large collection of sets whose Jaccard similarity reaches a floor.
 
 Differs from the paper in: the paper takes candidates from MinHash bands, which miss some pairs by chance. Here they
-come from a prefix filter, which misses none (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007): if
-J(x, y) ≥ t then |x ∩ y| ≥ α = ⌈t|x|⌉, so any |x| − α + m elements of x hold at least m of y. The rarest are looked up.
-Every candidate's similarity is then computed exactly. `minhash.py` is the paper's way.
+come from counting shared elements, which misses none: J(x, y) ≥ t needs |x ∩ y| ≥ α = ⌈t|x|⌉, so a set that shares
+fewer elements with the whole index is dropped at once, and of the rest only elements rare in the index are counted, of
+which y must hold α less the common ones in x (the prefix filter of Chaudhuri, Ganti and Kaushik 2006, with one border
+for all sets in place of a sort of each). Every candidate's similarity is then computed exactly. `minhash.py` is the
+paper's way.
 """
-
-import math
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from lib.decontamination.shingles import I64, U64, Sets
+from lib.decontamination.shingles import HASH_BITS, I64, U64, Sets
 
 PAIRS_AT_ONCE = 1 << 15
-SHARED_PART = 0.25  # m = a quarter of α: longer prefixes, far fewer candidates
+COMMON_PART = 0.5  # of α, on average, that may be common elements and go uncounted
+SLOTS_EACH = 8  # slots of the look-up table per element, so that few share one
 Matches = tuple[I64, I64, npt.NDArray[np.float64]]
 
 
 class Index:
-    """The smaller collection, indexed by its elements from the rarest to the most common."""
+    """The smaller collection, indexed by element."""
 
     def __init__(self, sets: Sets, floor: float) -> None:
         if not 0 < floor <= 1:
             raise ValueError(f"floor={floor}: it should be above 0 and at most 1")
         self.floor = floor
         self.sizes = sets.sizes
-        vocabulary, inverse, frequency = np.unique(sets.values, return_inverse=True, return_counts=True)
-        by_rarity = np.argsort(frequency, kind="stable")
-        rank = np.empty(len(by_rarity), dtype=np.int64)
-        rank[by_rarity] = np.arange(len(by_rarity))
-        self._vocabulary, self._rank = vocabulary, rank
-        shape = (len(sets), max(1, len(vocabulary)))
-        ones = np.ones(len(sets.values), dtype=np.int32)
-        self._by_set = sparse.csr_array((ones, (sets.rows, rank[inverse])), shape=shape)
-        self._by_element = sparse.csr_array(self._by_set.T)
+        vocabulary, elements, frequency = np.unique(sets.values, return_inverse=True, return_counts=True)
+        self._table = _Table(vocabulary)
+        self._width = max(1, len(vocabulary))
+        self._common = _common(frequency, COMMON_PART * floor)
+        rare = ~self._common[elements]
+        self._by_set = _matrix(sets.rows, elements, (len(sets), self._width))
+        rare_only = _matrix(sets.rows[rare], elements[rare], (len(sets), self._width))
+        self._by_rare_element = sparse.csr_array(rare_only.T)
 
     def match(self, batch: Sets) -> Matches:
         """(set of the batch, set of the index, Jaccard) for every pair that reaches the floor."""
-        known, ranks = self._look_up(batch.values)
-        rows = batch.rows[known]
-        by_row, order = _csr(rows, ranks, (len(batch), self._by_set.shape[1]))
-        needed = np.ceil(self.floor * batch.sizes - 1e-9).astype(np.int64)
-        shared = np.maximum(1, (SHARED_PART * needed).astype(np.int64))
-        unknown = batch.sizes - np.diff(by_row.indptr)
-        prefix = batch.sizes - needed + shared - unknown  # unknown elements are the rarest of all
-        heads = _heads(by_row, prefix)
-        counts = sparse.coo_array(heads @ self._by_element)
-        enough = counts.data >= shared[counts.row]
-        return self._verified(by_row, batch.sizes, counts.row[enough], counts.col[enough])
+        sizes, rows = batch.sizes, batch.rows
+        needed = np.maximum(1, np.ceil(self.floor * sizes - 1e-9).astype(np.int64))
+        places = self._table.find(batch.values)
+        known = places >= 0
+        possible = np.bincount(rows[known], minlength=len(batch)) >= needed
+        known &= possible[rows]
+        rows, elements = rows[known], places[known]
+        full = _matrix(rows, elements, (len(batch), self._width))
+        common = self._common[elements]
+        needed_rare = needed - np.bincount(rows[common], minlength=len(batch))
+        pairs = self._sharing(rows[~common], elements[~common], needed_rare)
+        mostly_common = np.flatnonzero(possible & (needed_rare < 1))
+        if len(mostly_common):
+            pairs = _joined(pairs, self._sharing_any(full, mostly_common, needed))
+        return self._verified(full, sizes, *pairs)
 
-    def _look_up(self, values: U64) -> tuple[npt.NDArray[np.bool_], I64]:
-        """Which values the index knows, and the ranks of those."""
-        if not len(self._vocabulary):
-            return np.zeros(len(values), dtype=bool), np.zeros(0, np.int64)
-        at = np.minimum(np.searchsorted(self._vocabulary, values), len(self._vocabulary) - 1)
-        known = self._vocabulary[at] == values
-        return known, self._rank[at[known]]
+    def _sharing(self, rows: I64, elements: I64, needed: I64) -> tuple[I64, I64]:
+        """Pairs that share enough rare elements."""
+        counts = sparse.coo_array(_matrix(rows, elements, (len(needed), self._width)) @ self._by_rare_element)
+        enough = (counts.data >= needed[counts.row]) & (needed[counts.row] >= 1)
+        return counts.row[enough].astype(np.int64), counts.col[enough].astype(np.int64)
 
-    def _verified(self, by_row: sparse.csr_array, sizes: I64, rows: I64, columns: I64) -> Matches:
+    def _sharing_any(self, full: sparse.csr_array, some: I64, needed: I64) -> tuple[I64, I64]:
+        """Pairs of a few sets, all elements counted."""
+        counts = sparse.coo_array(full[some] @ self._by_set.T)
+        enough = counts.data >= needed[some[counts.row]]
+        return some[counts.row[enough]], counts.col[enough].astype(np.int64)
+
+    def _verified(self, full: sparse.csr_array, sizes: I64, rows: I64, columns: I64) -> Matches:
         scores = np.zeros(len(rows))
         for start in range(0, len(rows), PAIRS_AT_ONCE):
             part = slice(start, start + PAIRS_AT_ONCE)
-            both = by_row[rows[part]].multiply(self._by_set[columns[part]]).sum(axis=1)
+            both = full[rows[part]].multiply(self._by_set[columns[part]]).sum(axis=1)
             scores[part] = both / (sizes[rows[part]] + self.sizes[columns[part]] - both)
         keep = scores >= self.floor - 1e-12
-        return rows[keep].astype(np.int64), columns[keep].astype(np.int64), scores[keep]
+        return rows[keep], columns[keep], scores[keep]
 
 
-def _csr(rows: I64, columns: I64, shape: tuple[int, int]) -> tuple[sparse.csr_array, I64]:
-    """A 0/1 matrix whose rows list their columns in ascending order."""
-    order = np.argsort((rows << 40) | columns)
+class _Table:
+    """Where a value stands among sorted ones: a slot for the leading bits, then a short walk."""
+
+    def __init__(self, values: U64) -> None:
+        bits = max(1, min(28, int(len(values) * SLOTS_EACH).bit_length()))
+        self._shift = HASH_BITS - np.uint64(bits)
+        self._values = np.append(values, np.uint64(1 << 63))  # no hash has that bit
+        self._starts = np.searchsorted(values, np.arange(1 << bits, dtype=np.uint64) << self._shift).astype(np.int32)
+        slots = (values >> self._shift).astype(np.int64)
+        self._longest = int(np.bincount(slots).max()) if len(values) else 1
+
+    def find(self, values: U64) -> I64:
+        """The place of each value, −1 for one that is not there."""
+        places = self._starts[(values >> self._shift).astype(np.int64)].astype(np.int64)
+        for _ in range(self._longest - 1):
+            behind = np.flatnonzero(self._values[places] < values)
+            if not len(behind):
+                break
+            places[behind] += 1
+        places[self._values[places] != values] = -1
+        return places
+
+
+def _common(frequency: I64, part: float) -> npt.NDArray[np.bool_]:
+    """The most frequent elements that together make up `part` of all occurrences; elements of one set are rare."""
+    order = np.argsort(-frequency, kind="stable")
+    within = np.cumsum(frequency[order]) <= part * frequency.sum()
+    common = np.zeros(len(frequency), dtype=bool)
+    common[order[within]] = True
+    return common & (frequency > 1)
+
+
+def _matrix(rows: I64, columns: I64, shape: tuple[int, int]) -> sparse.csr_array:
+    """A 0/1 matrix from entries grouped by row."""
     pointers = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
-    ones = np.ones(len(rows), dtype=np.int32)
-    return sparse.csr_array((ones, columns[order], pointers), shape=shape), order
+    return sparse.csr_array((np.ones(len(rows), dtype=np.int32), columns, pointers), shape=shape)
 
 
-def _heads(matrix: sparse.csr_array, lengths: I64) -> sparse.csr_array:
-    """The first `lengths[i]` entries of each row i."""
-    sizes = np.diff(matrix.indptr)
-    rows = np.repeat(np.arange(len(sizes)), sizes)
-    place = np.arange(len(rows)) - matrix.indptr[:-1][rows]
-    keep = place < lengths[rows]
-    pointers = np.concatenate(([0], np.cumsum(np.bincount(rows[keep], minlength=len(sizes)))))
-    return sparse.csr_array((matrix.data[keep], matrix.indices[keep], pointers), shape=matrix.shape)
+def _joined(first: tuple[I64, I64], second: tuple[I64, I64]) -> tuple[I64, I64]:
+    return np.concatenate((first[0], second[0])), np.concatenate((first[1], second[1]))
 
 
 def jaccard_floor(score: float, margin: float) -> float:
     """`score` lowered by `margin`, never below a hundredth."""
-    return max(0.01, math.floor((score - margin) * 1e9) / 1e9)
+    return max(0.01, round(score - margin, 9))

@@ -37,6 +37,12 @@ class Plan:
     processes: int = 64
 
 
+    @property
+    def sealed(self) -> bool:
+        """Whether no file can be opened by name: neither Landlock nor a root of our own guards them."""
+        return self.mode in ("B", "C") and not self.landlock
+
+
 def enter_namespaces(plan: Plan) -> None:
     """Mode A: unshare everything and go on as process 1 of a new pid namespace; the calling process exits."""
     if plan.mode != "A":
@@ -149,6 +155,6 @@ def forbid_calls(plan: Plan) -> None:
     """seccomp: the base filter, and no file by name where neither Landlock nor a root of our own guards files."""
     if plan.mode == "none":
         return
-    if not plan.landlock and plan.mode != "A":
+    if plan.sealed:
         kernel.install_filter(seccomp.sealed_filter())
     kernel.install_filter(seccomp.base_filter())

@@ -41,7 +41,7 @@ def main(control_descriptor: int, settings: str) -> None:
     options = json.loads(settings)
     plan = plan_from(options["plan"])
     warm(options["modules"])
-    if plan.mode in ("B", "C") and not plan.landlock:
+    if plan.sealed:
         sealed.install()
     mapped = mapped_bytes()
     confinement.enter_namespaces(plan)
@@ -128,7 +128,7 @@ class Zygote:
             used = time.clock_gettime(~self.child << 3 | 2)  # the process CPU clock of another pid
         except OSError:
             used = 0.0
-        scratch = 0 if self.plan.mode == "A" else bytes_under(self.plan.scratch)  # in A the tmpfs has a size
+        scratch = 0 if self.plan.mode == "A" or self.plan.sealed else bytes_under(self.plan.scratch)  # in A the tmpfs has a size
         return {"cpu_s": used, "full": scratch > confinement.SCRATCH_BYTES}
 
     def do_end(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
@@ -137,7 +137,8 @@ class Zygote:
         os.kill(self.child, signal.SIGKILL)
         _, status, usage = os.wait4(self.child, 0)
         self.child = 0
-        wipe(self.plan.scratch)
+        if not self.plan.sealed:
+            wipe(self.plan.scratch)
         return {
             "status": None if alive else os.waitstatus_to_exitcode(status),
             "cpu_s": usage.ru_utime + usage.ru_stime,

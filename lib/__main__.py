@@ -1,0 +1,379 @@
+"""The command line: `python -m lib COMMAND`. Each command has --help; bad input gives one line and a non-zero exit."""
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from lib.sandbox import Verdict
+    from lib.tasks import Case, Task
+
+Payload = dict[str, Any]
+
+
+class CommandError(ValueError):
+    """Input a command cannot use; the message is the one line the user sees."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+# Each takes the parsed arguments and returns the JSON object and the same in words.
+
+
+def run(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Run the notebooks as stages, skipping those that are finished."""
+    from lib import pipeline
+
+    notebooks = Path(args.notebooks).resolve() if args.notebooks else pipeline.NOTEBOOKS
+    checked = pipeline.plan(args.preset, args.set, args.first, args.last, args.run_dir, notebooks)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an end like Ctrl-C
+    done = pipeline.run(checked, say=lambda line: print(line, flush=True), verbose=args.verbose)
+    return done, f"report: {done['report']}"
+
+
+def doctor(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Look at the machine."""
+    from lib import doctor, pipeline
+
+    found, presets = doctor.inspect(), [pipeline.describe(name) for name in pipeline.preset_names()]
+    return {**found, "presets": presets}, doctor.in_words(found, presets)
+
+
+def score(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Judge a submission file: a missing response is no-code, a sandbox error stops everything."""
+    from lib import corpora, sandbox
+
+    tasks, skipped = runnable(corpora.read(args.tasks))
+    responses = corpora.read_submission(args.submission)
+    check_ids(responses, [*tasks, *skipped], args.submission, args.tasks)
+    started = time.monotonic()
+    with sandbox.Sandbox(allow_unconfined=args.allow_unconfined) as box:
+        tasks = fuzzed(tasks, args.fuzz, box)
+        programs = [
+            sandbox.extract_code(responses.get(task.task_id, ""), task.programming_language) for task in tasks
+        ]
+        jobs = [(task, program or "") for task, program in zip(tasks, programs, strict=True)]
+        verdicts = box.grade_many(jobs, tests=args.tests, alias=args.alias)
+        stop_on_sandbox_error([task.task_id for task in tasks], verdicts)
+        mode = box.mode
+    if args.out:
+        write_verdicts(Path(args.out), tasks, verdicts)
+    payload = summary(verdicts, args.tests, args.alias, mode, time.monotonic() - started)
+    if skipped:
+        payload["skipped"] = {task.task_id: task.programming_language for task in skipped}
+    return payload, score_words(payload)
+
+
+def execute(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Run one program in the sandbox."""
+    from lib.sandbox import Sandbox
+
+    source, cases = read_text(args.source), read_cases(args.cases)
+    with Sandbox(workers=1, allow_unconfined=args.allow_unconfined, compare=args.compare) as box:
+        verdict = box.execute(args.language, source, cases, args.time_limit, args.memory_limit)
+    stop_on_sandbox_error([args.source], [verdict])
+    payload = dataclasses.asdict(verdict)
+    return payload, "\n".join(
+        f"{name}: {value}" for name, value in payload.items() if value not in ("", None, ())
+    )
+
+
+def decontaminate(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Screen training against evaluation tasks and write what to leave out."""
+    from lib import corpora
+    from lib.decontamination import decontaminate
+
+    train, evaluation = corpora.read(args.train), corpora.read(args.eval)
+    outcome = decontaminate(train, evaluation, args.out, seed=args.seed)
+    excluded = collections.Counter(row.side for row in outcome.exclusions())
+    payload = {
+        "train": len(train),
+        "eval": len(evaluation),
+        "excluded": {"train": excluded["train"], "eval": excluded["eval"]},
+        "borderline": len(outcome.borderline),
+        "summary": outcome.summary(),
+        "out": args.out,
+    }
+    rows = ["  ".join(f"{name} {value}" for name, value in row.items()) for row in outcome.summary()]
+    words = f"{excluded['train']} of {len(train)} training and {excluded['eval']} of {len(evaluation)} evaluation items overlap"
+    return payload, "\n".join(
+        [words, *rows, f"written to {args.out}; {len(outcome.borderline)} borderline pairs to review"]
+    )
+
+
+def report(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Write a run's report.html."""
+    from lib.report import build
+
+    folder = Path(args.run_dir)
+    if not any((folder / name).exists() for name in ("manifest.json", "scores.csv", "figures")):
+        raise CommandError(f"{folder}: no run here (no manifest.json, scores.csv or figures)")
+    page = build(folder)
+    return {"report": str(page)}, f"report: {page}"
+
+
+# ------------------------------------------------------------------------------------------------------- their pieces
+
+
+def runnable(tasks: Sequence["Task"]) -> tuple[list["Task"], list["Task"]]:
+    """Tasks whose language is installed, and those to skip by name. Raises CommandError when none can run."""
+    from lib.sandbox import languages
+
+    missing = {name for name, version in languages.available().items() if version is None} - {"python"}
+    able = [task for task in tasks if task.programming_language not in missing]
+    skipped = [task for task in tasks if task.programming_language in missing]
+    if not able:
+        names = ", ".join(sorted({task.programming_language for task in skipped}))
+        raise CommandError(
+            f"{names}: not installed here, and every task is in it; `make toolchains` installs languages"
+        )
+    return able, skipped
+
+
+def check_ids(responses: dict[str, str], tasks: Sequence["Task"], submission: str, tasks_from: str) -> None:
+    """Raise CommandError when a submission answers tasks that are not there."""
+    known = {task.task_id for task in tasks}
+    unknown = [name for name in responses if name not in known]
+    if unknown:
+        raise CommandError(
+            f"{submission}: answers {len(unknown)} ids that {tasks_from} does not have, the first {unknown[0]!r}"
+        )
+
+
+def fuzzed(tasks: list["Task"], count: int, box: Any) -> list["Task"]:
+    """The tasks with up to `count` fuzzed asserts each added to their hidden tests."""
+    if count == 0:
+        return tasks
+    raise CommandError("--fuzz: no fuzzer is installed in this workbook")
+
+
+def stop_on_sandbox_error(names: Sequence[str], verdicts: Sequence["Verdict"]) -> None:
+    """Raise CommandError when the sandbox, not a program, is at fault."""
+    bad = [
+        (name, verdict)
+        for name, verdict in zip(names, verdicts, strict=True)
+        if verdict.status == "sandbox-error"
+    ]
+    if bad:
+        name, verdict = bad[0]
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        reason = "; ".join(verdict.failure.splitlines()) or "no reason given"
+        raise CommandError(f"sandbox error at {name}{more}: {reason}")
+
+
+def write_verdicts(path: Path, tasks: Sequence["Task"], verdicts: Sequence["Verdict"]) -> None:
+    """One JSON object a line: task_id and the verdict's fields. The file appears whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as out:
+        for task, verdict in zip(tasks, verdicts, strict=True):
+            row = {"task_id": task.task_id, **dataclasses.asdict(verdict)}
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    partial.replace(path)
+
+
+def summary(verdicts: Sequence["Verdict"], tests: str, alias: str, mode: str, seconds: float) -> Payload:
+    """The scores of a list of verdicts, with the Wilson interval over tasks."""
+    from lib.estimators import wilson_interval
+
+    counts = collections.Counter(verdict.status for verdict in verdicts)
+    passed, n = counts["success"], len(verdicts)
+    return {
+        "tests": tests,
+        "alias": alias,
+        "n": n,
+        "passed": passed,
+        "pass_rate": passed / n,
+        "wilson95": [float(bound) for bound in wilson_interval(passed, n)],
+        "statuses": dict(counts.most_common()),
+        "sandbox_mode": mode,
+        "seconds": round(seconds, 2),
+    }
+
+
+def score_words(payload: Payload) -> str:
+    """A score in words, one fact a line."""
+    low, high = payload["wilson95"]
+    lines = [
+        f"{payload['passed']} of {payload['n']} tasks pass their {payload['tests']} tests ({payload['alias']} aliases): "
+        f"{payload['pass_rate']:.1%}, 95 % Wilson interval {low:.1%} to {high:.1%}",
+        "  ".join(f"{status} {count}" for status, count in payload["statuses"].items()),
+        f"sandbox mode {payload['sandbox_mode']}, {payload['seconds']} s",
+    ]
+    if "skipped" in payload:
+        languages = ", ".join(sorted(set(payload["skipped"].values())))
+        lines.append(f"skipped {len(payload['skipped'])} tasks; not installed here: {languages}")
+    return "\n".join(lines)
+
+
+def read_text(path: str) -> str:
+    """A file's text; CommandError when it is not UTF-8."""
+    raw = Path(path).read_bytes()
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{path}: not UTF-8 (byte {error.start})") from None
+
+
+def read_cases(path: str) -> list["Case"]:
+    """Cases from a JSON list or JSON Lines of {"input", "output"}."""
+    from lib.tasks import Case
+
+    text = read_text(path)
+    try:
+        whole = text.lstrip().startswith("[")
+        rows = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
+        cases = [Case(row["input"], row["output"]) for row in rows]
+        if not all(isinstance(value, str) for case in cases for value in (case.input, case.output)):
+            raise TypeError
+    except (ValueError, TypeError, KeyError, RecursionError):
+        wanted = '{"input": text, "output": text} as a JSON list or one a line'
+        raise CommandError(f"{path}: not cases; {wanted} is expected") from None
+    if not cases:
+        raise CommandError(f"{path}: no cases in this file")
+    return cases
+
+
+# ----------------------------------------------------------------------------------------------------------- arguments
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments."""
+    top = _Parser(prog="python -m lib", description="Teach code models by running what they write.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(
+        name: str, does: Callable[[argparse.Namespace], tuple[Payload, str]], help_: str
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help_, description=help_)
+        sub.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        sub.set_defaults(does=does)
+        return sub
+
+    _run_arguments(command("run", run, "run the notebooks in order, resuming finished stages"))
+    command(
+        "doctor", doctor, "versions, device, sandbox layers, toolchains, and what each preset would do here"
+    )
+    _score_arguments(command("score", score, "verdicts for an existing submission file"))
+    _execute_arguments(command("execute", execute, "one program in the sandbox, its verdict"))
+    sub = command(
+        "decontaminate", decontaminate, "exclusion list, borderline sample and summary of a two-sided screen"
+    )
+    sub.add_argument("--train", required=True, metavar="FILE", help="training tasks, any format that is read")
+    sub.add_argument(
+        "--eval", required=True, metavar="FILE", help="evaluation tasks, any format that is read"
+    )
+    sub.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for exclusions.csv, borderline.csv, summary.json"
+    )
+    sub.add_argument("--seed", type=int, default=0, help="of the borderline sample")
+    sub = command("report", report, "a run's single-file HTML report")
+    sub.add_argument("run_dir", metavar="RUN_DIR")
+    return top
+
+
+def _run_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--preset", required=True, metavar="NAME", help="a file of notebooks/presets, without .yaml"
+    )
+    sub.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="KEY: a parameter, or STAGE.PARAMETER"
+    )
+    sub.add_argument(
+        "--from", dest="first", metavar="STAGE", help="first stage, such as 02_mining, 02 or mining"
+    )
+    sub.add_argument("--to", dest="last", metavar="STAGE", help="last stage")
+    sub.add_argument("--run-dir", metavar="DIR", help="default: runs/NAME")
+    sub.add_argument("--notebooks", metavar="DIR", help="your own set of the notebooks and presets")
+    sub.add_argument("--verbose", action="store_true", help="show what the notebooks print")
+
+
+def _score_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--tasks", required=True, metavar="FILE", help="JSON Lines, or any public format that is read"
+    )
+    sub.add_argument(
+        "--submission", required=True, metavar="FILE", help='[{"id", "response"}], or one a line'
+    )
+    sub.add_argument("--tests", choices=("visible", "hidden", "all"), default="all")
+    sub.add_argument(
+        "--alias", choices=("strict", "permissive"), default="strict", help="how entry points are matched"
+    )
+    sub.add_argument("--fuzz", type=int, default=0, metavar="N", help="add N fuzzed asserts a task")
+    sub.add_argument("--out", metavar="FILE", help="write one verdict a line")
+    _unconfined(sub)
+
+
+def _execute_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--language", required=True, help="python, lua, ocaml, r, fortran, julia")
+    sub.add_argument("--source", required=True, metavar="FILE", help="the program")
+    sub.add_argument(
+        "--cases", required=True, metavar="FILE", help='{"input", "output"} as a JSON list or one a line'
+    )
+    sub.add_argument(
+        "--time-limit", type=float, default=5.0, metavar="S", help="CPU seconds a case (default 5)"
+    )
+    sub.add_argument("--memory-limit", type=int, default=512, metavar="MB", help="default 512")
+    sub.add_argument("--compare", choices=("exact", "trailing-whitespace"), default="exact")
+    _unconfined(sub)
+
+
+def _unconfined(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--allow-unconfined", action="store_true", help="run programs even where nothing confines them"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    args = parser().parse_args(arguments)
+    aside = contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext()
+    try:
+        with aside:
+            payload, words = args.does(args)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except Exception as error:
+        line = one_line(error)
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        return 1
+    print(json.dumps(payload, ensure_ascii=False, default=str) if args.json else words)
+    return 0
+
+
+def one_line(error: Exception) -> str | None:
+    """What to tell the user about an error that is about their input or machine; None for a fault of this program."""
+    from lib.models import ModelError
+    from lib.pipeline import PipelineError
+    from lib.sandbox import SandboxError
+    from lib.tasks import TaskError
+
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, PipelineError):
+        return str(error)  # a failing cell is told in a block of lines
+    known = isinstance(error, CommandError | TaskError | SandboxError | ModelError)
+    return "; ".join(str(error).splitlines()) if known else None
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    os._exit(status) if status == 130 else sys.exit(status)

@@ -1,0 +1,122 @@
+"""From attempts to the rows of scores.csv: which tests, which protocol, which interval, against whom."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from lib.estimators import Rate, compare, pass_at_k_per_task, rate_over_tasks, wilson_interval
+from lib.ledger import Attempt, Ledger
+from lib.mining import Policy, Progress, attempt_all
+from lib.sampling import Engine, Settings
+from lib.sandbox import Sandbox
+from lib.tasks import Task
+
+COLUMNS = (
+    "model", "split", "language", "tests", "protocol", "seed", "n_tasks", "draws",
+    "rate", "lo", "hi", "vs", "p_mcnemar", "p_permutation",
+)  # fmt: skip
+SOLVED: dict[str, Callable[[Attempt], bool]] = {
+    "visible": lambda attempt: attempt.visible_ok,
+    "hidden": lambda attempt: attempt.hidden_ok,
+    "all": lambda attempt: attempt.solved,
+}
+
+
+def adapter_name(folder: Path) -> str:
+    """An adapter's name in the ledger: its folder's name and eight digits of its weights' SHA-256."""
+    weights = (folder / "adapter_model.safetensors").read_bytes()
+    return f"{folder.name}-{hashlib.sha256(weights).hexdigest()[:8]}"
+
+
+def answer(
+    tasks: Sequence[Task],
+    engine: Engine,
+    sandbox: Sandbox,
+    ledger: Ledger,
+    policy: Policy,
+    draws: int,
+    temperature: float,
+    max_new_tokens: int,
+    progress: Progress = lambda items, total: items,
+) -> dict[str, list[Attempt]]:
+    """One greedy answer and `draws` answers at `temperature` (top-p 0.95) for every task: the `polycode` protocol."""
+    greedy = Settings(temperature=0.0, max_new_tokens=max_new_tokens)
+    sampled = Settings(temperature=temperature, top_p=0.95, max_new_tokens=max_new_tokens)
+    return {
+        "greedy": attempt_all(tasks, 1, engine, sandbox, ledger, greedy, policy, progress),
+        "draws": attempt_all(tasks, draws, engine, sandbox, ledger, sampled, policy, progress),
+    }
+
+
+def passed_matrix(attempts: Iterable[Attempt], tasks: Sequence[Task], tests: str) -> "numpy.ndarray":
+    """(tasks, draws) bool: did each draw pass every test of the set? Raises ValueError when draws are missing."""
+    rows: dict[str, dict[int, bool]] = {task.task_id: {} for task in tasks}
+    for attempt in attempts:
+        rows[attempt.task_id][attempt.draw] = SOLVED[tests](attempt)
+    counts = {len(draws) for draws in rows.values()}
+    if len(counts) != 1 or counts == {0}:
+        raise ValueError(f"tasks have {sorted(counts)} draws; every task needs the same number, at least 1")
+    return numpy.array([[draws[draw] for draw in sorted(draws)] for draws in rows.values()])
+
+
+def scores(
+    answers: dict[str, dict[str, list[Attempt]]], tasks: Sequence[Task], seed: int, ks: Sequence[int] = (10,)
+) -> list[dict[str, Any]]:
+    """Tidy rows for every model, test set and protocol, each compared with the first model on the same tasks.
+
+    `answers[model]` is what `answer` returned. Rates are means over tasks, intervals Wilson's over tasks.
+    """
+    base = next(iter(answers))
+    matrices = {
+        (model, protocol, tests): passed_matrix(attempts, tasks, tests)
+        for model, protocols in answers.items()
+        for protocol, attempts in protocols.items()
+        for tests in SOLVED
+    }
+    rows = []
+    for (model, protocol, tests), passed in matrices.items():
+        reference = None if model == base else matrices[base, protocol, tests]
+        fixed = {
+            "model": model,
+            "split": "+".join(sorted({task.split for task in tasks})),
+            "language": "+".join(sorted({task.programming_language for task in tasks})),
+            "tests": tests,
+            "seed": seed,
+            "vs": "" if reference is None else base,
+        }
+        rows.append(fixed | _rate_row(protocol, passed, reference))
+        if protocol == "draws":
+            rows += [fixed | _pass_at_k_row(passed, reference, k) for k in ks if k <= passed.shape[1]]
+    return [{column: row[column] for column in COLUMNS} for row in rows]
+
+
+def _rate_row(protocol: str, passed: "numpy.ndarray", reference: "numpy.ndarray | None") -> dict[str, Any]:
+    return _columns(rate_over_tasks(passed, protocol=protocol)) | _p_values(passed, reference)
+
+
+def _pass_at_k_row(passed: "numpy.ndarray", reference: "numpy.ndarray | None", k: int) -> dict[str, Any]:
+    values = pass_at_k_per_task(passed, k)
+    lo, hi = wilson_interval(float(values.sum()), len(values))
+    rate = Rate(float(values.mean()), lo, hi, len(values), passed.shape[1], "wilson", f"pass@{k}")
+    return _columns(rate) | _p_values(values, None if reference is None else pass_at_k_per_task(reference, k))
+
+
+def _columns(rate: Rate) -> dict[str, Any]:
+    return {
+        "protocol": rate.protocol,
+        "n_tasks": rate.n_tasks,
+        "draws": rate.draws,
+        "rate": round(rate.rate, 6),
+        "lo": round(rate.lo, 6),
+        "hi": round(rate.hi, 6),
+    }
+
+
+def _p_values(passed: "numpy.ndarray", reference: "numpy.ndarray | None") -> dict[str, Any]:
+    if reference is None:
+        return {"p_mcnemar": None, "p_permutation": None}
+    found = compare(passed, reference)
+    return {"p_mcnemar": found.p_mcnemar, "p_permutation": found.p_permutation}

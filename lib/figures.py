@@ -1,0 +1,140 @@
+"""The workbook's pictures: functions from data to a matplotlib figure, one style, colour-blind safe, and `save`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg", force=False)
+import matplotlib.pyplot as plt
+import numpy
+import pandas
+
+from lib.budget import expected_solved
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
+PROTOCOL_NAMES = {"greedy": "greedy", "draws": "mean of draws"}
+
+
+def style() -> None:
+    """One look for every figure: readable at a column's width, with a font that has Bangla where one is installed."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (5.2, 3.2),
+            "figure.dpi": 110,
+            "savefig.dpi": 200,
+            "font.size": 9,
+            "font.family": ["DejaVu Sans", "Noto Sans Bengali"],
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "axes.prop_cycle": plt.cycler(color=COLOURS),
+            "legend.frameon": False,
+            "figure.constrained_layout.use": True,
+            "pdf.fonttype": 42,
+        }
+    )
+
+
+def save(figure: Any, path: Path, data: pandas.DataFrame, caption: str) -> None:
+    """Write `path`.png, .pdf, the data behind the picture as .csv, and the caption as .txt."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for ending in ("png", "pdf"):
+        figure.savefig(path.with_suffix(f".{ending}"))
+    data.to_csv(path.with_suffix(".csv"), index=False)
+    path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
+
+
+def solved_against_k(passed: "numpy.ndarray") -> tuple[Any, pandas.DataFrame]:
+    """Tasks solved within k draws, unbiased from one pool of n, and 1 − (1 − p̂)^k summed over tasks.
+
+    `passed`: (tasks, n) bool.
+    """
+    draws = passed.shape[1]
+    ks = numpy.unique(numpy.round(numpy.geomspace(1, draws, 12)).astype(int))
+    p = passed.mean(axis=1)
+    data = pandas.DataFrame(
+        {
+            "k": ks,
+            "solved": expected_solved(passed, [int(k) for k in ks]),
+            "theory": [float((1 - (1 - p) ** k).sum()) for k in ks],
+        }
+    )
+    figure, axes = plt.subplots()
+    axes.plot(data["k"], data["solved"], "o-", label="solved within k draws (unbiased)")
+    axes.plot(data["k"], data["theory"], "--", label="Σ 1 − (1 − p̂)^k")
+    axes.set(xlabel="k, draws a task", ylabel=f"tasks solved, of {len(passed)}", ylim=(0, None))
+    axes.legend()
+    return figure, data
+
+
+def winners_per_task(passed: "numpy.ndarray", tiers: Sequence[int]) -> tuple[Any, pandas.DataFrame]:
+    """How many of a task's n draws passed, by tier: the spread of p_succ."""
+    data = pandas.DataFrame({"tier": list(tiers), "passed": passed.sum(axis=1)})
+    figure, axes = plt.subplots()
+    bins = numpy.arange(passed.shape[1] + 2) - 0.5
+    groups = sorted(set(tiers))
+    axes.hist([data.loc[data["tier"] == tier, "passed"] for tier in groups], bins=bins, stacked=True, label=groups)
+    axes.set(xlabel=f"draws that passed, of {passed.shape[1]}", ylabel="tasks")
+    axes.legend(title="tier")
+    return figure, data
+
+
+def loss_curve(history: Sequence[dict[str, float]]) -> tuple[Any, pandas.DataFrame]:
+    """Training loss and token accuracy over steps."""
+    data = pandas.DataFrame(history)[["step", "loss", "mean_token_accuracy"]]
+    figure, axes = plt.subplots()
+    axes.plot(data["step"], data["loss"], label="loss")
+    axes.set(xlabel="step", ylabel="loss on completion tokens")
+    right = axes.twinx()
+    right.plot(data["step"], data["mean_token_accuracy"], color=COLOURS[2], alpha=0.7)
+    right.set_ylabel("token accuracy", color=COLOURS[2])
+    right.grid(False)
+    return figure, data
+
+
+def gmpo_curves(steps: Sequence[dict[str, Any]]) -> tuple[Any, pandas.DataFrame]:
+    """Reward and the share of prompts that are neither all right nor all wrong; advantage variance of two normalisers."""
+    data = pandas.DataFrame(steps)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
+    left.plot(data["step"], data["reward"], "o-", label="mean reward")
+    left.plot(data["step"], data["decidable"], "s--", label="decidable prompts")
+    left.set(xlabel="step", ylabel="share", ylim=(0, 1))
+    left.legend()
+    right.plot(data["step"], data["advantage_var"], "o-", label="this run's advantages")
+    right.plot(data["step"], data["advantage_var_per_prompt"], "s--", label="per-prompt z-score")
+    right.set(xlabel="step", ylabel="variance of advantages")
+    right.legend()
+    return figure, data
+
+
+def score_bars(scores: pandas.DataFrame, tests: str = "hidden") -> tuple[Any, pandas.DataFrame]:
+    """pass@1 by model and protocol with its interval; one group a protocol."""
+    data = scores[(scores["tests"] == tests) & scores["protocol"].isin(PROTOCOL_NAMES)].reset_index(drop=True)
+    figure, axes = plt.subplots()
+    models = list(dict.fromkeys(data["model"]))
+    for index, model in enumerate(models):
+        rows = data[data["model"] == model].set_index("protocol").loc[list(PROTOCOL_NAMES)]
+        x = numpy.arange(len(rows)) + (index - (len(models) - 1) / 2) * 0.25
+        errors = numpy.clip([rows["rate"] - rows["lo"], rows["hi"] - rows["rate"]], 0, None) * 100
+        axes.bar(x, rows["rate"] * 100, width=0.22, label=model, color=COLOURS[index], alpha=0.85)
+        axes.errorbar(x, rows["rate"] * 100, yerr=errors, fmt="none", ecolor="black", elinewidth=0.9, capsize=2.5)
+    names = [f"{name}\n{int(rows.loc[key, 'draws'])} a task" for key, name in PROTOCOL_NAMES.items()]
+    axes.set_xticks(range(len(PROTOCOL_NAMES)), names)
+    axes.set(ylabel=f"pass@1, % of {data['n_tasks'].iloc[0]} tasks, {tests} tests", ylim=(0, None))
+    axes.legend(ncols=len(models))
+    return figure, data
+
+
+def failure_shares(failures: pandas.DataFrame, column: str) -> tuple[Any, pandas.DataFrame]:
+    """Failures by type and model, as counts of draws."""
+    data = failures.groupby(["model", column], sort=False).size().rename("count").reset_index()
+    table = data.pivot(index=column, columns="model", values="count").fillna(0).sort_index()
+    table = table[list(dict.fromkeys(failures["model"]))]
+    figure, axes = plt.subplots()
+    table.plot.barh(ax=axes, width=0.75, color=COLOURS)
+    axes.set(xlabel="failed draws", ylabel="")
+    axes.invert_yaxis()
+    return figure, data

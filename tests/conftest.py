@@ -1,0 +1,47 @@
+"""What tests share: tiny notebooks and run folders that never leave the test's own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from lib.pipeline import STAGES, Stage
+
+# What each tiny stage does: it writes every declared output, with its parameters in it.
+TINY = """
+from pathlib import Path
+folder = Path(run_dir)
+for name in {outputs!r}:
+    path = folder / name.replace("*", "one")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{{draws}} {{seed}}")
+with open(folder / "calls.txt", "a") as calls:
+    calls.write("{name}\\n")
+"""
+
+
+def write_notebook(folder: Path, name: str, parameters: str, *cells: str) -> Path:
+    """A notebook with a parameters cell and the given code cells."""
+    first = nbformat.v4.new_code_cell(parameters)
+    first.metadata["tags"] = ["parameters"]
+    book = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
+    path = folder / f"{name}.ipynb"
+    nbformat.write(book, path)
+    return path
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Callable[..., Path]:
+    """A function that makes a folder of tiny notebooks, one a stage, and a preset "p"; extra cells by stage name."""
+
+    def make(stages: tuple[Stage, ...] = STAGES, preset: str = "shared: {seed: 1}\n", **cells: str) -> Path:
+        folder = tmp_path / "books"
+        (folder / "presets").mkdir(parents=True)
+        (folder / "presets" / "p.yaml").write_text(preset)
+        for stage in stages:
+            source = cells.get(f"s{stage.name[:2]}", "") + TINY.format(outputs=stage.outputs, name=stage.name)
+            write_notebook(folder, stage.name, 'run_dir = "runs/x"\nseed = 0\ndraws = 3\nrate = 0.5\nfast = True', source)
+        return folder
+
+    return make
