@@ -181,7 +181,7 @@ def measure(quick: bool) -> dict[str, Any]:
     """Everything, as the one JSON object."""
     timed, ratios = speed()
     sizes, shares = ((20, 100, 500), (0.01, 0.1, 0.5, 0.9, 0.99)) if quick else (SIZES, SHARES)
-    repeats = 100 if quick else 1000
+    repeats = 100 if quick else 300
     rows = [
         *timed,
         *agreement(200 if quick else 1000),

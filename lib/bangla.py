@@ -1,10 +1,11 @@
 """Bangla text: Unicode normalisation that leaves code alone, script mix, and what Bangla costs in tokens.
 
-Differs from the paper in: the joint tokenizers are trained for the study only and never replace the model's own.
+Differs from the paper in: the joint tokenizers are trained for the study only and never replace the model's
+own.
 
-NFC follows the standard (Unicode Standard Annex 15) and so takes U+09DC, U+09DD and U+09DF apart: they are excluded
-from composition. Digits, danda, ZWJ and ZWNJ have no decomposition and stay. Code, fenced or between backticks, is kept
-byte for byte.
+NFC follows the standard (Unicode Standard Annex 15) and so takes U+09DC, U+09DD and U+09DF apart: they are
+excluded from composition. Digits, danda, ZWJ and ZWNJ have no decomposition and stay. Code, fenced or between
+backticks, is kept byte for byte.
 """
 
 import dataclasses
@@ -21,9 +22,14 @@ from lib.tasks import Task
 Changes = dict[str, int]
 Encode = Callable[[str], Sequence[Any]]
 
-# U+1FEF is canonically a backtick: it must open and close spans as one, or normalising it would move their borders.
+# U+1FEF is canonically a backtick: it must open and close spans as one, or normalising it would move their
+# borders.
 _TICK = r"[`\u1fef]"
-_CODE = regex.compile(rf"({_TICK}{{3,}})(?:.|\n)*?\1|({_TICK}+)(?:(?!{_TICK})[^\n])+?\2(?!{_TICK})")
+_CODE = regex.compile(
+    rf"{_TICK}{{3,}}(?s:.*?)(?:{_TICK}{{3,}}|\Z)"  # a fence; one that is never closed runs to the end
+    rf"|(?<!{_TICK}){_TICK}{{2}}(?!{_TICK})[^\n]+?(?<!{_TICK}){_TICK}{{2}}(?!{_TICK})"
+    rf"|(?<!{_TICK}){_TICK}(?!{_TICK})(?:(?!{_TICK})[^\n])+{_TICK}(?!{_TICK})"
+)
 _GRAPHEME = regex.compile(r"\X")
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}_\u200c\u200d]+")
 _SCRIPTS = {
@@ -59,7 +65,9 @@ def _nfc(text: str, changes: Counter[str]) -> str:
 
 def _code_points(shown: str, other: str) -> str:
     """`shown` as U+ names, without what it starts and ends with in common with `other`."""
-    left = next((i for i, (a, b) in enumerate(zip(shown, other, strict=False)) if a != b), min(len(shown), len(other)))
+    left = next(
+        (i for i, (a, b) in enumerate(zip(shown, other, strict=False)) if a != b), min(len(shown), len(other))
+    )
     most = min(len(shown), len(other)) - left
     right = next((i for i in range(most) if shown[-1 - i] != other[-1 - i]), most)
     return " ".join(f"U+{ord(character):04X}" for character in shown[left : len(shown) - right]) or "nothing"
@@ -126,7 +134,9 @@ def fertility(
         per_character=tokens / sum(map(len, texts)),
         per_grapheme=tokens / sum(len(_GRAPHEME.findall(text)) for text in texts),
         per_text=tokens / len(texts),
-        round_trips=-1 if decode is None else sum(decode(ids) == text for ids, text in zip(encoded, texts, strict=True)),
+        round_trips=-1
+        if decode is None
+        else sum(decode(ids) == text for ids, text in zip(encoded, texts, strict=True)),
     )
 
 
@@ -135,8 +145,9 @@ def train_sentencepiece(
 ) -> Any:
     """A SentencePiece processor trained on `texts` alone, lossless: bytes for unseen characters, white space kept.
 
-    Normalise the texts first; the model itself changes nothing, save that it reads U+2581 back as a space. Raises ValueError when the texts cannot fill
-    `vocab_size` pieces or are empty (the paper's section 4: a joint tokenizer over Bangla and Python).
+    Normalise the texts first; the model itself changes nothing, save that it reads U+2581 back as a space.
+    Raises ValueError when the texts cannot fill `vocab_size` pieces or are empty (the paper's section 4: a
+    joint tokenizer over Bangla and Python).
     """
     import sentencepiece
 

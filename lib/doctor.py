@@ -179,7 +179,7 @@ def suits(needs_gpu_gb: float | None, unit: dict[str, Any]) -> str:
         return f"runs here, on the {unit['kind']}"
     if unit["kind"] != "cuda":
         return (
-            f"wants a GPU with {needs_gpu_gb:g} GB; there is none here, so expect it to take days on the CPU"
+            f"wants a GPU with {needs_gpu_gb:g} GB; there is none here, so expect it to be far slower here"
         )
     if unit["memory_gb"] < needs_gpu_gb:
         return f"wants a GPU with {needs_gpu_gb:g} GB; this one has {unit['memory_gb']:g}, so it may run out of memory"

@@ -11,8 +11,9 @@ from lib.estimators import Rate, compare, pass_at_k_per_task, rate_over_tasks, w
 from lib.ledger import Attempt, Ledger
 from lib.mining import Policy, Progress, attempt_all
 from lib.sampling import Engine, Settings
-from lib.sandbox import Sandbox
+from lib.sandbox import Sandbox, Verdict
 from lib.tasks import Task
+from lib.taxonomy import classify
 
 COLUMNS = (
     "model", "split", "language", "tests", "protocol", "seed", "n_tasks", "draws",
@@ -120,3 +121,31 @@ def _p_values(passed: "numpy.ndarray", reference: "numpy.ndarray | None") -> dic
         return {"p_mcnemar": None, "p_permutation": None}
     found = compare(passed, reference)
     return {"p_mcnemar": found.p_mcnemar, "p_permutation": found.p_permutation}
+
+
+def failures(
+    attempts: Iterable[Attempt], tasks: Sequence[Task], names: dict[str, str]
+) -> list[dict[str, Any]]:
+    """One labelled row for every attempt that failed; `names` gives the model's name for each adapter."""
+    by_id = {task.task_id: task for task in tasks}
+    rows = []
+    for attempt in attempts:
+        if attempt.solved or attempt.task_id not in by_id:
+            continue
+        verdict = Verdict(attempt.status, attempt.passed, attempt.total, failure=attempt.failure)
+        label = classify(by_id[attempt.task_id], attempt.program, verdict)
+        rows.append(
+            {
+                "model": names[attempt.adapter],
+                "task_id": attempt.task_id,
+                "draw": attempt.draw,
+                "temperature": attempt.temperature,
+                "status": attempt.status,
+                "type_bangla": label.type_bangla,
+                "type_polycode": label.type_polycode,
+                "rule": label.rule,
+                "evidence": label.evidence,
+                "program": attempt.program,
+            }
+        )
+    return rows

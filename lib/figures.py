@@ -76,7 +76,9 @@ def winners_per_task(passed: "numpy.ndarray", tiers: Sequence[int]) -> tuple[Any
     figure, axes = plt.subplots()
     bins = numpy.arange(passed.shape[1] + 2) - 0.5
     groups = sorted(set(tiers))
-    axes.hist([data.loc[data["tier"] == tier, "passed"] for tier in groups], bins=bins, stacked=True, label=groups)
+    axes.hist(
+        [data.loc[data["tier"] == tier, "passed"] for tier in groups], bins=bins, stacked=True, label=groups
+    )
     axes.set(xlabel=f"draws that passed, of {passed.shape[1]}", ylabel="tasks")
     axes.legend(title="tier")
     return figure, data
@@ -120,7 +122,9 @@ def score_bars(scores: pandas.DataFrame, tests: str = "hidden") -> tuple[Any, pa
         x = numpy.arange(len(rows)) + (index - (len(models) - 1) / 2) * 0.25
         errors = numpy.clip([rows["rate"] - rows["lo"], rows["hi"] - rows["rate"]], 0, None) * 100
         axes.bar(x, rows["rate"] * 100, width=0.22, label=model, color=COLOURS[index], alpha=0.85)
-        axes.errorbar(x, rows["rate"] * 100, yerr=errors, fmt="none", ecolor="black", elinewidth=0.9, capsize=2.5)
+        axes.errorbar(
+            x, rows["rate"] * 100, yerr=errors, fmt="none", ecolor="black", elinewidth=0.9, capsize=2.5
+        )
     names = [f"{name}\n{int(rows.loc[key, 'draws'])} a task" for key, name in PROTOCOL_NAMES.items()]
     axes.set_xticks(range(len(PROTOCOL_NAMES)), names)
     axes.set(ylabel=f"pass@1, % of {data['n_tasks'].iloc[0]} tasks, {tests} tests", ylim=(0, None))

@@ -64,7 +64,9 @@ class Attempt:
     @property
     def key(self) -> tuple[Any, ...]:
         """What makes an attempt the same attempt: a rerun never repeats a key."""
-        return attempt_key(self.task_id, self.model, self.adapter, self.temperature, self.top_p, self.seed, self.draw)
+        return attempt_key(
+            self.task_id, self.model, self.adapter, self.temperature, self.top_p, self.seed, self.draw
+        )
 
 
 def attempt_key(
@@ -91,7 +93,9 @@ class Ledger:
 
     def append(self, attempts: Iterable[Attempt]) -> None:
         """Add attempts for good. Raises LedgerError when the disk refuses."""
-        text = "".join(json.dumps(dataclasses.asdict(attempt), ensure_ascii=False) + "\n" for attempt in attempts)
+        text = "".join(
+            json.dumps(dataclasses.asdict(attempt), ensure_ascii=False) + "\n" for attempt in attempts
+        )
         if not text:
             return
         try:
@@ -101,7 +105,9 @@ class Ledger:
                 _write_all(file.fileno(), text.encode())
                 os.fsync(file.fileno())
         except OSError as error:
-            raise LedgerError(f"{self.path}: cannot append ({error.strerror}); rows written before are intact") from None
+            raise LedgerError(
+                f"{self.path}: cannot append ({error.strerror}); rows written before are intact"
+            ) from None
 
     def __iter__(self) -> Iterator[Attempt]:
         """Every whole row, in the order written. Raises LedgerError on a line that is not an attempt."""
@@ -144,4 +150,6 @@ def _parse(line: bytes, where: str) -> Attempt:
     try:
         return Attempt(**json.loads(line))
     except (ValueError, TypeError) as error:
-        raise LedgerError(f"{where}: not an attempt ({error}); expected the fields {', '.join(FIELDS)}") from None
+        raise LedgerError(
+            f"{where}: not an attempt ({error}); expected the fields {', '.join(FIELDS)}"
+        ) from None

@@ -77,20 +77,25 @@ def attempt_all(
 
 def _key(task_id: str, draw: int, settings: Settings, policy: Policy) -> tuple[Any, ...]:
     seed = draw_seed(policy.seed, task_id, draw)
-    return attempt_key(task_id, policy.model, policy.adapter, settings.temperature, settings.top_p, seed, draw)
+    return attempt_key(
+        task_id, policy.model, policy.adapter, settings.temperature, settings.top_p, seed, draw
+    )
 
 
 def _attempts(
     jobs: Sequence[_Job], engine: Engine, sandbox: Sandbox, ledger: Ledger, settings: Settings, policy: Policy
 ) -> Iterator[Attempt]:
     requests = (
-        Request(job, job.prompt.text, job.prompt.stops, draw_seed(policy.seed, job.task.task_id, job.draw)) for job in jobs
+        Request(job, job.prompt.text, job.prompt.stops, draw_seed(policy.seed, job.task.task_id, job.draw))
+        for job in jobs
     )
     queue: Queue = collections.deque()
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as judges:
         for request, completion in engine.stream(requests, settings):
             program = request.key.prompt.program(completion.text)
-            queue.append((request, completion, program, judges.submit(judge, sandbox, request.key.task, program)))
+            queue.append(
+                (request, completion, program, judges.submit(judge, sandbox, request.key.task, program))
+            )
             yield from _collect(queue, ledger, settings, policy, engine.name, wait=False)
         yield from _collect(queue, ledger, settings, policy, engine.name, wait=True)
 
@@ -105,7 +110,9 @@ def judge(sandbox: Sandbox, task: Task, program: str) -> tuple[Verdict, Verdict]
         return verdict, verdict
     visible = sandbox.grade(task, program, "visible")
     if visible.status in SAME_FOR_EVERY_TEST:
-        return visible, dataclasses.replace(visible, passed=0, total=len(task.hidden_tests), cpu_s=0.0, wall_s=0.0)
+        return visible, dataclasses.replace(
+            visible, passed=0, total=len(task.hidden_tests), cpu_s=0.0, wall_s=0.0
+        )
     return visible, sandbox.grade(task, program, "hidden")
 
 
@@ -140,7 +147,9 @@ def _attempt(
 ) -> Attempt:
     for verdict in verdicts:
         if verdict.status == "sandbox-error":
-            raise SandboxError(f"{request.key.task.task_id}: the sandbox failed, not the program: {verdict.failure}")
+            raise SandboxError(
+                f"{request.key.task.task_id}: the sandbox failed, not the program: {verdict.failure}"
+            )
     visible, hidden = verdicts
     worst = hidden if visible.status == "success" else visible
     counted = verdicts if visible is not hidden else verdicts[:1]

@@ -35,17 +35,23 @@ def resolve(model: str) -> Path:
     folder = Path(model).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{folder}: no config.json in this folder; a transformers model folder is expected")
+            raise ModelError(
+                f"{folder}: no config.json in this folder; a transformers model folder is expected"
+            )
         return folder
     return _from_hub(model)
 
 
 def _from_hub(model: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]))
+        return Path(
+            snapshot_download(
+                model, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+            )
+        )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(
@@ -89,7 +95,10 @@ def _convert_gguf(gguf: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16)
     model.config.eos_token_id = model.generation_config.eos_token_id = 2  # <|im_end|>
     model.config.pad_token_id = model.generation_config.pad_token_id = 0
-    model.hf_quantizer, model.is_quantized = None, False  # else save_pretrained refuses: it is marked as quantised
+    model.hf_quantizer, model.is_quantized = (
+        None,
+        False,
+    )  # else save_pretrained refuses: it is marked as quantised
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(folder)

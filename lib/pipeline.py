@@ -13,6 +13,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -32,6 +33,11 @@ from lib import doctor
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 MIN_FREE_MB = 200
+MACHINERY = {
+    "pipeline",
+    "report",
+    "progress",
+}  # rooms that say when a stage runs and how it looks, never what it gives
 PRESET_KEYS = ("shared", "to", "about", "needs_gpu_gb")  # beside the stages' own sections
 
 Say = Callable[[str], None]
@@ -52,19 +58,24 @@ class Stage:
 
 
 _TASKS = "tasks/*.jsonl"
-_EVERYTHING = (
-    "environment.json", "preprocessing.json", "mining.json", "sft.json", "gmpo.json", "evaluation.json",
-    _TASKS, "winners.jsonl", "scores.csv", "failures.csv",
-)  # fmt: skip
+_MINED, _EVALUATED = (
+    "attempts/mining.jsonl",
+    "attempts/evaluation.jsonl",
+)  # ledgers: kept and appended to by re-runs
+_ALL = ("environment", "preprocessing", "mining", "sft", "gmpo", "evaluation")
 STAGES = (
     Stage("00_environment", (), ("environment.json",)),
     Stage("01_preprocessing", (), (_TASKS, "preprocessing.json")),
     Stage("02_mining", (_TASKS,), ("winners.jsonl", "mining.json")),
     Stage("03_sft", (_TASKS, "winners.jsonl"), ("adapters/rsft/*", "sft.json")),
-    Stage("04_gmpo", (_TASKS, "adapters/rsft/*"), ("adapters/gmpo/*", "gmpo.json")),
+    Stage("04_gmpo", (_TASKS, _MINED, "adapters/rsft/*"), ("adapters/gmpo/*", "gmpo.json")),
     Stage("05_evaluation", (_TASKS, "adapters/*/*"), ("scores.csv", "evaluation.json")),
-    Stage("06_failure_taxonomy", ("evaluation.json",), ("failures.csv",)),
-    Stage("07_paper_figures", _EVERYTHING, ("figures/*",)),
+    Stage("06_failure_taxonomy", (_TASKS, _EVALUATED, "evaluation.json"), ("failures.csv",)),
+    Stage(
+        "07_paper_figures",
+        (*(f"{name}.json" for name in _ALL), _TASKS, _MINED, "winners.jsonl", "scores.csv", "failures.csv"),
+        ("figures/*",),
+    ),
 )
 
 
@@ -266,7 +277,7 @@ def _rooms(source: str) -> set[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [f"{node.module}.{alias.name}" for alias in node.names]
-    return {name.split(".")[1] for name in names if name.startswith("lib.")}
+    return {name.split(".")[1] for name in names if name.startswith("lib.")} - MACHINERY
 
 
 def code_digest(source: str, root: Path = ROOT) -> str:
@@ -492,7 +503,7 @@ def prepare(run_dir: Path) -> None:
         raise PipelineError(f"run folder {run_dir}: cannot be written ({error.strerror})") from None
     if free_mb < MIN_FREE_MB:
         raise PipelineError(
-            f"run folder {run_dir}: {free_mb} MB free on its disk; a run needs {MIN_FREE_MB} at least"
+            f"run folder {run_dir}: {free_mb} MB free on its disk; a run needs {MIN_FREE_MB} MB at least"
         )
 
 
@@ -562,7 +573,7 @@ def run_stage(checked: Plan, stage: Stage, say: Say, verbose: bool = False) -> f
         return None
     say(f"{stage.name} … started" + (f" again: {reason}" if marker else ""))
     started, started_ns = time.monotonic(), time.time_ns()
-    execute(stage.name, notebook.path, run_dir, {**values, "run_dir": short(run_dir)}, verbose)
+    execute(stage.name, notebook.path, run_dir, {**values, "run_dir": short(run_dir)}, say, verbose)
     drop_stale(run_dir, marker.get("outputs", {}), started_ns)
     seconds = round(time.monotonic() - started, 2)
     done = {
@@ -587,18 +598,39 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() != int(os.environ.get("JPY_PARENT_PID", os.getppid())):
     sys.exit(1)
+os.environ["WORKBOOK_BATCH"] = "1"  # progress as plain lines
 from ipykernel import kernelapp
 kernelapp.launch_new_instance()
 """
 
 
-def execute(stage: str, notebook: Path, run_dir: Path, values: Values, verbose: bool = False) -> None:
+class _Relay:
+    """Passes a notebook's output on line by line: all of it, or those that say how far it is ("12/40 …")."""
+
+    def __init__(self, stage: str, say: Say, verbose: bool) -> None:
+        self.stage, self.say, self.verbose, self.held = stage, say, verbose, ""
+
+    def write(self, text: str) -> None:
+        """Take some output; whole lines are passed on."""
+        *lines, self.held = (self.held + text).split("\n")
+        for line in lines:
+            if self.verbose or re.match(r"(\w+ )?\d+/\d+ ", line):
+                self.say(f"{self.stage}   {line}")
+
+    def flush(self) -> None:
+        """Nothing is held back but an unfinished line."""
+
+
+def execute(
+    stage: str, notebook: Path, run_dir: Path, values: Values, say: Say = print, verbose: bool = False
+) -> None:
     """Run a notebook in a kernel of this Python at the repository root; its executed copy is saved as it goes.
 
     Raises PipelineError for a failing cell or a dead kernel. On Ctrl-C the kernel is killed first.
     """
     import papermill
 
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # errors are told below, once
     executed = run_dir / "notebooks" / notebook.name
     executed.parent.mkdir(exist_ok=True)
     kernel, failures = _kernel_class(), []
@@ -611,11 +643,11 @@ def execute(stage: str, notebook: Path, run_dir: Path, values: Values, verbose: 
                 values,
                 kernel_name="python3",
                 language="python",
-                progress_bar=sys.stderr.isatty(),
+                progress_bar=False,
                 cwd=ROOT,
                 kernel_manager_class=kernel,
-                stdout_file=sys.stdout if verbose else None,
-                stderr_file=sys.stderr if verbose else None,
+                stdout_file=_Relay(stage, say, verbose),
+                stderr_file=_Relay(stage, say, verbose),
             )
         except BaseException as error:
             failures.append(error)
@@ -634,12 +666,18 @@ def execute(stage: str, notebook: Path, run_dir: Path, values: Values, verbose: 
 
 
 def _kernel_class() -> Any:
+    import zmq
     from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
 
     class Kernel(AsyncKernelManager):
         """A kernel of this very interpreter, whatever kernels are installed on the machine."""
 
         started: ClassVar[list[AsyncKernelManager]] = []
+
+        @default("transport_encryption")
+        def _encrypted(self) -> str:
+            return "auto" if zmq.has("curve") else "disabled"
 
         def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
             self.started.append(self)
@@ -672,7 +710,7 @@ def _explained(stage: str, executed: Path, error: BaseException) -> BaseExceptio
     if isinstance(error, PapermillExecutionError):
         number, source, said = error.exec_count, error.source, f"{error.ename}: {error.evalue}".strip()
     elif isinstance(error, DeadKernelError):
-        number, source = _running_cell(executed)
+        number, source = _last_cell(executed)
         said = "the kernel died; when memory ran out, the preset's batch sizes are the place to save"
     else:
         return error
@@ -686,10 +724,9 @@ def _explained(stage: str, executed: Path, error: BaseException) -> BaseExceptio
     return PipelineError("\n".join(lines))
 
 
-def _running_cell(executed: Path) -> tuple[int, str]:
-    """Number and source of the code cell that was running when a notebook was last saved."""
+def _last_cell(executed: Path) -> tuple[int, str]:
+    """Number and source of the last code cell that was started when a notebook was saved."""
     code = [cell for cell in read_json(executed).get("cells", []) if cell["cell_type"] == "code"]
-    for number, cell in enumerate(code, 1):
-        if cell["metadata"].get("papermill", {}).get("status") == "running":
-            return number, "".join(cell["source"])
-    return 0, ""
+    states = [cell["metadata"].get("papermill", {}).get("status") for cell in code]
+    number = max((n for n, state in enumerate(states, 1) if state in ("running", "completed")), default=0)
+    return number, "".join(code[number - 1]["source"]) if number else ""

@@ -16,7 +16,14 @@ FENCE = "```"
 # A function is over when top-level code begins again; what small models add there is demonstration, not answer.
 FUNCTION_STOPS = (FENCE, "\nprint(", "\nassert", "\nif __name__", "\n#")
 PROGRAM_STOPS = (FENCE,)
-LANGUAGE_NAMES = {"python": "Python", "lua": "Lua", "ocaml": "OCaml", "r": "R", "fortran": "Fortran", "julia": "Julia"}
+LANGUAGE_NAMES = {
+    "python": "Python",
+    "lua": "Lua",
+    "ocaml": "OCaml",
+    "r": "R",
+    "fortran": "Fortran",
+    "julia": "Julia",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,5 +88,7 @@ def winning_completion(prompt: Prompt, program: str) -> str:
     Raises ValueError when the program does not begin with the prefill's code.
     """
     if not program.startswith(prompt.code_prefill):
-        raise ValueError(f"{prompt.task_id}: the program does not begin with the prompt's prefill {prompt.code_prefill!r}")
+        raise ValueError(
+            f"{prompt.task_id}: the program does not begin with the prompt's prefill {prompt.code_prefill!r}"
+        )
     return program[len(prompt.code_prefill) :].rstrip() + f"\n{FENCE}"

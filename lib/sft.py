@@ -75,7 +75,9 @@ def train(
     Raises TrainingError when there is nothing to train on or the loss stops being a number.
     """
     if not rows:
-        raise TrainingError("no winners to train on: mine more draws, or a stronger model; nothing was trained")
+        raise TrainingError(
+            "no winners to train on: mine more draws, or a stronger model; nothing was trained"
+        )
     import unsloth  # noqa: F401  # before trl and transformers, which it patches
     from datasets import Dataset
     from transformers import TrainerCallback
@@ -91,7 +93,9 @@ def train(
                 history.append(row)
                 on_log(row)
                 if not math.isfinite(row["loss"]):
-                    raise TrainingError(f"step {state.global_step}: the loss is {row['loss']}; lower learning_rate")
+                    raise TrainingError(
+                        f"step {state.global_step}: the loss is {row['loss']}; lower learning_rate"
+                    )
 
     trainer = SFTTrainer(
         model=lora,

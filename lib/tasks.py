@@ -49,7 +49,9 @@ class Task:
     tier: int = 0  # 1 (one-liner) to 4 (MBPP level); 0: not stated
     family: str = ""  # tasks of one family are variants of each other and never stand on two sides of a split
     references: tuple[tuple[str, str], ...] = ()  # program tasks: (language, program) pairs
-    wrong_answers: tuple[str, ...] = ()  # plausible programs that pass the visible tests and fail the hidden ones
+    wrong_answers: tuple[
+        str, ...
+    ] = ()  # plausible programs that pass the visible tests and fail the hidden ones
 
     def tests(self, which: TestSet) -> tuple[str, ...]:
         """The asserts of one test set of a function task."""
@@ -74,38 +76,26 @@ class Task:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Task)}
-REQUIRED = tuple(
-    name for name, field in FIELDS.items() if field.default is dataclasses.MISSING
-)
+REQUIRED = tuple(name for name, field in FIELDS.items() if field.default is dataclasses.MISSING)
 
 
 def task_to_row(task: Task) -> dict[str, Any]:
     """The JSON object written for a task; empty optional fields are left out."""
     row = dataclasses.asdict(task)
     row["references"] = dict(task.references)
-    return {
-        name: value
-        for name, value in row.items()
-        if name in REQUIRED or value not in ((), "", {}, 0)
-    }
+    return {name: value for name, value in row.items() if name in REQUIRED or value not in ((), "", {}, 0)}
 
 
 def task_from_row(row: Any, where: str) -> Task:
     """A validated Task from one JSON object; `where` ("file:line") opens every error message."""
     if not isinstance(row, dict):
-        raise TaskError(
-            f"{where}: expected a JSON object, got {type(row).__name__}"
-        )
+        raise TaskError(f"{where}: expected a JSON object, got {type(row).__name__}")
     missing = [name for name in REQUIRED if name not in row]
     if missing:
-        raise TaskError(
-            f"{where}: missing {', '.join(missing)}; a task has at least {', '.join(REQUIRED)}"
-        )
+        raise TaskError(f"{where}: missing {', '.join(missing)}; a task has at least {', '.join(REQUIRED)}")
     unknown = sorted(set(row) - set(FIELDS))
     if unknown:
-        raise TaskError(
-            f"{where}: unknown field {', '.join(unknown)}; fields are {', '.join(FIELDS)}"
-        )
+        raise TaskError(f"{where}: unknown field {', '.join(unknown)}; fields are {', '.join(FIELDS)}")
     values = dict(row)
     for name in ("visible_tests", "hidden_tests", "wrong_answers"):
         values[name] = _strings(row.get(name, ()), name, where)
@@ -117,12 +107,8 @@ def task_from_row(row: Any, where: str) -> Task:
 
 
 def _strings(value: Any, name: str, where: str) -> tuple[str, ...]:
-    if not isinstance(value, (list, tuple)) or not all(
-        isinstance(item, str) for item in value
-    ):
-        raise TaskError(
-            f"{where}: {name} is {value!r:.80}; it should be a list of strings"
-        )
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):
+        raise TaskError(f"{where}: {name} is {value!r:.80}; it should be a list of strings")
     return tuple(value)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lib.pipeline import STAGES, Stage
 
-# What each tiny stage does: it writes every declared output, with its parameters in it.
+# What each tiny stage does: it writes every declared output, with its parameters in it, and notes that it ran.
 TINY = """
 from pathlib import Path
 folder = Path(run_dir)
@@ -16,6 +16,9 @@ for name in {outputs!r}:
     path = folder / name.replace("*", "one")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"{{draws}} {{seed}}")
+(folder / "attempts").mkdir(exist_ok=True)
+for name in ("mining", "evaluation"):
+    (folder / "attempts" / f"{{name}}.jsonl").touch()
 with open(folder / "calls.txt", "a") as calls:
     calls.write("{name}\\n")
 """
@@ -41,7 +44,9 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
         (folder / "presets" / "p.yaml").write_text(preset)
         for stage in stages:
             source = cells.get(f"s{stage.name[:2]}", "") + TINY.format(outputs=stage.outputs, name=stage.name)
-            write_notebook(folder, stage.name, 'run_dir = "runs/x"\nseed = 0\ndraws = 3\nrate = 0.5\nfast = True', source)
+            write_notebook(
+                folder, stage.name, 'run_dir = "runs/x"\nseed = 0\ndraws = 3\nrate = 0.5\nfast = True', source
+            )
         return folder
 
     return make

@@ -451,6 +451,17 @@ def test_newcombes_paired_interval_of_a_published_table() -> None:
     assert est.newcombe_paired(*pairs(1, 1, 7, 12)) == pytest.approx((-0.507, -0.026), abs=5e-4)
 
 
+def test_newcombes_correlation_is_lowered_by_half_a_task_each() -> None:
+    """14, 5, 0, 22 of 41: phi = (14·22 − 41/2) / sqrt(19·22·14·27), rates 19/41 and 14/41."""
+    phi = 287.5 / math.sqrt(19 * 22 * 14 * 27)
+    (l_a, u_a), (l_b, u_b) = est.wilson_interval(19, 41), est.wilson_interval(14, 41)
+    x, y = 19 / 41 - l_a, u_b - 14 / 41
+    v, w = u_a - 19 / 41, 14 / 41 - l_b
+    lo = 5 / 41 - math.sqrt(x * x - 2 * phi * x * y + y * y)
+    hi = 5 / 41 + math.sqrt(v * v - 2 * phi * v * w + w * w)
+    assert est.newcombe_paired(*pairs(14, 5, 0, 22)) == pytest.approx((lo, hi), abs=1e-12)
+
+
 def test_newcombes_paired_interval_of_independent_results_is_the_unpaired_one() -> None:
     """Without correlation square-and-add is the interval for two samples of one size."""
     found = est.newcombe_paired(*pairs(6, 14, 24, 56))

@@ -46,7 +46,7 @@ def test_the_known_gradient_is_the_derivative_of_mean_success(mix: Mix) -> None:
 
 
 def test_estimates_weighted_by_the_policy_are_the_gradient_itself() -> None:
-    """Each arm once, its reward times its probability times A as its advantage: the expectation, without draws."""
+    """Each arm once, its advantage the reward times probability times A: the expectation, without draws."""
     world = simulation.make_world("within-cluster", 2)
     prompts, arms = world.policy.shape
     every_arm = torch.arange(arms).expand(1, prompts, arms)

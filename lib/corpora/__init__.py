@@ -1,7 +1,8 @@
 """Public corpora in, Tasks out.
 
-`read` gives every task of a file or Hugging Face data set, `iter_tasks` the same one at a time for files larger than
-memory. The format is told from the columns. A file with one bad row gives nothing but the error that names the row.
+`read` gives every task of a file or Hugging Face data set, `iter_tasks` the same one at a time for files
+larger than memory. The format is told from the columns. A file with one bad row gives nothing but the error
+that names the row.
 """
 
 import dataclasses
@@ -36,9 +37,10 @@ def iter_tasks(
 ) -> Iterator[Task]:
     """The tasks of a corpus one at a time, in order.
 
-    `split` picks a data set's split; of a file, only its tasks are given, and rows whose corpus states no split get
-    its name. `column_map` ({task field: column}) reads a format that is not a known one. Raises TaskError naming file
-    and row for unknown columns, a broken row, an empty test list or two rows with one id.
+    `split` picks a data set's split; of a file, only its tasks are given, and rows whose corpus states no
+    split get its name. `column_map` ({task field: column}) reads a format that is not a known one. Raises
+    TaskError naming file and row for unknown columns, a broken row, an empty test list or two rows with one
+    id.
     """
     name = str(path_or_id)
     origin = Origin(name, Path(name) if Path(name).is_file() else None, split)
@@ -55,12 +57,16 @@ def iter_tasks(
             continue
         task = _task(values, row)
         if task.task_id in first_seen:
-            raise TaskError(f"{row.where}: task id {task.task_id!r} was already used at {first_seen[task.task_id]}")
+            raise TaskError(
+                f"{row.where}: task id {task.task_id!r} was already used at {first_seen[task.task_id]}"
+            )
         first_seen[task.task_id] = row.where
         if split is None or task.split == split:
             yield task
     if skipped:
-        log.warning("%s: left out %d rows that cases cannot judge, the first at %s", name, len(skipped), skipped[0])
+        log.warning(
+            "%s: left out %d rows that cases cannot judge, the first at %s", name, len(skipped), skipped[0]
+        )
 
 
 def _converted(convert: Converter, row: Row) -> dict[str, Any] | None:
@@ -88,7 +94,11 @@ def pool(*corpora: Sequence[Task]) -> list[Task]:
 
     Ids are unique within a corpus only; pooled attempts would be mixed up without this.
     """
-    pooled = [dataclasses.replace(task, task_id=f"{task.source}/{task.task_id}") for tasks in corpora for task in tasks]
+    pooled = [
+        dataclasses.replace(task, task_id=f"{task.source}/{task.task_id}")
+        for tasks in corpora
+        for task in tasks
+    ]
     if len({task.task_id for task in pooled}) < len(pooled):
         raise TaskError("pool: the same corpus was given twice, so ids repeat")
     return pooled
@@ -102,7 +112,9 @@ def read_submission(path: str | Path) -> dict[str, str]:
     responses: dict[str, str] = {}
     for row in rows(str(path)):
         if not {"id", "response"} <= set(row.values):
-            raise TaskError(f"{row.where}: a submission row has id and response; this has {', '.join(row.values)}")
+            raise TaskError(
+                f"{row.where}: a submission row has id and response; this has {', '.join(row.values)}"
+            )
         key, response = str(row.values["id"]), row.values["response"]
         if not isinstance(response, str):
             raise TaskError(f"{row.where}: response is {json.dumps(response)[:80]}; it should be text")

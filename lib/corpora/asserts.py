@@ -44,11 +44,14 @@ def natural_language(text: str) -> str:
 def blp(origin: Origin) -> Converter:
     """BLP-2025 Task 2. The file's name says which of the four it is.
 
-    Trial and dev show participants all their asserts; test_v1 shows one; test_full adds two hidden ones. The visible
-    assert of test_full is the one its sibling test_v1.csv shows, whatever the function is called there, else the first.
+    Trial and dev show participants all their asserts; test_v1 shows one; test_full adds two hidden ones. The
+    visible assert of test_full is the one its sibling test_v1.csv shows, whatever the function is called
+    there, else the first.
     """
     stem = origin.path.name.split(".")[0] if origin.path else origin.name
-    split = next((name for name in ("trial", "dev", "test") if stem.startswith(name)), origin.split or "unknown")
+    split = next(
+        (name for name in ("trial", "dev", "test") if stem.startswith(name)), origin.split or "unknown"
+    )
     shown = _shown_asserts(origin.path) if stem == "test_full" and origin.path else {}
 
     def convert(row: Row) -> dict[str, Any]:
@@ -107,17 +110,21 @@ def _unix(code: str) -> str:
 def mbpp(origin: Origin) -> Converter:
     """MBPP, full (`text`, `test_setup_code`, `challenge_test_list`) or sanitized (`prompt`, `test_imports`).
 
-    `test_list` is visible, as MBPP's own prompt shows all of it; challenge tests are hidden. Splits by id are MBPP's:
-    1–10 prompt, 11–510 test, 511–600 validation, the rest train.
+    `test_list` is visible, as MBPP's own prompt shows all of it; challenge tests are hidden. Splits by id are
+    MBPP's: 1–10 prompt, 11–510 test, 511–600 validation, the rest train.
     """
 
     def convert(row: Row) -> dict[str, Any]:
         values = row.values
         tests = assert_list(values["test_list"], "test_list", row.where)
-        setup = "\n".join([*(values.get("test_imports") or []), _unix(values.get("test_setup_code") or "")]).strip()
+        setup = "\n".join(
+            [*(values.get("test_imports") or []), _unix(values.get("test_setup_code") or "")]
+        ).strip()
         split = origin.split or _mbpp_split(values["task_id"])
         return {
-            **_python_function(values["task_id"], "mbpp", split, values.get("text") or values.get("prompt")),
+            **_python_function(
+                values["task_id"], "mbpp", split, values["text"] if "text" in values else values["prompt"]
+            ),
             "entry_point": called_name(tests[0]),
             "visible_tests": tests,
             "hidden_tests": [test.strip() for test in values.get("challenge_test_list") or []],
@@ -131,14 +138,17 @@ def mbpp(origin: Origin) -> Converter:
 
 def _mbpp_split(task_id: Any) -> str:
     number = int(task_id)
-    return "prompt" if number <= 10 else "test" if number <= 510 else "validation" if number <= 600 else "train"
+    return (
+        "prompt" if number <= 10 else "test" if number <= 510 else "validation" if number <= 600 else "train"
+    )
 
 
 def chat(origin: Origin) -> Converter:
     """Chats a model was trained on: `text` with turn marks, or `messages` of {"role", "content"}.
 
-    The task is the user's turn, the reference the first fenced block of the answer, and the asserts the user's turn
-    quotes, commented or not, are its visible tests. Rows carry no id; the row number stands in for it.
+    The task is the user's turn, the reference the first fenced block of the answer, and the asserts the
+    user's turn quotes, commented or not, are its visible tests. Rows carry no id; the row number stands in
+    for it.
     """
     name = origin.path.stem if origin.path else origin.name
 
@@ -165,7 +175,9 @@ def _turns(row: Row) -> tuple[str, str]:
     users = [text for role, text in turns if role == "user"]
     answers = [text for role, text in turns if role in ("assistant", "model")]
     if not users:
-        raise TaskError(f"{row.where}: no user turn in this chat; <start_of_turn>user or <|im_start|>user opens one")
+        raise TaskError(
+            f"{row.where}: no user turn in this chat; <start_of_turn>user or <|im_start|>user opens one"
+        )
     return users[-1].strip(), answers[-1].strip() if answers else ""
 
 
@@ -173,8 +185,8 @@ def wrong_entry_points(tasks: Sequence[Task], suite: Sequence[Task] = ()) -> dic
     """Tasks that name another function than the one under test: id → (name shown, name called).
 
     With `suite`, the published tests of the same ids, every such task is found. Without it only a row's own
-    contradictions show: a special method as the function, or a signature that cannot take the assert's arguments;
-    the name called is then "".
+    contradictions show: a special method as the function, or a signature that cannot take the assert's
+    arguments; the name called is then "".
     """
     called = {task.task_id: task.entry_point for task in suite}
     wrong: dict[str, tuple[str, str]] = {}
@@ -204,7 +216,11 @@ def _contradicts_itself(task: Task) -> bool:
 
 def _call(task: Task) -> ast.Call | None:
     for node in ast.walk(ast.parse(task.visible_tests[0])):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == task.entry_point:
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == task.entry_point
+        ):
             return node
     return None
 

@@ -1,7 +1,8 @@
 """Rows out of files and Hugging Face data sets, one at a time, each with the place it came from.
 
-Reads csv, JSON Lines and JSON arrays (plain or .gz), parquet, folders and Hub ids. Text is strict UTF-8 with or without
-a byte order mark. Nothing here holds more than one row, one parquet batch or one JSON object at a time.
+Reads csv, JSON Lines and JSON arrays (plain or .gz), parquet, folders and Hub ids. Text is strict UTF-8 with
+or without a byte order mark. Nothing here holds more than one row, one parquet batch or one JSON object at a
+time.
 """
 
 import codecs
@@ -54,7 +55,9 @@ def _file_rows(path: Path) -> Iterator[Row]:
         return _json_rows(path)
     if kind == ".parquet":
         return _parquet_rows(path)
-    raise TaskError(f"{path}: unknown kind of file; .csv, .jsonl, .json (each also .gz) and .parquet are read")
+    raise TaskError(
+        f"{path}: unknown kind of file; .csv, .jsonl, .json (each also .gz) and .parquet are read"
+    )
 
 
 def _open_bytes(path: Path) -> IO[bytes]:
@@ -119,7 +122,9 @@ def _checked_header(record: list[str], path: Path) -> list[str]:
 
 def _check_width(record: list[str], header: list[str], where: str) -> None:
     if len(record) != len(header):
-        raise TaskError(f"{where}: {len(record)} fields, but the header has {len(header)} ({', '.join(header)})")
+        raise TaskError(
+            f"{where}: {len(record)} fields, but the header has {len(header)} ({', '.join(header)})"
+        )
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

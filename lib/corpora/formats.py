@@ -30,9 +30,15 @@ def project(origin: Origin) -> Converter:
 # The most specific first: a format whose columns include another's stands before it.
 FORMATS = (
     Format("project", REQUIRED, project),
-    Format("LiveCodeBench", ("question_id", "question_content", "public_test_cases", "private_test_cases"), livecodebench),
+    Format(
+        "LiveCodeBench",
+        ("question_id", "question_content", "public_test_cases", "private_test_cases"),
+        livecodebench,
+    ),
     Format("Ag-LiveCodeBench-X", ("question_id", "question_content", "private_test_cases"), ag_livecodebench),
-    Format("Ag-MBPP-X", ("original_task_id", "description", "input_format", "output_format", "tests"), ag_mbpp),
+    Format(
+        "Ag-MBPP-X", ("original_task_id", "description", "input_format", "output_format", "tests"), ag_mbpp
+    ),
     Format("Agnostics", ("idx", "test_cases", "lang", "prompt"), ag_posed),
     Format("codeforces", ("id", "title", "description", "examples", "official_tests"), codeforces),
     Format("HumanEval", ("task_id", "prompt", "entry_point", "canonical_solution", "test"), humaneval),
@@ -64,14 +70,16 @@ def detect(columns: Mapping[str, Any], where: str) -> Format:
 def mapped(column_map: ColumnMap) -> Callable[[Origin], Converter]:
     """A reader for plain csv or JSON rows from {task field: column}; columns not named are ignored.
 
-    Test lists and cases may be lists, JSON, or Python literals in a string. What the map leaves out is filled in:
-    source and split from the file and the caller, the language of the prompt from its letters, Python for programs,
-    the row number for an id. Raises TaskError for a field no task has.
+    Test lists and cases may be lists, JSON, or Python literals in a string. What the map leaves out is filled
+    in: source and split from the file and the caller, the language of the prompt from its letters, Python for
+    programs, the row number for an id. Raises TaskError for a field no task has.
     """
     unknown = sorted(set(column_map) - set(FIELDS))
     if unknown or "prompt" not in column_map:
         problem = f"unknown field {', '.join(unknown)}" if unknown else "no prompt"
-        raise TaskError(f"column_map: {problem}; it maps task fields, prompt at least, to columns: {', '.join(FIELDS)}")
+        raise TaskError(
+            f"column_map: {problem}; it maps task fields, prompt at least, to columns: {', '.join(FIELDS)}"
+        )
 
     def open_mapped(origin: Origin) -> Converter:
         name = origin.path.stem if origin.path else origin.name

@@ -1,8 +1,8 @@
 """HumanEval and its kin: HumanEval itself, mHumanEval's Bangla prompts, MultiPL-E's translations.
 
-Python tests are taken apart into asserts on the entry point where the released `check` is nothing but asserts; else,
-and in every other language, the released test script stands as one hidden test. Prompts show no test of their own
-beyond the examples in their text, so nothing is visible.
+Python tests are taken apart into asserts on the entry point where the released `check` is nothing but
+asserts; else, and in every other language, the released test script stands as one hidden test. Prompts show
+no test of their own beyond the examples in their text, so nothing is visible.
 """
 
 import ast
@@ -102,7 +102,9 @@ def python_checks(script: str, entry: str, where: str) -> list[str]:
     try:
         functions = [node for node in ast.parse(script).body if isinstance(node, ast.FunctionDef)]
     except SyntaxError as error:
-        raise TaskError(f"{where}: test does not parse as Python ({error.msg}, line {error.lineno})") from None
+        raise TaskError(
+            f"{where}: test does not parse as Python ({error.msg}, line {error.lineno})"
+        ) from None
     checks = [function for function in functions if function.name == "check"]
     if not checks:
         raise TaskError(f"{where}: test defines no check(candidate)")
@@ -134,7 +136,9 @@ def _last_function(prompt: str, where: str) -> str:
 def _candidate(script: str, where: str) -> str:
     found = CANDIDATE.search(script)
     if not found:
-        raise TaskError(f"{where}: tests bind no candidate; expected `candidate = NAME` or `candidate <- NAME`")
+        raise TaskError(
+            f"{where}: tests bind no candidate; expected `candidate = NAME` or `candidate <- NAME`"
+        )
     return found.group(1)
 
 

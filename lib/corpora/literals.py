@@ -61,7 +61,8 @@ class _TextOnly(pickle.Unpickler):
 def packed_json(text: str, column: str, where: str) -> Any:
     """JSON ← pickled text ← zlib ← base64, as LiveCodeBench packs its private cases; plain JSON is read as it is.
 
-    Raises TaskError for a pickle that holds or asks for anything but text, and for broken or oversized packing.
+    Raises TaskError for a pickle that holds or asks for anything but text, and for broken or oversized
+    packing.
     """
     if text.lstrip().startswith(("[", "{")):
         return plain_json(text, column, where)

@@ -14,8 +14,8 @@ from lib.tasks import TaskError
 def livecodebench(origin: Origin) -> Converter:
     """code_generation_lite rows: public cases first, private ones after.
 
-    Cases of type "functional" call a method of `Solution` and become asserts, public ones visible; their input holds
-    one JSON value a line.
+    Cases of type "functional" call a method of `Solution` and become asserts, public ones visible; their
+    input holds one JSON value a line.
     """
 
     def convert(row: Row) -> dict[str, Any]:
@@ -28,7 +28,9 @@ def livecodebench(origin: Origin) -> Converter:
         if not any(case.get("testtype") == "functional" for case in public + private):
             return {**base, "cases": _cases(public + private, row.where)}
         metadata = values.get("metadata") or "{}"
-        method = (plain_json(metadata, "metadata", row.where) if isinstance(metadata, str) else metadata).get("func_name")
+        method = (plain_json(metadata, "metadata", row.where) if isinstance(metadata, str) else metadata).get(
+            "func_name"
+        )
         if not method:
             raise TaskError(f"{row.where}: functional cases, but metadata names no func_name")
         return {
@@ -50,7 +52,11 @@ def ag_livecodebench(origin: Origin) -> Converter:
         cases = _maybe_packed(values["private_test_cases"], "private_test_cases", row.where)
         return {
             **_program(
-                values["question_id"], "ag-livecodebench-x", origin.split or "test", values["question_content"], "python"
+                values["question_id"],
+                "ag-livecodebench-x",
+                origin.split or "test",
+                values["question_content"],
+                "python",
             ),
             "cases": _cases(cases, row.where),
         }
@@ -66,7 +72,9 @@ def ag_posed(origin: Origin) -> Converter:
         values = row.values
         language = language_name(values["lang"])
         return {
-            **_program(values["idx"], f"agnostics/{name}", origin.split or "train", values["prompt"], language),
+            **_program(
+                values["idx"], f"agnostics/{name}", origin.split or "train", values["prompt"], language
+            ),
             "cases": _cases(_maybe_packed(values["test_cases"], "test_cases", row.where), row.where),
         }
 
@@ -94,22 +102,30 @@ def ag_mbpp(origin: Origin) -> Converter:
 def codeforces(origin: Origin) -> Converter:
     """open-r1/codeforces rows: examples first, then the official tests that are not examples.
 
-    Rows that no list of stdin and stdout pairs can judge are left out: interactive problems, problems read from files,
-    and problems with many right answers, which carry a checker.
+    Rows that no list of stdin and stdout pairs can judge are left out: interactive problems, problems read
+    from files, and problems with many right answers, which carry a checker.
     """
 
     def convert(row: Row) -> dict[str, Any] | None:
         values = row.values
-        if values.get("interaction_format") or values.get("generated_checker") or values.get("input_mode") == "file":
+        if (
+            values.get("interaction_format")
+            or values.get("generated_checker")
+            or values.get("input_mode") == "file"
+        ):
             return None
         examples = _cases(_maybe_packed(values["examples"] or [], "examples", row.where), row.where)
-        official = _cases(_maybe_packed(values["official_tests"] or [], "official_tests", row.where), row.where)
+        official = _cases(
+            _maybe_packed(values["official_tests"] or [], "official_tests", row.where), row.where
+        )
         parts = [values["title"], values["description"]]
         parts += [f"Input\n\n{values['input_format']}"] if values.get("input_format") else []
         parts += [f"Output\n\n{values['output_format']}"] if values.get("output_format") else []
         parts += [f"Example\n\nInput\n{case['input']}\nOutput\n{case['output']}" for case in examples]
         return {
-            **_program(values["id"], "open-r1/codeforces", origin.split or "train", "\n\n".join(parts), "python"),
+            **_program(
+                values["id"], "open-r1/codeforces", origin.split or "train", "\n\n".join(parts), "python"
+            ),
             "cases": examples + [case for case in official if case not in examples],
             "time_limit_s": float(values.get("time_limit") or 2.0),
             "memory_limit_mb": int(values.get("memory_limit") or 256),

@@ -1,7 +1,7 @@
 """Two-sided decontamination: find training items that are evaluation items in disguise, and say so on paper.
 
-`decontaminate` screens two lists of tasks and writes its findings; `check_split` is the guard that refuses to train on
-what will be evaluated.
+`decontaminate` screens two lists of tasks and writes its findings; `check_split` is the guard that refuses to
+train on what will be evaluated.
 """
 
 from collections.abc import Iterable, Sequence
@@ -60,8 +60,8 @@ def decontaminate(
 ) -> Outcome:
     """Screen two sides and write exclusions.csv, borderline.csv and summary.json into `out_dir`, whole or not at all.
 
-    Decisions a reviewer left in an earlier borderline.csv there are obeyed and kept. Raises TaskError for an unusable
-    review or repeated ids; nothing is written then.
+    Decisions a reviewer left in an earlier borderline.csv there are obeyed and kept. Raises TaskError for an
+    unusable review or repeated ids; nothing is written then.
     """
     thresholds, folder = thresholds or Thresholds(), Path(out_dir)
     if folder.exists() and not folder.is_dir():
@@ -111,5 +111,7 @@ def _check_ids(side: str, tasks: Sequence[Task]) -> None:
     seen: set[str] = set()
     for task in tasks:
         if task.task_id in seen:
-            raise TaskError(f"the {side} side has two tasks with the id {task.task_id!r}; pool corpora with lib.corpora.pool")
+            raise TaskError(
+                f"the {side} side has two tasks with the id {task.task_id!r}; pool corpora with lib.corpora.pool"
+            )
         seen.add(task.task_id)

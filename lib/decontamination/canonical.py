@@ -1,9 +1,10 @@
 """Canonical forms: what two prompts or two programs have to share to count as the same.
 
-Differs from the paper in: the paper names the steps (lowercase, white space, comments and headers, numeric literals);
-which lines are headers is decided here by how often they occur in a corpus, not by a list.
+Differs from the paper in: the paper names the steps (lowercase, white space, comments and headers, numeric
+literals); which lines are headers is decided here by how often they occur in a corpus, not by a list.
 
-Both forms are idempotent: they hold nothing that a second pass could take for a comment, a header or a literal.
+Both forms are idempotent: they hold nothing that a second pass could take for a comment, a header or a
+literal.
 """
 
 import hashlib
@@ -16,16 +17,20 @@ import xxhash
 
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}_]+")
 _FORMAT = regex.compile(r"\p{Cf}+")
-_EXAMPLE = regex.compile(r"^[#\-*\s]*(?:exam+ples?|উদাহরণ[\p{L}\p{M}]*)\s*:\s*$.*", regex.MULTILINE | regex.DOTALL | regex.IGNORECASE)
+_EXAMPLE = regex.compile(
+    r"^[#\-*\s]*(?:exam+ples?|উদাহরণ[\p{L}\p{M}]*)\s*:\s*$.*",
+    regex.MULTILINE | regex.DOTALL | regex.IGNORECASE,
+)
 _ASSERT = regex.compile(r"^[#\-\s]*assert\s.*$", regex.MULTILINE)
-_NUMBER = regex.compile(r"(?<![\p{L}\p{M}\p{N}_])\p{N}+(?:[.,]\p{N}+)*")
+_NUMBERS = regex.compile(r"(?<!\S)\p{N}+(?: \p{N}+)*(?!\S)")
 _LITERAL = regex.compile(r"(?<![\w.])\d(?:e[+-]\d|[\w.])*")
 _TOKEN = regex.compile(r"\w+|[^\w\s]")
 _SPAN = regex.compile(r"(`+)[^`\n]+\1")
 
 _QUOTED = r'"(?:\\.|[^"\\\n])*"|' + r"'(?:\\.|[^'\\\n])*'"
 _HASH = r"\#[^\n]*"
-# One alternation a language: strings (group "text") are tried first, so a comment mark inside one is no comment.
+# One alternation a language: strings (group "text") are tried first, so a comment mark inside one is no
+# comment.
 _LEXERS = {
     "python": rf"(?<note>^[ \t]*(?:\"\"\"(?s:.*?)\"\"\"|'''(?s:.*?)''')|{_HASH})|(?<text>\"\"\"(?s:.*?)\"\"\"|'''(?s:.*?)'''|{_QUOTED})",
     "lua": rf"(?<note>--\[(=*)\[(?s:.*?)\]\2\]|--[^\n]*)|(?<text>{_QUOTED}|\[(=*)\[(?s:.*?)\]\4\])",
@@ -44,9 +49,13 @@ _BUCKETS = 1 << 20
 def canonical_prompt(text: str, numbers: bool = False) -> str:
     """Lower-case NFC words. Example blocks, asserts, punctuation and joiners are gone; numbers are 0 unless kept."""
     text = statement(_FORMAT.sub("", unicodedata.normalize("NFC", text)).lower())
-    if not numbers:
-        text = _NUMBER.sub("0", text)
-    return unicodedata.normalize("NFC", " ".join(_WORD.findall(text)))
+    words = unicodedata.normalize("NFC", " ".join(_WORD.findall(text)))
+    return words if numbers else without_numbers(words)
+
+
+def without_numbers(words: str) -> str:
+    """Each run of numbers as one 0, so that another literal or a longer list of them changes nothing."""
+    return str(_NUMBERS.sub("0", words))
 
 
 def statement(prompt: str) -> str:
@@ -89,7 +98,9 @@ class Headers:
             for bucket in _buckets(statement(prompt)):
                 counts[bucket] += 1
         needed = max(HEADER_MINIMUM, HEADER_SHARE * total)
-        self._common = frozenset(np.flatnonzero(counts >= needed).tolist()) if total >= HEADER_MINIMUM else frozenset()
+        self._common = (
+            frozenset(np.flatnonzero(counts >= needed).tolist()) if total >= HEADER_MINIMUM else frozenset()
+        )
 
     def strip(self, prompt: str) -> str:
         """The statement of `prompt` without its header lines; with them if no word would be left."""

@@ -1,7 +1,7 @@
 """The screen's files: exclusions.csv, borderline.csv and summary.json, written whole or not at all.
 
-A reviewer fills the `decision` column of borderline.csv with exclude or keep; the next run into the same folder reads
-it, obeys it and carries it over. A decision belongs to the two texts, not to their ids.
+A reviewer fills the `decision` column of borderline.csv with exclude or keep; the next run into the same
+folder reads it, obeys it and carries it over. A decision belongs to the two texts, not to their ids.
 """
 
 import csv
@@ -35,7 +35,8 @@ COLUMNS = (
 def read_review(out_dir: Path) -> list[dict[str, str]]:
     """The decided rows of an earlier borderline.csv; none when there is no such file.
 
-    Raises TaskError naming the row whose decision is neither exclude nor keep, or a file that lost its columns.
+    Raises TaskError naming the row whose decision is neither exclude nor keep, or a file that lost its
+    columns.
     """
     path = out_dir / BORDERLINE
     if not path.is_file():
@@ -48,7 +49,9 @@ def read_review(out_dir: Path) -> list[dict[str, str]]:
         for number, row in enumerate(rows, 1):
             decision = (row["decision"] or "").strip().lower()
             if decision not in ("", "exclude", "keep"):
-                raise TaskError(f"{path}: row {number}: decision is {row['decision']!r}; write exclude, keep or nothing")
+                raise TaskError(
+                    f"{path}: row {number}: decision is {row['decision']!r}; write exclude, keep or nothing"
+                )
             if decision:
                 decided.append({**row, "decision": decision})
     return decided

@@ -54,8 +54,8 @@ def check_split(
 ) -> Overlap:
     """The overlap of two sides: equal ids of one source, one family on both sides, or a match of the screen.
 
-    `decisions` are a reviewer's, as in borderline.csv. Raises SplitOverlapError naming ids unless there is no overlap
-    or `allow_overlap` is set.
+    `decisions` are a reviewer's, as in borderline.csv. Raises SplitOverlapError naming ids unless there is no
+    overlap or `allow_overlap` is set.
     """
     pairs = _by_name(train, evaluation)
     screen = Screen(items_of(evaluation), thresholds or Thresholds())
@@ -85,7 +85,9 @@ def _by_name(train: Sequence[Task], evaluation: Sequence[Task]) -> dict[tuple[st
 
 
 def _message(overlap: Overlap) -> str:
-    named = "; ".join(f"{train} ↔ {evaluation} ({reason})" for train, evaluation, reason in overlap.pairs[:NAMED])
+    named = "; ".join(
+        f"{train} ↔ {evaluation} ({reason})" for train, evaluation, reason in overlap.pairs[:NAMED]
+    )
     more = len(overlap.pairs) - NAMED
     return (
         f"training and evaluation overlap in {len(overlap.pairs)} pairs: {named}"

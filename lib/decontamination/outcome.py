@@ -43,7 +43,10 @@ class Outcome:
         best: dict[tuple[Side, str], Exclusion] = {}
         for match in self.excluded:
             reason = "reviewed" if digests(match) in self.reviewed else match.reason
-            for side, own, other in (("train", match.train, match.evaluation), ("eval", match.evaluation, match.train)):
+            for side, own, other in (
+                ("train", match.train, match.evaluation),
+                ("eval", match.evaluation, match.train),
+            ):
                 row = Exclusion(side, own.id, other.id, reason, match.score, own.sha256)  # type: ignore[arg-type]
                 if (row.side, row.id) not in best or _preferred(row) < _preferred(best[row.side, row.id]):
                     best[row.side, row.id] = row
@@ -69,8 +72,8 @@ def decide(
 ) -> Outcome:
     """Sort matches into excluded, kept and borderline.
 
-    An exact match is always excluded; on any other a decision overrules the score. The borderline sample is drawn by
-    hashing the seed with both digests, so neither row order nor other pairs change who is in it.
+    An exact match is always excluded; on any other a decision overrules the score. The borderline sample is
+    drawn by hashing the seed with both digests, so neither row order nor other pairs change who is in it.
     """
     excluded: list[Match] = []
     borderline: list[Match] = []
@@ -86,7 +89,11 @@ def decide(
                 reviewed.add(digests(match))
         elif above:
             kept += 1
-        if decision is None and not exact and abs(match.score - thresholds.of(match.reason)) <= thresholds.margin + 1e-12:
+        if (
+            decision is None
+            and not exact
+            and abs(match.score - thresholds.of(match.reason)) <= thresholds.margin + 1e-12
+        ):
             borderline.append(match)
     drawn = sorted(borderline, key=lambda match: _draw(match, seed))[:sample]
     return Outcome(
@@ -104,12 +111,16 @@ def digests(match: Match) -> tuple[str, str]:
 
 def fingerprint(train: Sequence[Item], evaluation: Sequence[Item]) -> str:
     """SHA-256 of both sides' ids and digests; independent of row order."""
-    return digest([digest(sorted(f"{item.id}\t{item.sha256}" for item in side)) for side in (train, evaluation)])
+    return digest(
+        [digest(sorted(f"{item.id}\t{item.sha256}" for item in side)) for side in (train, evaluation)]
+    )
 
 
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:
     """A key that puts 9 before 10."""
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part)
+    return tuple(
+        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part
+    )
 
 
 def _preferred(row: Exclusion) -> tuple[bool, float, str, str]:

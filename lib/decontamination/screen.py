@@ -1,7 +1,8 @@
 """The two-sided screen: which training and evaluation items are the same problem, and how sure that is.
 
-Differs from the paper in (Algorithm 2): pairs come from an exact join, or on request from MinHash bands, and are always
-scored by exact Jaccard similarity; exact matches keep their numbers, so that "31 days" and "30 days" only count as near.
+Differs from the paper in (Algorithm 2): pairs come from an exact join, or on request from MinHash bands, and
+are always scored by exact Jaccard similarity; exact matches keep their numbers, so that "31 days" and "30
+days" only count as near.
 
 Both sides are named: which one gives way is the caller's choice, and either makes the two sides disjoint.
 """
@@ -12,23 +13,24 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-from lib.decontamination.canonical import Headers, canonical_code, canonical_prompt, digest
+from lib.decontamination.canonical import Headers, canonical_code, canonical_prompt, digest, without_numbers
 from lib.decontamination.join import Index, jaccard_floor
 from lib.decontamination.minhash import MinHashIndex
-from lib.decontamination.shingles import BATCH, Sets, character_ngrams, concatenate
+from lib.decontamination.shingles import BATCH, Grams, character_ngrams, concatenate
 from lib.decontamination.structure import structure_sets
 from lib.tasks import Task
 
 Reason = Literal["exact-prompt", "exact-code", "near-prompt", "near-code", "structure"]
 REASONS: tuple[Reason, ...] = ("exact-prompt", "exact-code", "near-prompt", "near-code", "structure")
-ITEMS_AT_ONCE = 4096
+ITEMS_AT_ONCE = 512  # small enough for the processor's cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
     """Jaccard similarities from which two items count as the same, and the sizes of shingles they are taken over.
 
-    Raises ValueError for a value that cannot be one. Defaults were chosen on unrelated real programs and the BLP splits.
+    Raises ValueError for a value that cannot be one. Defaults were chosen on unrelated real programs and the
+    BLP splits.
     """
 
     prompt: float = 0.70
@@ -37,13 +39,17 @@ class Thresholds:
     margin: float = 0.05  # pairs this close to a threshold, on either side, are borderline
     prompt_ngram: int = 4
     code_ngram: int = 5
-    smallest_structure: int = 24  # with fewer subtree shingles, a program is too small for its structure to be evidence
+    smallest_structure: int = (
+        24  # with fewer subtree shingles, a program is too small for its structure to be evidence
+    )
     candidates: Literal["exact", "minhash"] = "exact"
 
     def __post_init__(self) -> None:
         for name in ("prompt", "code", "structure"):
             if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"threshold {name}={getattr(self, name)}: it should be above 0 and at most 1")
+                raise ValueError(
+                    f"threshold {name}={getattr(self, name)}: it should be above 0 and at most 1"
+                )
         if not 0 <= self.margin < 1:
             raise ValueError(f"margin={self.margin}: it should be at least 0 and below 1")
         if min(self.prompt_ngram, self.code_ngram, self.smallest_structure) < 1:
@@ -92,16 +98,21 @@ def item_of(task: Task, headers: Headers) -> Item:
     """Canonical forms and digest of one task."""
     stated, programs = headers.strip(task.prompt), programs_of(task)
     exact_prompt = canonical_prompt(stated, numbers=True)
-    exact_codes = tuple(f"{language}: {canonical_code(code, language, numbers=True)}" for language, code in programs)
+    exact_codes = tuple(_exact_code(language, code) for language, code in programs)
     return Item(
         id=task.task_id,
-        prompt=canonical_prompt(stated),
+        prompt=without_numbers(exact_prompt),
         exact_prompt=exact_prompt,
         programs=programs,
         codes=tuple(canonical_code(code, language) for language, code in programs),
         exact_codes=exact_codes,
         sha256=digest([exact_prompt, *sorted(exact_codes)]),
     )
+
+
+def _exact_code(language: str, code: str) -> str:
+    canonical = canonical_code(code, language, numbers=True)
+    return f"{language}: {canonical}" if canonical else ""
 
 
 def items_of(tasks: Sequence[Task]) -> list[Item]:
@@ -121,11 +132,14 @@ class Screen:
         self._exact_prompts: dict[str, list[int]] = defaultdict(list)
         self._exact_codes: dict[str, list[int]] = defaultdict(list)
         for number, item in enumerate(evaluation):
-            self._exact_prompts[item.exact_prompt].append(number)
-            for code in item.exact_codes:
+            if item.exact_prompt:
+                self._exact_prompts[item.exact_prompt].append(number)
+            for code in filter(None, item.exact_codes):
                 self._exact_codes[code].append(number)
         self._units = _Units(evaluation)
-        self._indexes = {reason: self._index(reason, units) for reason, units in self._units.by_reason().items()}
+        self._indexes = {
+            reason: self._index(reason, units) for reason, units in self._units.by_reason().items()
+        }
 
     def matches(self, train: Iterable[Item]) -> Iterator[Match]:
         """Every pair that reaches a threshold less the margin, once, for its strongest reason."""
@@ -151,20 +165,23 @@ class Screen:
         units = _Units(batch)
         for reason, texts in units.by_reason().items():
             for start in range(0, len(texts), BATCH):
-                sets = self._shingles(reason, texts[start : start + BATCH])
-                for u, v, score in zip(*self._indexes[reason].match(sets), strict=True):
+                grams = self._grams(reason, texts[start : start + BATCH])
+                for u, v, score in zip(*self._indexes[reason].match(grams), strict=True):
                     pair = units.pair(reason, int(u) + start, self._units, int(v))
                     if pair:
                         yield pair, reason, float(score)
 
     def _index(self, reason: Reason, texts: Sequence[Any]) -> Index | MinHashIndex:
-        parts = [self._shingles(reason, texts[start : start + BATCH]) for start in range(0, len(texts), BATCH)]
+        parts = [
+            self._grams(reason, texts[start : start + BATCH]).distinct()
+            for start in range(0, len(texts), BATCH)
+        ]
         kind = Index if self.thresholds.candidates == "exact" else MinHashIndex
         return kind(concatenate(parts), self.thresholds.floor(reason))
 
-    def _shingles(self, reason: Reason, texts: Sequence[Any]) -> Sets:
+    def _grams(self, reason: Reason, texts: Sequence[Any]) -> Grams:
         if reason == "structure":
-            return structure_sets(texts, self._salt).at_least(self.thresholds.smallest_structure)
+            return structure_sets(texts, self._salt).at_least(self.thresholds.smallest_structure).grams()
         n = self.thresholds.prompt_ngram if reason == "near-prompt" else self.thresholds.code_ngram
         return character_ngrams(texts, n, self._salt)
 
@@ -180,7 +197,11 @@ class _Units:
         self._codes = [items[number].codes[place] for number, place in places]
 
     def by_reason(self) -> dict[Reason, Sequence[Any]]:
-        return {"near-prompt": [item.prompt for item in self._items], "near-code": self._codes, "structure": self._programs}
+        return {
+            "near-prompt": [item.prompt for item in self._items],
+            "near-code": self._codes,
+            "structure": self._programs,
+        }
 
     def pair(self, reason: Reason, mine: int, other: "_Units", theirs: int) -> tuple[int, int] | None:
         """The items two texts belong to; None for programs in different languages."""

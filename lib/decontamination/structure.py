@@ -1,7 +1,8 @@
 """Programs as sets of subtree shingles: what stays the same when names, literals, comments and order change.
 
-A shingle is one node of the syntax tree with its children and grandchildren, by kind alone; the k-th occurrence of a
-shingle is a shingle of its own, so repetition counts. Python is parsed by `ast`, the others by tree-sitter grammars.
+A shingle is one node of the syntax tree with its children and grandchildren, by kind alone; the k-th
+occurrence of a shingle is a shingle of its own, so repetition counts. Python is parsed by `ast`, the others
+by tree-sitter grammars.
 """
 
 import ast
@@ -13,11 +14,13 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from lib.decontamination.shingles import Sets, sets_of
+from lib.decontamination.shingles import HASH_BITS, Grams, Sets
 
 LANGUAGES = ("python", "lua", "ocaml", "r", "fortran", "julia")
 _PUNCTUATION = frozenset("()[]{},;:.")
-_SKIPPED_FIELDS = frozenset({"ctx", "type_comment", "type_ignores", "kind", "decorator_list", "returns", "annotation"})
+_SKIPPED_FIELDS = frozenset(
+    {"ctx", "type_comment", "type_ignores", "kind", "decorator_list", "returns", "annotation"}
+)
 
 
 def structure_sets(programs: Sequence[tuple[str, str]], salt: int = 0) -> Sets:
@@ -26,9 +29,12 @@ def structure_sets(programs: Sequence[tuple[str, str]], salt: int = 0) -> Sets:
     rows: list[int] = []
     for row, (language, code) in enumerate(programs):
         for label, times in Counter(subtrees(code, language)).items():
-            hashes += [xxhash.xxh3_64_intdigest(f"{language}:{label}#{k}".encode(), salt) for k in range(times)]
+            hashes += [
+                xxhash.xxh3_64_intdigest(f"{language}:{label}#{k}".encode(), salt) for k in range(times)
+            ]
             rows += [row] * times
-    return sets_of(np.array(hashes, dtype=np.uint64), np.array(rows, dtype=np.int64), len(programs))
+    words = np.array(hashes, dtype=np.uint64) >> np.uint64(64 - int(HASH_BITS))
+    return Grams(words, np.array(rows, dtype=np.int64), len(programs)).distinct()
 
 
 def subtrees(code: str, language: str) -> list[str]:
@@ -81,7 +87,9 @@ def _label(node: Any, labels: list[str]) -> tuple[str, str]:
 
 
 def _grammar_children(node: Any) -> list[Any]:
-    return [child for child in node.children if child.type not in _PUNCTUATION and "comment" not in child.type]
+    return [
+        child for child in node.children if child.type not in _PUNCTUATION and "comment" not in child.type
+    ]
 
 
 def _close(kind: str, below: list[tuple[str, str]], labels: list[str]) -> tuple[str, str]:

@@ -38,7 +38,9 @@ class OpenVinoEngine:
     def _adapter_config(self, folder: Path) -> Any:
         weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
         if not (weights.is_file() and config.is_file()):
-            raise ModelError(f"{folder}: not a PEFT adapter folder (adapter_model.safetensors, adapter_config.json)")
+            raise ModelError(
+                f"{folder}: not a PEFT adapter folder (adapter_model.safetensors, adapter_config.json)"
+            )
         lora = json.loads(config.read_text())
         return self._genai.AdapterConfig(self._genai.Adapter(str(weights)), lora["lora_alpha"] / lora["r"])
 
@@ -72,7 +74,9 @@ class OpenVinoEngine:
         import openvino
 
         ids = self.tokenizer(request.text, add_special_tokens=False)["input_ids"]
-        return self._pipe.add_request(number, openvino.Tensor(numpy.array([ids])), self._config(request, settings))
+        return self._pipe.add_request(
+            number, openvino.Tensor(numpy.array([ids])), self._config(request, settings)
+        )
 
     def _config(self, request: Request, settings: Settings) -> Any:
         config = self._genai.GenerationConfig()

@@ -8,7 +8,8 @@ import reprlib
 from typing import Any
 
 from lib.sandbox import wire
-from lib.sandbox.remote import Conversation, Misuse, Raised, Remote, TimeUp, Unshippable
+from lib.sandbox.conversation import Conversation, Raised, TimeUp, Unshippable
+from lib.sandbox.remote import Misuse, Remote
 from lib.sandbox.verdict import one_line
 
 _GOT, _EXPECTED = "__got__", "__expected__"
@@ -157,14 +158,13 @@ class Names:
         if self.permissive and entry not in values:
             self._bind_alias(functions)
         exec(self.suite.setup, self.namespace)
-        for name in self.suite.setup_names:
-            item = self.namespace.get(name)
+        for name, item in self.namespace.items():
             if isinstance(item, type) and item.__module__ == "tests":
                 self.talk.shared[name] = item
 
     def _bind(self, name: str, form: Any) -> None:
         value = self.talk.read(form)
-        defined_there = isinstance(value, Remote) and value._kind in ("function", "class")
+        defined_there = isinstance(value, Remote) and value._facts.kind in ("function", "class")
         if name in _HELPERS and name != self.suite.entry_point and defined_there:
             value = getattr(self.talk.module(_HELPERS[name]), name)
         self.namespace[name] = value
@@ -210,7 +210,7 @@ def judge(talk: Conversation, suite: Suite, source: str, alias: str) -> Outcome:
     except BaseException as error:
         _record(outcome, talk, error, "running the program")
         return outcome
-    for test, code, used in zip(suite.sources, suite.codes, suite.names):
+    for test, code, used in zip(suite.sources, suite.codes, suite.names, strict=True):
         _run_test(outcome, names, test, code, used)
         if talk.broken:
             break
@@ -221,7 +221,10 @@ def _run_test(outcome: Outcome, names: Names, test: str, code: Any, used: frozen
     talk = names.talk
     try:
         names.refresh(used)
+        names.namespace.pop(_GOT, None)
         exec(code, names.namespace)
+        if talk.failed_callback:
+            raise talk.failed_callback
         if talk.broken:  # a test that swallows every exception must not swallow this one
             raise talk.broken
         outcome.passed += 1
@@ -271,6 +274,6 @@ def _evidence(error: BaseException) -> str:
 
 def _shown(value: Any) -> str:
     try:
-        return f"<{value._name} object>" if isinstance(value, Remote) else _short.repr(value)
+        return f"<{value._facts.name} object>" if isinstance(value, Remote) else _short.repr(value)
     except BaseException:
         return f"<{type(value).__name__}>"

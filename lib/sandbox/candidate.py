@@ -35,10 +35,6 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-class _Return(Exception):
-    """Carries the grader's answer to a callback out of the request loop."""
-
-
 class Foreign:
     """A function of the test's, callable from the program."""
 
@@ -71,17 +67,18 @@ class Session(wire.Codec):
         self.numbers: dict[int, int] = {}
         self.described: set[int] = set()
         self.lock = threading.RLock()
+        self.modules: frozenset[str] = frozenset()
 
     # ------------------------------------------------------------------------------------------------ values
 
     def opaque(self, value: Any) -> Any:
         """Anything that is not plain data: by name, by value beside a handle, or a handle alone."""
         kind = type(value)
-        if kind is types.ModuleType:
+        if kind is types.ModuleType and self.named(value.__name__):
             return {"m": value.__name__}
         if isinstance(value, type) or kind is types.BuiltinFunctionType:
             named = _importable_name(value)
-            if named:
+            if named and self.named(named.partition(":")[0]):
                 return {"ty": named}
         array = wire.to_numpy_form(value)
         if array is not None:
@@ -94,6 +91,11 @@ class Session(wire.Codec):
         if isinstance(value, _BASES):
             return {"su": [self._content(value), self.handle(value)]}
         return {"h": self.handle(value)}
+
+    def named(self, module: str) -> bool:
+        """Whether both sides have this module for real."""
+        top = module.partition(".")[0]
+        return top in wire.MODULES or top in self.modules
 
     def _content(self, value: Any) -> Any:
         """What a subclass of a builtin holds, read past whatever the subclass overrides."""
@@ -155,6 +157,7 @@ class Session(wire.Codec):
     def _build(self, name: str, content: Any, state: Any) -> Any:
         kind = self.module.__dict__.get(name, self.shared.get(name))
         assert isinstance(kind, type)
+        value: Any
         if content is None:
             value = object.__new__(kind)
         else:
@@ -173,6 +176,8 @@ class Session(wire.Codec):
             if request["do"] == "return":
                 if "stop" in request:
                     raise StopIteration
+                if "raise" in request:
+                    raise _builtin_exception(*request["raise"])
                 return self.decode(request["value"])
             with self.lock:
                 self.channel.send(self.answer(request))
@@ -194,6 +199,7 @@ class Session(wire.Codec):
         """Execute setup definitions and the program; answer with the names it now defines, and those asked for."""
         namespace = self.module.__dict__
         sys.modules[MODULE] = self.module
+        self.modules = frozenset(request["modules"])
         if request["setup"]:
             exec(compile(request["setup"], "<setup>", "exec"), namespace)
             self.shared = {name: item for name, item in namespace.items() if _is_own_class(item)}
@@ -246,7 +252,7 @@ class Session(wire.Codec):
     def _changed(self, sent: list[Any], args: list[Any]) -> list[Any]:
         """[position, value] of every mutable argument that no longer reads as it was sent."""
         changed = []
-        for position, (before, argument) in enumerate(zip(sent, args)):
+        for position, (before, argument) in enumerate(zip(sent, args, strict=True)):
             if type(before) is list or type(before) is dict and next(iter(before)) not in ("h", "cb", "it", "ty", "m"):
                 now = self.encode(argument)
                 if now != before:
@@ -283,6 +289,15 @@ class Session(wire.Codec):
             "line": line,
             "on": self.number(error),
         }
+
+
+def _builtin_exception(name: str, message: str) -> BaseException:
+    kind = getattr(builtins, name, Exception)
+    try:
+        error: BaseException = kind(message)
+    except TypeError:
+        error = Exception(message)
+    return error
 
 
 def _plain(base: type, value: Any) -> Any:

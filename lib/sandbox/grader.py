@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from lib.sandbox import asserts, kernel, programs, wire
-from lib.sandbox.remote import Conversation, TimeUp
+from lib.sandbox.conversation import Conversation, TimeUp
 from lib.sandbox.verdict import HEAD_BYTES, Verdict, head, one_line
 from lib.sandbox.worker import FILE_BYTES
 
 TICK_S = 0.05
+SILENCE_S = 150  # longer than any compilation and any case may take
 _BOOTSTRAP = """\
 import sys, types
 for name, path in (("lib", {lib!r}), ("lib.sandbox", {sandbox!r})):
@@ -61,6 +62,7 @@ class Worker:
     def __init__(self, module: str, settings: dict[str, Any]) -> None:
         self.asked = 0
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SILENCE_S, 0))
         self.out, self.err = (os.memfd_create(name) for name in ("stdout", "stderr"))
         self.process = spawn(module, theirs, settings, sys.executable, stdout=self.out, stderr=self.err)
         theirs.close()
@@ -78,7 +80,10 @@ class Worker:
 
     def _receive(self) -> dict[str, Any]:
         while True:
-            message = self.control.recv(4096)
+            try:
+                message = self.control.recv(4096)
+            except BlockingIOError:
+                message = b""
             if not message:
                 raise WorkerLost(self._last_words())
             answer: dict[str, Any] = json.loads(message)
@@ -103,7 +108,11 @@ class Worker:
     def close(self) -> None:
         """End the worker and whatever runs under it."""
         self.control.close()
-        self.process.wait()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
         os.close(self.out)
         os.close(self.err)
 

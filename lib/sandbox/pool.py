@@ -8,6 +8,7 @@ import dataclasses
 import os
 import queue
 import socket
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -21,8 +22,8 @@ from typing import Any, Literal
 from lib.sandbox import jobs, languages, probe, wire
 from lib.sandbox.confinement import Plan
 from lib.sandbox.grader import spawn
-from lib.sandbox.languages import find_tool
 from lib.sandbox.jobs import Alias, Compare
+from lib.sandbox.languages import find_tool
 from lib.sandbox.verdict import SandboxError, Verdict
 from lib.sandbox.worker import wipe
 from lib.tasks import Case, Task, TestSet
@@ -42,7 +43,7 @@ class Lane:
 
     def judge(self, job: dict[str, Any], patience_s: float) -> dict[str, Any]:
         """The verdict row of one job. A grader that dies or hangs is replaced once."""
-        for attempt in range(2):
+        for _ in range(2):
             try:
                 channel = self._start()
                 channel.send(job)
@@ -60,7 +61,7 @@ class Lane:
             ours, theirs = socket.socketpair()
             self.process = spawn("grader", theirs, self.settings, os.path.realpath(sys.executable))
             theirs.close()
-            ours.settimeout(1.0)
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 1, 0))
             self.channel = wire.Channel(ours, wire.MAX_REQUEST)
         return self.channel
 

@@ -57,6 +57,7 @@ def probe() -> Report:
     with ours:
         process = spawn("probe", theirs, {"python_files": list(python_files())}, os.path.realpath(sys.executable))
         theirs.close()
+        ours.settimeout(60)
         found = ours.recv(65536)
         process.wait()
     if not found:

@@ -19,7 +19,6 @@ import random
 import resource
 import signal
 import socket
-import sys
 import time
 from typing import Any
 
@@ -53,7 +52,8 @@ def main(control_descriptor: int, settings: str) -> None:
 
 def plan_from(row: dict[str, Any]) -> Plan:
     """The Plan a JSON object describes."""
-    return Plan(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    return Plan(**fields)
 
 
 def warm(modules: list[str]) -> None:

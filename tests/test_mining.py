@@ -1,0 +1,97 @@
+"""Mining with the real model and the real sandbox, on a handful of tasks."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from lib.ledger import Ledger
+from lib.mining import Policy, attempt_all, decidable, judge, select_winners, syntax_digest
+from lib.sampling import Settings, open_engine
+from lib.sandbox import Sandbox
+from lib.tasks import by_split, read_tasks
+from tests.test_ledger import ROW
+
+TASKS = [t for t in by_split(read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl"), "train") if t.tier == 1][:4]
+SETTINGS = Settings(temperature=0.8, max_new_tokens=24)
+POLICY = Policy("test", "embedded", "", 0)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    opened = open_engine("embedded")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as box:
+        yield box
+
+
+def test_every_draw_of_every_task_is_in_the_ledger_once(tmp_path, engine, sandbox):
+    ledger = Ledger(tmp_path / "a.jsonl")
+    attempts = attempt_all(TASKS, 3, engine, sandbox, ledger, SETTINGS, POLICY)
+    assert [(a.task_id, a.draw) for a in attempts] == [(t.task_id, d) for d in range(3) for t in TASKS]
+    assert sorted(a.key for a in ledger) == sorted(a.key for a in attempts)
+    assert all(a.program.startswith(f"def {t.entry_point}(") for a, t in zip(attempts, TASKS * 3, strict=True))
+
+
+def test_a_rerun_asks_for_nothing_that_is_there(tmp_path, engine, sandbox):
+    ledger = Ledger(tmp_path / "a.jsonl")
+    first = attempt_all(TASKS, 1, engine, sandbox, ledger, SETTINGS, POLICY)
+    asked = []
+    again = attempt_all(
+        TASKS, 2, engine, sandbox, ledger, SETTINGS, POLICY, lambda items, total: (asked.append(total), items)[1]
+    )
+    assert asked == [len(TASKS)] and again[: len(TASKS)] == first
+    assert len(list(ledger)) == 2 * len(TASKS)
+
+
+def test_greedy_with_several_draws_is_refused(tmp_path, engine, sandbox):
+    with pytest.raises(ValueError, match="greedy decoding has one answer"):
+        attempt_all(TASKS, 2, engine, sandbox, Ledger(tmp_path / "a"), Settings(temperature=0), POLICY)
+
+
+def test_visible_and_hidden_tests_are_judged_apart(sandbox):
+    task = TASKS[0]
+    assert [verdict.status for verdict in judge(sandbox, task, task.reference)] == ["success", "success"]
+    visible, hidden = judge(sandbox, task, task.wrong_answers[0])
+    assert visible.reward == 1 and hidden.reward == 0
+    assert (visible.total, hidden.total) == (len(task.visible_tests), len(task.hidden_tests))
+
+
+def test_a_program_that_never_ends_is_run_once(sandbox):
+    visible, hidden = judge(sandbox, TASKS[0], f"def {TASKS[0].entry_point}(*a):\n    while True: pass\n")
+    assert visible.status == hidden.status == "timeout" and hidden.cpu_s == 0
+
+
+def won(task_id, program, **change):
+    return dataclasses.replace(ROW, task_id=task_id, program=program, **change)
+
+
+def test_winners_are_distinct_by_syntax_tree_and_capped():
+    same = [won("t", "def f(a):\n    return a\n"), won("t", "def f(a):  # as above\n    return (a)\n")]
+    other = [won("t", f"def f(a):\n    return a + {n}\n") for n in range(5)]
+    assert len(select_winners(same, 4, seed=0)) == 1
+    assert len(select_winners(same + other, 4, seed=0)) == 4
+
+
+def test_a_program_that_fails_one_test_is_no_winner():
+    assert select_winners([won("t", "p", status="wrong-output", visible_ok=True, hidden_ok=False)], 4, 0) == []
+
+
+def test_which_winners_are_kept_depends_on_the_seed_alone():
+    pool = [won("t", f"def f(a):\n    return {n}\n") for n in range(20)]
+    assert select_winners(pool, 3, 1) == select_winners(pool[::-1], 3, 1) != select_winners(pool, 3, 2)
+
+
+def test_a_program_without_a_syntax_tree_stands_for_itself():
+    assert syntax_digest("def f(:") == "def f(:"
+
+
+def test_decidable_tasks_have_right_and_wrong_draws():
+    a, b, c = TASKS[:3]
+    rows = [won(a.task_id, "p"), won(a.task_id, "q", status="timeout"), won(b.task_id, "p"), won(c.task_id, "p", status="memory")]
+    assert decidable(TASKS, rows) == [a]

@@ -1,0 +1,75 @@
+"""Prompts end in their prefill; completions become programs and programs completions."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.prompts import FUNCTION_STOPS, Prompt, build_prompt, cut_at_stops, question, signature, winning_completion
+from lib.tasks import Task
+
+
+class PlainChat:
+    """The smallest chat template there is."""
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        return f"<{messages[0]['content']}>"
+
+
+FUNCTION = Task(
+    "t", "s", "x", "লেখো `add(a, b)`।", "bn", "python", "function", entry_point="add",
+    visible_tests=("assert add(1, 2) == 3",), hidden_tests=("assert add(0, 0) == 0",), reference="SECRET",
+)  # fmt: skip
+PROGRAM = Task("p", "s", "x", "Add two numbers.", "en", "lua", "program")
+
+
+def test_a_function_prompt_ends_exactly_at_the_colon():
+    prompt = build_prompt(FUNCTION, PlainChat())
+    assert prompt.text.endswith("```python\ndef add(a, b):")
+    assert prompt.code_prefill == "def add(a, b):"
+
+
+def test_a_prompt_shows_nothing_hidden():
+    text = build_prompt(FUNCTION, PlainChat()).text
+    assert "add(0, 0)" not in text and "SECRET" not in text
+
+
+def test_a_program_prompt_names_its_language_and_opens_its_fence():
+    prompt = build_prompt(PROGRAM, PlainChat())
+    assert "in Lua" in question(PROGRAM)
+    assert prompt.text.endswith("```lua\n") and prompt.code_prefill == ""
+
+
+def test_unstated_arguments_are_left_to_the_model():
+    task = Task("t", "s", "x", "no signature here", "en", "python", "function", entry_point="f")
+    assert signature(task) == "f("
+
+
+@pytest.mark.parametrize("tail", ["\n```\nand so on", "\nprint(add(1, 2))", "\n# demo", '\nif __name__ == "__main__":'])
+def test_what_follows_the_function_is_cut(tail):
+    prompt = build_prompt(FUNCTION, PlainChat())
+    assert prompt.program("\n    return a + b" + tail) == "def add(a, b):\n    return a + b\n"
+
+
+def test_a_helper_before_the_fence_is_kept():
+    prompt = build_prompt(FUNCTION, PlainChat())
+    assert "def helper" in prompt.program("\n    return helper(a)\n\ndef helper(x):\n    return x\n```")
+
+
+@given(st.text(alphabet="ab\n #`print(", max_size=60))
+def test_cutting_is_idempotent_and_leaves_no_stop(text):
+    cut = cut_at_stops(text, FUNCTION_STOPS)
+    assert text.startswith(cut) and cut_at_stops(cut, FUNCTION_STOPS) == cut
+    assert not any(stop in cut for stop in FUNCTION_STOPS)
+
+
+@given(st.text(alphabet="abc \n()", max_size=40))
+def test_a_winning_completion_gives_its_program_back(body):
+    prompt = build_prompt(FUNCTION, PlainChat())
+    program = prompt.program(body)
+    assert prompt.program(winning_completion(prompt, program)) == program
+
+
+def test_a_program_without_the_prefill_is_refused():
+    prompt = Prompt("t", "x", "```python\ndef f(a):", FUNCTION_STOPS)
+    with pytest.raises(ValueError, match="does not begin with the prompt's prefill"):
+        winning_completion(prompt, "def g(a): return a\n")

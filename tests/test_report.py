@@ -1,0 +1,129 @@
+"""The report: one file, everything in it, nothing trusted, nothing crashed on."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lib import report
+
+# A 1 × 1 white pixel.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8/5+hHgAHggJ/PchI7wAAAABJRU5ErkJggg=="
+)
+SCORES = """model,split,language,tests,protocol,seed,n_tasks,draws,rate,lo,hi,vs,p_mcnemar,p_permutation
+base,test,python,hidden,greedy,0,60,1,0.15,0.081,0.261,,,
+rsft,test,python,hidden,greedy,0,60,1,0.30,0.199,0.425,base,0.0117,0.0004
+rsft,test,python,visible,greedy,0,60,1,0.40,0.286,0.526,base,0.001,
+rsft,test,python,hidden,best-of-k,0,60,20,0.55,0.425,0.669,,,
+"""
+MANIFEST = {
+    "run_id": "cpu-1",
+    "preset": "cpu",
+    "settings": ["draws=5", "prompt=two words"],
+    "run_dir": "runs/cpu",
+    "started_at": "2025-01-01T00:00:00+00:00",
+    "git": {"commit": "a" * 40, "dirty": True},
+    "platform": {"cores": 2, "memory_gb": 8, "processor": "CPU", "system": "Linux"},
+    "versions": {"torch": "2.13.0", "vllm": None},
+    "parameters": {"02_mining": {"draws": 5, "note": "যোগফল <b>"}, "03_sft": {}},
+    "stages": {"02_mining": {"key": "k" * 64, "seconds": 143.2, "finished_at": "2025-01-01T00:05:00+00:00"}},
+}
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """A finished run."""
+    (tmp_path / "scores.csv").write_text(SCORES)
+    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "1_scores.png").write_bytes(PNG)
+    (tmp_path / "figures" / "1_scores.txt").write_text("pass@1 <of> ৬০ tasks")
+    (tmp_path / "figures" / "1_scores.csv").write_text("k,solved\n1,7\n")
+    return tmp_path
+
+
+def page(folder: Path) -> str:
+    """The report's source."""
+    return report.build(folder).read_text(encoding="utf-8")
+
+
+def test_the_headline_is_hidden_tests_of_the_test_split_with_intervals(run_dir: Path) -> None:
+    head = page(run_dir).split("<h2>All scores")[0]
+    assert (
+        "30.0 %" in head
+        and "19.9 % – 42.5 %" in head
+        and "base: McNemar p = 0.012, permutation p &lt; 0.001" in head
+    )
+    assert "visible" not in head and "best-of-k" not in head
+
+
+def test_every_score_row_is_in_the_page(run_dir: Path) -> None:
+    assert "best-of-k" in page(run_dir) and "<td>visible</td>" in page(run_dir)
+
+
+def test_a_figure_is_inside_the_page_with_caption_and_data(run_dir: Path) -> None:
+    text = page(run_dir)
+    assert f"data:image/png;base64,{base64.b64encode(PNG).decode()}" in text
+    assert "pass@1 &lt;of&gt; ৬০ tasks" in text and "<td>7</td>" in text
+
+
+def test_parameters_versions_commit_and_command_are_told(run_dir: Path) -> None:
+    text = page(run_dir)
+    for wanted in (
+        "যোগফল &lt;b&gt;",
+        "2.13.0",
+        "a" * 40,
+        "changes that are not committed",
+        "143 s",
+        "not finished",
+    ):
+        assert wanted in text, wanted
+    command = (
+        "python -m lib run --preset cpu --set draws=5 --set &#x27;prompt=two words&#x27; --run-dir runs/cpu"
+    )
+    assert command in text
+
+
+def test_nothing_is_fetched_from_elsewhere(run_dir: Path) -> None:
+    assert not re.search(
+        r"""(?:src|href|url\(|@import)\s*=?\s*["'(]?\s*(?!data:)(?:https?:)?//""", page(run_dir)
+    )
+    assert "<script" not in page(run_dir) and "<link" not in page(run_dir)
+
+
+def test_what_comes_from_files_cannot_become_markup(run_dir: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    (run_dir / "scores.csv").write_text(
+        SCORES + f'{evil},test,python,hidden,greedy,0,60,1,0.1,0,0.2,"{evil}",,\n'
+    )
+    (run_dir / "banners.txt").write_text(evil)
+    (run_dir / "figures" / f"{evil[1:7]}.png").write_bytes(PNG)
+    (run_dir / "figures" / f"{evil[1:7]}.txt").write_text(evil)
+    manifest = {**MANIFEST, "parameters": {evil: {evil: evil}}, "versions": {evil: evil}, "run_id": evil}
+    (run_dir / "manifest.json").write_text(json.dumps(manifest))
+    assert "<script" not in page(run_dir)
+
+
+def test_banners_come_first_one_a_line(run_dir: Path) -> None:
+    (run_dir / "banners.txt").write_text("3 training tasks overlap\n\nsplit guard overridden\n")
+    found = re.findall(r'class="banner" role="alert">([^<]*)<', page(run_dir).split("<h1>")[0])
+    assert found == ["3 training tasks overlap", "split guard overridden"]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    found = re.findall(r'class="missing">Missing: ([\w.*/]+)', page(tmp_path))
+    assert {"manifest.json", "scores.csv", "figures/*.png"} <= set(found)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "scores.csv"])
+def test_a_broken_file_is_no_reason_to_crash(run_dir: Path, name: str) -> None:
+    (run_dir / name).write_bytes(b"\xff{broken")
+    assert "</html>" in page(run_dir)
+
+
+def test_numbers_that_are_not_there_are_dashes(run_dir: Path) -> None:
+    (run_dir / "scores.csv").write_text("model,protocol,rate\nbase,greedy,\n")
+    assert "<td>—</td><td>— – —</td>" in page(run_dir)
