@@ -86,7 +86,9 @@ def normalise_tasks(tasks: Iterable[Task]) -> tuple[list[Task], list[tuple[str, 
 
 
 def script_mix(text: str) -> dict[str, float]:
-    """Share of the non-space characters in each script or class; what is in none is "other". Sums to 1, or all 0."""
+    """Share of the non-space characters in each script or class; what is in none is "other". Sums to 1, or
+    all 0.
+    """
     characters = [character for character in text if not character.isspace()]
     counts: Counter[str] = Counter(_script(character) for character in characters)
     total = len(characters) or 1
@@ -143,7 +145,8 @@ def fertility(
 def train_sentencepiece(
     texts: Sequence[str], vocab_size: int, model_type: Literal["bpe", "unigram"] = "unigram", threads: int = 1
 ) -> Any:
-    """A SentencePiece processor trained on `texts` alone, lossless: bytes for unseen characters, white space kept.
+    """A SentencePiece processor trained on `texts` alone, lossless: bytes for unseen characters, white space
+    kept.
 
     Normalise the texts first; the model itself changes nothing, save that it reads U+2581 back as a space.
     Raises ValueError when the texts cannot fill `vocab_size` pieces or are empty (the paper's section 4: a

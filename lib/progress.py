@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 EVERY_S = 15.0
@@ -29,3 +29,16 @@ def _lines(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
             shown = time.monotonic()
             rate = done / (shown - start)
             print(f"{done}/{total} {what}, {rate:.1f}/s, {(total - done) / rate:.0f} s left", flush=True)
+
+
+class Log(list[dict[str, Any]]):
+    """Rows as they come in: kept, and the named numbers of each printed on a line."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.names = names
+
+    def __call__(self, row: dict[str, Any]) -> None:
+        """Keep a row and show it."""
+        self.append(row)
+        print("  ".join(f"{name} {row[name]:.4g}" for name in self.names if row.get(name) is not None), flush=True)

@@ -63,11 +63,15 @@ def build_prompt(task: Task, tokenizer: Any) -> Prompt:
 
 
 def question(task: Task) -> str:
-    """The user's message: the task in its own words and the visible tests, nothing hidden."""
+    """The user's message: the task in its own words, nothing hidden.
+
+    Visible tests are left out too: on the training and development splits they cost the embedded model 16 % more tokens and left
+    45 instead of 50 of 180 tasks solved. They serve to select, not to prompt.
+    """
     if task.mode == "program":
         name = LANGUAGE_NAMES.get(task.programming_language, task.programming_language)
         return f"{task.prompt}\n\nWrite the program in {name}."
-    return "\n".join([task.prompt, *task.visible_tests])
+    return task.prompt
 
 
 def signature(task: Task) -> str:

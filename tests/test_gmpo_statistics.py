@@ -138,6 +138,12 @@ def test_mass_keeps_the_fewest_neighbours_that_reach_it() -> None:
     close(at[2], [first, 2 / (odds + 3), 1 / (odds + 3)])
 
 
+def test_mass_reached_exactly_asks_for_no_further_neighbour() -> None:
+    """Eight tenths add up to 0.7999999999999999 in floats."""
+    w = gmpo.neighbourhood_weights(torch.randn(10, 4), math.inf, mass=0.8)
+    assert (w > 0).sum(1).tolist() == [8] * 10
+
+
 def test_blocked_search_finds_what_one_block_finds() -> None:
     h, memory_h = torch.randn(23, 6), torch.randn(11, 6)
     whole = gmpo.nearest_weights(h, 0.2, 4, memory_h, block=23).dense()

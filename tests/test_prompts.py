@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.prompts import FUNCTION_STOPS, Prompt, build_prompt, cut_at_stops, question, signature, winning_completion
+from lib.prompts import (
+    FUNCTION_STOPS,
+    Prompt,
+    build_prompt,
+    cut_at_stops,
+    question,
+    signature,
+    winning_completion,
+)
 from lib.tasks import Task
 
 

@@ -164,6 +164,7 @@ def test_names_and_interface(message: str, rule: str) -> None:
         ("return", (2, "semantic", "returns-none")),
         ("def inner():\n        return a + b\n    inner()", (2, "semantic", "returns-none")),
         ("if a > b:\n        return a + b", (4, "semantic", "missing-return")),
+        ("yield a + b", (4, "semantic", "missing-return")),
         ("if a > b:\n        print(a)\n        return a + b", (4, "semantic", "missing-return")),
     ],
 )
@@ -383,7 +384,7 @@ def test_any_two_values_have_a_label(got: object, expected: object) -> None:
     assert polycode in POLYCODE_TYPES and rule
 
 
-@given(st.integers(), st.integers().filter(bool))
+@given(st.integers(), st.integers(-3, 3).filter(bool))
 def test_off_by_one_is_exactly_a_distance_of_one(value: int, step: int) -> None:
     assert (difference(value, value + step)[1] == "off-by-one") == (abs(step) == 1)
 

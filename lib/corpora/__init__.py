@@ -105,7 +105,8 @@ def pool(*corpora: Sequence[Task]) -> list[Task]:
 
 
 def read_submission(path: str | Path) -> dict[str, str]:
-    """{id: response} from a submission, [{"id", "response"}] as one JSON array or as JSON Lines. Ids become text.
+    """{id: response} from a submission, [{"id", "response"}] as one JSON array or as JSON Lines. Ids become
+    text.
 
     Raises TaskError naming the row that lacks a field, is not text, or repeats an id.
     """

@@ -67,7 +67,9 @@ def _open_bytes(path: Path) -> IO[bytes]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Decoded lines with their ends; only a line feed ends a line, so a text field may hold any other separator."""
+    """Decoded lines with their ends; only a line feed ends a line, so a text field may hold any other
+    separator.
+    """
     number = 0
     try:
         with _open_bytes(path) as stream:
@@ -78,7 +80,8 @@ def _lines(path: Path) -> Iterator[str]:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise TaskError(
-            f"{path}:{number}: not UTF-8 (byte 0x{byte:02x} at position {error.start} of the line); save the file as UTF-8"
+            f"{path}:{number}: not UTF-8 (byte 0x{byte:02x} at position {error.start} of the line);"
+            " save the file as UTF-8"
         ) from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise TaskError(f"{path}: broken gzip after line {number} ({error})") from None
@@ -146,7 +149,9 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _array_rows(path: Path) -> Iterator[Row]:
-    """Objects of one JSON array, decoded one by one from a buffer that is refilled when an object runs past its end."""
+    """Objects of one JSON array, decoded one by one from a buffer that is refilled when an object runs
+    past its end.
+    """
     blocks = _blocks(path)
     decoder, buffer, at, number = json.JSONDecoder(), next(blocks).lstrip(), 1, 0
     while True:
@@ -211,7 +216,7 @@ def _dataset_rows(source: str, split: str | None) -> Iterator[Row]:
     except Exception as error:  # the loader raises its own, the network's and the file system's kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise TaskError(
-            f"{source}: cannot be loaded ({reason[0]}); without a network, download the file and name its path"
+            f"{source}: cannot be loaded ({reason[0]}); without a network, download it and name the file"
         ) from None
     chosen = split or (next(iter(loaded)) if len(loaded) == 1 else None)
     if chosen not in loaded:

@@ -95,7 +95,8 @@ def _function(task_id: Any, source: str, split: str, prompt: str, language: str)
 
 
 def python_checks(script: str, entry: str, where: str) -> list[str]:
-    """Asserts on `entry` from a `check(candidate)` made of asserts alone; any other script whole, ending in its call.
+    """Asserts on `entry` from a `check(candidate)` made of asserts alone; any other script whole, ending in
+    its call.
 
     Raises TaskError when the script does not parse or has no check.
     """

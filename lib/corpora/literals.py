@@ -59,7 +59,8 @@ class _TextOnly(pickle.Unpickler):
 
 
 def packed_json(text: str, column: str, where: str) -> Any:
-    """JSON ← pickled text ← zlib ← base64, as LiveCodeBench packs its private cases; plain JSON is read as it is.
+    """JSON ← pickled text ← zlib ← base64, as LiveCodeBench packs its private cases; plain JSON is read as it
+    is.
 
     Raises TaskError for a pickle that holds or asks for anything but text, and for broken or oversized
     packing.

@@ -1,4 +1,6 @@
-"""Corpora of whole programs judged by stdin and stdout: LiveCodeBench, the Agnostics sets, open-r1/codeforces."""
+"""Corpora of whole programs judged by stdin and stdout: LiveCodeBench, the Agnostics sets,
+open-r1/codeforces.
+"""
 
 import json
 from collections.abc import Iterable
@@ -45,7 +47,9 @@ def livecodebench(origin: Origin) -> Converter:
 
 
 def ag_livecodebench(origin: Origin) -> Converter:
-    """Ag-LiveCodeBench-X rows: any language, private cases only. The task is posed in Python until it is re-posed."""
+    """Ag-LiveCodeBench-X rows: any language, private cases only. The task is posed in Python until it is
+    re-posed.
+    """
 
     def convert(row: Row) -> dict[str, Any]:
         values = row.values

@@ -42,7 +42,9 @@ def screen(
     sample: int = SAMPLE,
     salt: int = 0,
 ) -> Outcome:
-    """The findings alone, as a pure function. Raises TaskError when ids repeat on a side or a side is empty."""
+    """The findings alone, as a pure function. Raises TaskError when ids repeat on a side or a side is
+    empty.
+    """
     thresholds = thresholds or Thresholds()
     for side, tasks in (("training", train), ("evaluation", evaluation)):
         _check_ids(side, tasks)
@@ -58,7 +60,8 @@ def decontaminate(
     thresholds: Thresholds | None = None,
     sample: int = SAMPLE,
 ) -> Outcome:
-    """Screen two sides and write exclusions.csv, borderline.csv and summary.json into `out_dir`, whole or not at all.
+    """Screen two sides and write exclusions.csv, borderline.csv and summary.json into `out_dir`, whole or not
+    at all.
 
     Decisions a reviewer left in an earlier borderline.csv there are obeyed and kept. Raises TaskError for an
     unusable review or repeated ids; nothing is written then.
@@ -90,7 +93,9 @@ def is_current(
     thresholds: Thresholds | None = None,
     sample: int = SAMPLE,
 ) -> bool:
-    """Whether the files in `out_dir` were made from these two sides and settings, whatever the order of the rows."""
+    """Whether the files in `out_dir` were made from these two sides and settings, whatever the order of
+    the rows.
+    """
     summary: dict[str, Any] = files.read_summary(out_dir)
     return (
         summary.get("settings") == files.settings(thresholds or Thresholds(), seed, sample)
@@ -112,6 +117,7 @@ def _check_ids(side: str, tasks: Sequence[Task]) -> None:
     for task in tasks:
         if task.task_id in seen:
             raise TaskError(
-                f"the {side} side has two tasks with the id {task.task_id!r}; pool corpora with lib.corpora.pool"
+                f"the {side} side has two tasks with the id {task.task_id!r};"
+                " lib.corpora.pool keeps the ids of several corpora apart"
             )
         seen.add(task.task_id)

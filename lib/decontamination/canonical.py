@@ -28,11 +28,12 @@ _TOKEN = regex.compile(r"\w+|[^\w\s]")
 _SPAN = regex.compile(r"(`+)[^`\n]+\1")
 
 _QUOTED = r'"(?:\\.|[^"\\\n])*"|' + r"'(?:\\.|[^'\\\n])*'"
+_TRIPLE = r"(?:\"\"\"(?s:.*?)\"\"\"|'''(?s:.*?)''')"
 _HASH = r"\#[^\n]*"
 # One alternation a language: strings (group "text") are tried first, so a comment mark inside one is no
 # comment.
 _LEXERS = {
-    "python": rf"(?<note>^[ \t]*(?:\"\"\"(?s:.*?)\"\"\"|'''(?s:.*?)''')|{_HASH})|(?<text>\"\"\"(?s:.*?)\"\"\"|'''(?s:.*?)'''|{_QUOTED})",
+    "python": rf"(?<note>^[ \t]*{_TRIPLE}|{_HASH})|(?<text>{_TRIPLE}|{_QUOTED})",
     "lua": rf"(?<note>--\[(=*)\[(?s:.*?)\]\2\]|--[^\n]*)|(?<text>{_QUOTED}|\[(=*)\[(?s:.*?)\]\4\])",
     "ocaml": r"(?<note>\(\*(?:(?&note)|(?s:.))*?\*\))|(?<text>\"(?:\\(?s:.)|[^\"\\])*\")",
     "r": rf"(?<note>{_HASH})|(?<text>{_QUOTED})",
@@ -47,7 +48,9 @@ _BUCKETS = 1 << 20
 
 
 def canonical_prompt(text: str, numbers: bool = False) -> str:
-    """Lower-case NFC words. Example blocks, asserts, punctuation and joiners are gone; numbers are 0 unless kept."""
+    """Lower-case NFC words. Example blocks, asserts, punctuation and joiners are gone; numbers are 0
+    unless kept.
+    """
     text = statement(_FORMAT.sub("", unicodedata.normalize("NFC", text)).lower())
     words = unicodedata.normalize("NFC", " ".join(_WORD.findall(text)))
     return words if numbers else without_numbers(words)
@@ -86,7 +89,8 @@ def _buckets(text: str) -> set[int]:
 
 
 class Headers:
-    """Lines that open or close many prompts of one corpus, such as a chat template; code spans count as equal.
+    """Lines that open or close many prompts of one corpus, such as a chat template; code spans count as
+    equal.
 
     Counts are kept in a table of fixed size, so a corpus of any length can be counted as it streams by.
     """
@@ -94,13 +98,12 @@ class Headers:
     def __init__(self, prompts: Iterable[str]) -> None:
         counts = np.zeros(_BUCKETS, dtype=np.int64)
         total = 0
-        for total, prompt in enumerate(prompts, 1):
+        for prompt in prompts:
+            total += 1
             for bucket in _buckets(statement(prompt)):
                 counts[bucket] += 1
         needed = max(HEADER_MINIMUM, HEADER_SHARE * total)
-        self._common = (
-            frozenset(np.flatnonzero(counts >= needed).tolist()) if total >= HEADER_MINIMUM else frozenset()
-        )
+        self._common = frozenset(np.flatnonzero(counts >= needed).tolist())
 
     def strip(self, prompt: str) -> str:
         """The statement of `prompt` without its header lines; with them if no word would be left."""

@@ -59,7 +59,8 @@ def read_review(out_dir: Path) -> list[dict[str, str]]:
 
 def decisions_of(review: Sequence[dict[str, str]]) -> dict[tuple[str, str], Decision]:
     """Decisions by the digests of the pair."""
-    return {(row["train_sha256"], row["eval_sha256"]): row["decision"] for row in review}  # type: ignore[misc]
+    decisions: dict[str, Decision] = {"exclude": "exclude", "keep": "keep"}
+    return {(row["train_sha256"], row["eval_sha256"]): decisions[row["decision"]] for row in review}
 
 
 def write(

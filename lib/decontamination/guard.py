@@ -40,7 +40,7 @@ class Overlap:
         if not self.pairs:
             return ""
         return (
-            f"TRAINED ON EVALUATION TASKS: {len(self.evaluation_ids)} of the evaluation tasks overlap with training "
+            f"TRAINED ON EVALUATION TASKS: {len(self.evaluation_ids)} evaluation tasks overlap with training "
             f"({', '.join(self.evaluation_ids[:NAMED])}{', …' if len(self.evaluation_ids) > NAMED else ''})"
         )
 
@@ -70,7 +70,9 @@ def check_split(
 
 
 def _by_name(train: Sequence[Task], evaluation: Sequence[Task]) -> dict[tuple[str, str], str]:
-    """Pairs with one id in one source, or of one family in one source; the first pair of a family stands for it."""
+    """Pairs with one id in one source, or of one family in one source; the first pair of a family stands
+    for it.
+    """
     ids = {(task.source, task.task_id): task.task_id for task in evaluation}
     families: Mapping[tuple[str, str], str] = {
         (task.source, task.family): task.task_id for task in reversed(evaluation) if task.family

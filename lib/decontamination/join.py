@@ -103,13 +103,15 @@ class _Table:
 def _halvings(sizes: I64) -> I64:
     """How often a set of that size is halved for counting: k with size / 2^k ≤ 2·SAMPLE_SIZE."""
     ratio = np.maximum(sizes, 1) / (2 * SAMPLE_SIZE)
-    return np.clip(np.ceil(np.log2(ratio)), 0, MOST_HALVINGS).astype(np.int64)
+    halvings: I64 = np.clip(np.ceil(np.log2(ratio)), 0, MOST_HALVINGS).astype(np.int64)
+    return halvings
 
 
 def _needed(counted: I64, floor: float, sampled: npt.NDArray[np.bool_]) -> I64:
-    """Shared elements a pair at the floor has among those counted: ⌈t·n⌉, less the sampling error where it applies."""
+    """⌈t·n⌉, what a pair at the floor shares of those counted, less the sampling error where it applies."""
     spread = SIGMAS * np.sqrt(counted * floor * (1 - floor)) * sampled
-    return np.maximum(1, np.ceil(floor * counted - spread - 1e-9)).astype(np.int64)
+    needed: I64 = np.maximum(1, np.ceil(floor * counted - spread - 1e-9)).astype(np.int64)
+    return needed
 
 
 def _matrix(rows: I64, columns: I64, shape: tuple[int, int]) -> sparse.csr_array:

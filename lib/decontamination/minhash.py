@@ -30,7 +30,9 @@ class MinHashIndex:
                 self._bands.insert(number, signature(values))
 
     def match(self, grams: Grams) -> Matches:
-        """(row of the batch, set of the index, Jaccard) for the pairs the bands bring together and the floor admits."""
+        """(row of the batch, set of the index, Jaccard) for the pairs the bands bring together and the
+        floor admits.
+        """
         batch = grams.distinct()
         found: list[tuple[int, int, float]] = []
         for row, (start, end) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False)):
@@ -47,7 +49,8 @@ class MinHashIndex:
 
 
 def bands(floor: float) -> tuple[int, int]:
-    """(bands b, rows r): the longest rows for which a pair at the floor is missed with (1 − floor^r)^b ≤ MISS.
+    """(bands b, rows r): the longest rows for which a pair at the floor is missed with (1 − floor^r)^b ≤
+    MISS.
 
     One row a band, the most sensitive there is, where none is.
     """

@@ -31,7 +31,9 @@ class Exclusion(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """`excluded` holds the pairs behind the exclusion list; `borderline` the undecided pairs near a threshold."""
+    """`excluded` holds the pairs behind the exclusion list; `borderline` the undecided pairs near a
+    threshold.
+    """
 
     excluded: tuple[Match, ...]
     reviewed: frozenset[tuple[str, str]]  # digests of the pairs excluded by review alone
@@ -43,13 +45,17 @@ class Outcome:
         best: dict[tuple[Side, str], Exclusion] = {}
         for match in self.excluded:
             reason = "reviewed" if digests(match) in self.reviewed else match.reason
-            for side, own, other in (
-                ("train", match.train, match.evaluation),
-                ("eval", match.evaluation, match.train),
+            for row in (
+                Exclusion(
+                    "train", match.train.id, match.evaluation.id, reason, match.score, match.train.sha256
+                ),
+                Exclusion(
+                    "eval", match.evaluation.id, match.train.id, reason, match.score, match.evaluation.sha256
+                ),
             ):
-                row = Exclusion(side, own.id, other.id, reason, match.score, own.sha256)  # type: ignore[arg-type]
-                if (row.side, row.id) not in best or _preferred(row) < _preferred(best[row.side, row.id]):
-                    best[row.side, row.id] = row
+                place = (row.side, row.id)
+                if place not in best or _preferred(row) < _preferred(best[place]):
+                    best[place] = row
         return sorted(best.values(), key=lambda row: (row.side != "train", natural(row.id)))
 
     def summary(self) -> list[dict[str, int | str]]:

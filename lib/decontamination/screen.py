@@ -27,7 +27,8 @@ ITEMS_AT_ONCE = 512  # small enough for the processor's cache
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """Jaccard similarities from which two items count as the same, and the sizes of shingles they are taken over.
+    """Jaccard similarities from which two items count as the same, and the sizes of shingles they are taken
+    over.
 
     Raises ValueError for a value that cannot be one. Defaults were chosen on unrelated real programs and the
     BLP splits.
@@ -153,7 +154,9 @@ class Screen:
                 yield Match(batch[i], self.evaluation[j], reason, score)
 
     def _strength(self, reason: Reason, score: float) -> tuple[float, int]:
-        """Exact matches first, then by how far a score is above its threshold; ties by the order of reasons."""
+        """Exact matches first, then by how far a score is above its threshold; ties by the order of
+        reasons.
+        """
         lead = 2.0 if reason.startswith("exact") else score - self.thresholds.of(reason)
         return lead, -REASONS.index(reason)
 

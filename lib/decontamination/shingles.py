@@ -58,7 +58,9 @@ class Grams:
         return Grams(self.hashes[keep], self.rows[keep], self.count)
 
     def distinct(self) -> Sets:
-        """Distinct hashes a row: row number and hash are sorted as one word. Raises ValueError for too many rows."""
+        """Distinct hashes a row: row number and hash are sorted as one word. Raises ValueError for too
+        many rows.
+        """
         if self.count > BATCH:
             raise ValueError(f"{self.count} sets in one batch; at most {BATCH} fit")
         keys = (self.rows.astype(np.uint64) << HASH_BITS) | self.hashes

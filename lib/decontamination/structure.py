@@ -24,7 +24,9 @@ _SKIPPED_FIELDS = frozenset(
 
 
 def structure_sets(programs: Sequence[tuple[str, str]], salt: int = 0) -> Sets:
-    """The subtree shingles of each (language, program); none for a language without a parser or code that won't parse."""
+    """The subtree shingles of each (language, program); none for a language without a parser or code that
+    won't parse.
+    """
     hashes: list[int] = []
     rows: list[int] = []
     for row, (language, code) in enumerate(programs):

@@ -19,11 +19,12 @@ from typing import Any
 
 from lib.sandbox import asserts, kernel, programs, wire
 from lib.sandbox.conversation import Conversation, TimeUp
+from lib.sandbox.limits import Watch, rest_limit
 from lib.sandbox.verdict import HEAD_BYTES, Verdict, head, one_line
 from lib.sandbox.worker import FILE_BYTES
 
 TICK_S = 0.05
-SILENCE_S = 150  # longer than any compilation and any case may take
+SILENCE_S = 3600  # longer than any compilation and any case may take
 _BOOTSTRAP = """\
 import sys, types
 for name, path in (("lib", {lib!r}), ("lib.sandbox", {sandbox!r})):
@@ -33,11 +34,6 @@ sys.modules["lib"].sandbox = sys.modules["lib.sandbox"]
 from lib.sandbox import {module}
 {module}.main(int(sys.argv[1]), sys.argv[2])
 """
-
-
-def wall_limit(cpu_s: float) -> float:
-    """Wall seconds that guard a CPU limit: room for a busy machine, an end for sleepers."""
-    return 2 * cpu_s + 1
 
 
 def spawn(module: str, sock: socket.socket, settings: Any, python: str, **streams: Any) -> "subprocess.Popen[bytes]":
@@ -91,7 +87,7 @@ class Worker:
                 return answer
 
     def _last_words(self) -> str:
-        return one_line(os.pread(self.err, 100_000, 0)[-400:].decode("utf-8", "replace")) or "it said nothing"
+        return one_line(os.pread(self.err, 1 << 20, 0)[-250:].decode("utf-8", "replace")) or "it said nothing"
 
     def outputs(self) -> tuple[bytes, bytes, int]:
         """Heads of stdout and stderr and the larger one's size; both are emptied for the next candidate."""
@@ -118,23 +114,20 @@ class Worker:
 
 
 class Clock:
-    """Watches one candidate: CPU time decides, wall time guards, scratch space is bounded."""
+    """Asks the worker now and then what the candidate has used, and ends the conversation when that is too much."""
 
     def __init__(self, worker: Worker, cpu_s: float) -> None:
-        self.worker, self.cpu_s = worker, cpu_s
-        self.started = time.monotonic()
-        self.wall_expired = False
+        self.worker, self.watch = worker, Watch(cpu_s)
+        self.reason = ""
 
     def __call__(self) -> None:
         """Raise TimeUp when the candidate has had its share."""
         used = self.worker.ask("look")
-        if used["cpu_s"] >= self.cpu_s:
-            raise TimeUp(f"used its {self.cpu_s:g} s of CPU time")
         if used["full"]:
             raise TimeUp("filled its scratch space", "output-limit")
-        if time.monotonic() - self.started >= wall_limit(self.cpu_s):
-            self.wall_expired = True
-            raise TimeUp(f"took {wall_limit(self.cpu_s):g} s of wall time with {used['cpu_s']:.2f} s of CPU time")
+        self.reason = self.watch.see(used["cpu_s"])
+        if self.reason:
+            raise TimeUp(self.watch.words(self.reason))
 
 
 class Grader:
@@ -174,7 +167,7 @@ class Grader:
             clock = Clock(worker, job["cpu_s"])
             channel = wire.Channel(ours, wire.MAX_REPLY)
             talk = Conversation(channel, clock, tuple(self.settings["worker"]["modules"]))
-            with _Alarm(wall_limit(job["cpu_s"]) + 1):
+            with _Alarm(rest_limit(job["cpu_s"])):
                 try:
                     outcome = asserts.judge(talk, suite, job["source"], job["alias"])
                 except TimeUp as error:
@@ -194,11 +187,13 @@ class Grader:
         if status == "died":
             status, reason = cause_of_death(code, end["cpu_s"], job["cpu_s"], largest)
             failure = f"{failure}: {reason}"
+        elif status == "runtime-error" and largest >= FILE_BYTES:
+            status = "output-limit"
         verdict = Verdict(
             status, outcome.passed, len(job["tests"]), end["cpu_s"], wall, end["rss_mb"],
             code, (), head(out), head(err), failure,
         )  # fmt: skip
-        return _row(verdict) | {"retry": clock.wall_expired}
+        return _row(verdict) | {"retry": clock.reason == "wall"}
 
 
 def cause_of_death(code: int | None, cpu_s: float, limit_s: float, largest_output: int) -> tuple[str, str]:
@@ -217,16 +212,16 @@ def cause_of_death(code: int | None, cpu_s: float, limit_s: float, largest_outpu
 
 
 class _Alarm:
-    """Bounds what a test does on its own, between calls to the program; fires again if a test swallows it."""
+    """Bounds the CPU time a test takes on its own; fires again if a test swallows it."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
 
     def __enter__(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, self.seconds, 0.5)
+        signal.setitimer(signal.ITIMER_PROF, self.seconds, 0.5)
 
     def __exit__(self, *details: object) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _time_up(number: int, frame: Any) -> None:
@@ -245,7 +240,7 @@ def main(descriptor: int, settings: str) -> None:
     for name in options["worker"]["modules"]:
         __import__(name)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    signal.signal(signal.SIGALRM, _time_up)
+    signal.signal(signal.SIGPROF, _time_up)
     sys.setrecursionlimit(5000)
     resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
     channel = wire.Channel(socket.socket(fileno=descriptor), wire.MAX_REQUEST)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from lib.sandbox import functions, languages
-from lib.sandbox.grader import wall_limit
+from lib.sandbox.limits import wall_limit
 from lib.sandbox.programs import COMPILE_S
 from lib.tasks import Case, Task, TestSet
 
@@ -83,7 +83,7 @@ def for_program(
         "cpu_s": time_limit_s,
         "memory_mb": memory_limit_mb,
     }
-    return Job(body, len(cases), 2 * COMPILE_S + len(cases) * wall_limit(time_limit_s) + _GRACE_S)
+    return Job(body, len(cases), wall_limit(COMPILE_S) + len(cases) * wall_limit(time_limit_s) + _GRACE_S)
 
 
 def _foreign_function(task: Task, program: str, tests: tuple[str, ...]) -> Job:

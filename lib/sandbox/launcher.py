@@ -14,7 +14,7 @@ import socket
 import time
 from typing import Any
 
-from lib.sandbox import confinement, kernel, seccomp, worker
+from lib.sandbox import confinement, kernel, limits, seccomp, worker
 from lib.sandbox.confinement import MEBIBYTE, Plan
 
 OPEN_FILES = 1024  # R refuses fewer
@@ -91,11 +91,11 @@ class Launcher:
 
     def do_run(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Run one command to its end or its limits."""
-        started = time.monotonic()
+        watch = limits.Watch(command["cpu_s"])
         pid = os.fork()
         if pid == 0:
             self._become(command, descriptors)
-        reason = self._watch(pid, command, started)
+        reason = self._wait(pid, watch)
         _, status, usage = os.wait4(pid, 0)
         cpu, rss = usage.ru_utime + usage.ru_stime, usage.ru_maxrss
         while orphan := _reap():
@@ -104,11 +104,11 @@ class Launcher:
             "status": os.waitstatus_to_exitcode(status),
             "cpu_s": cpu,
             "rss_mb": rss / 1024,
-            "wall_s": time.monotonic() - started,
+            "wall_s": time.monotonic() - watch.started,
             "reason": reason,
         }
 
-    def _watch(self, pid: int, command: dict[str, Any], started: float) -> str:
+    def _wait(self, pid: int, watch: limits.Watch) -> str:
         """Wait until the process has ended, then end its group; why it was cut short, or empty."""
         poll = select.poll()
         poll.register(self.wakeup, select.POLLIN)
@@ -120,7 +120,7 @@ class Launcher:
                     os.read(self.wakeup, 4096)
                 else:
                     reason = "abandoned"
-            reason = reason or self._over_limit(pid, command, started)
+            reason = reason or self._over_limit(pid, watch)
             if reason:
                 break
         try:
@@ -129,18 +129,14 @@ class Launcher:
             os.kill(pid, signal.SIGKILL)
         return reason
 
-    def _over_limit(self, pid: int, command: dict[str, Any], started: float) -> str:
+    def _over_limit(self, pid: int, watch: limits.Watch) -> str:
         try:
-            used = time.clock_gettime(~pid << 3 | 2)
+            used = time.clock_gettime(~pid << 3 | 2)  # the process CPU clock of another pid
         except OSError:
             return ""
-        if used >= command["cpu_s"]:
-            return "cpu"
-        if time.monotonic() - started >= command["wall_s"]:
-            return "wall"
         if self.plan.mode != "A" and worker.bytes_under(self.plan.scratch) > confinement.SCRATCH_BYTES:
             return "scratch"
-        return ""
+        return watch.see(used)
 
     def _become(self, command: dict[str, Any], descriptors: list[int]) -> None:
         try:

@@ -38,11 +38,13 @@ class Lane:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
+        self.interrupted = False
         self.process: subprocess.Popen[bytes] | None = None
         self.channel: wire.Channel | None = None
 
     def judge(self, job: dict[str, Any], patience_s: float) -> dict[str, Any]:
         """The verdict row of one job. A grader that dies or hangs is replaced once."""
+        self.interrupted = False
         for _ in range(2):
             try:
                 channel = self._start()
@@ -51,6 +53,8 @@ class Lane:
                 return row
             except (wire.Closed, wire.Garbage):
                 self.stop()
+                if self.interrupted:
+                    return {"status": "sandbox-error", "passed": 0, "failure": "interrupted"}
             except TimeoutError:
                 self.stop()
                 return {"status": "timeout", "passed": 0, "failure": "the test did not finish in time"}
@@ -64,6 +68,12 @@ class Lane:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 1, 0))
             self.channel = wire.Channel(ours, wire.MAX_REQUEST)
         return self.channel
+
+    def interrupt(self) -> None:
+        """Give up what is being judged now."""
+        self.interrupted = True
+        if self.process:
+            self.process.kill()
 
     def stop(self) -> None:
         """End the grader; its worker and candidate follow when their sockets close."""
@@ -194,8 +204,7 @@ class Sandbox:
             for future in futures:
                 future.cancel()
             for lane in self._lanes:
-                if lane.process:
-                    lane.process.kill()
+                lane.interrupt()
             raise
 
     def submit(self, task: Task, program: str, tests: TestSet = "all", alias: Alias = "strict") -> Future:
@@ -216,7 +225,7 @@ class Sandbox:
             if not self._finalizer.alive:
                 raise SandboxError("this sandbox is closed")
             known = self._verdicts.get(key) if key else None
-            if known is not None and not known.cancelled():
+            if known is not None and _holds(known):
                 return known
             if key:
                 self._verdicts[key] = future
@@ -266,6 +275,13 @@ class Sandbox:
 
     def __exit__(self, *details: object) -> None:
         self.close()
+
+
+def _holds(known: Future) -> bool:
+    """Whether an earlier verdict, given or on its way, answers the same question again."""
+    if known.cancelled() or not known.done():
+        return not known.cancelled()
+    return known.exception() is None and known.result().status != "sandbox-error"
 
 
 def _close(waiting: "queue.SimpleQueue[Any]", lanes: Sequence[Lane], folder: str) -> None:

@@ -25,6 +25,7 @@ MODULES = frozenset(  # whose types, functions and selves cross by name: real on
     "array bisect builtins calendar cmath collections copy datetime decimal enum fractions functools heapq itertools json "
     "math numbers operator queue random re statistics string struct textwrap time typing unicodedata uuid zoneinfo".split()
 )
+LOOK_S = 0.1
 _SMALL = 1 << 62
 
 
@@ -247,6 +248,7 @@ class Channel:
     def __init__(self, sock: socket.socket, limit: int) -> None:
         self.sock, self.limit = sock, limit
         self._buffer = b""
+        self._looked = time.monotonic()
 
     def send(self, message: Any) -> None:
         """Send one frame. Raises Closed when nobody is left to read it."""
@@ -257,7 +259,7 @@ class Channel:
             raise Closed from None
 
     def receive(self, idle: Callable[[], None] | None = None) -> Any:
-        """The next frame; `idle` is called whenever the socket's timeout passes and may raise to give up.
+        """The next frame; `idle` is called when the socket's timeout passes, every LOOK_S at least, and may raise.
 
         Raises Closed at end of stream, Garbage for a frame over the limit or not JSON.
         """
@@ -278,7 +280,6 @@ class Channel:
 
     def _fill(self, size: int, idle: Callable[[], None] | None) -> None:
         parts, have = [self._buffer], len(self._buffer)
-        next_look = time.monotonic() + 0.2
         while have < size:
             try:
                 part = self.sock.recv(max(65536, min(size - have, 1 << 20)))
@@ -293,8 +294,7 @@ class Channel:
                 have += len(part)
             if idle and (part is None or time.monotonic() > next_look):  # a dripping sender must not starve the clock
                 idle()
-                next_look = time.monotonic() + 0.2
-        self._buffer = b"".join(parts)
+                self._buffer = b"".join(parts)
 
     def close(self) -> None:
         """Close the socket."""

@@ -19,6 +19,7 @@ import random
 import resource
 import signal
 import socket
+import sys
 import time
 from typing import Any
 
@@ -39,7 +40,9 @@ def main(control_descriptor: int, settings: str) -> None:
     control = socket.socket(fileno=control_descriptor)
     options = json.loads(settings)
     plan = plan_from(options["plan"])
+    sys.path += options["path"]
     warm(options["modules"])
+    del sys.path[len(sys.path) - len(options["path"]) :]  # allowed packages still find their own parts
     if plan.sealed:
         sealed.install()
     mapped = mapped_bytes()
@@ -62,7 +65,6 @@ def warm(modules: list[str]) -> None:
         importlib.import_module(name)
     exec(compile("def warm(x: int = 1) -> list[int]:\n    return [x]", "<warm>", "exec"), {})
     json.loads(json.dumps([{"a": 1.5}, "é"]))
-    random.seed(0)
 
 
 def _confine(plan: Plan) -> None:
@@ -118,6 +120,7 @@ class Zygote:
             _limit(limits["cpu_s"], self.mapped + limits["memory_mb"] * MEBIBYTE)
             for program in self.filters:
                 kernel.install_filter(program)
+            random.seed(0)  # the module reseeds itself in every child
             candidate.serve(descriptor)
         finally:
             os._exit(70)

@@ -1,0 +1,394 @@
+"""What the sandbox promises beside right verdicts: limits, bad input, modes, interruption, nothing left behind."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lib.sandbox import Sandbox, SandboxError, Verdict, extract_code, probe
+from lib.sandbox.remote import Remote
+from lib.tasks import Case, Task
+
+RIGHT = "def f(x):\n    return x * x"
+
+
+def task(*tests: str, **fields: object) -> Task:
+    base = Task("t", "s", "d", "p", "en", "python", "function", "f", tests, time_limit_s=1)
+    return dataclasses.replace(base, **fields)
+
+
+SQUARE = task("assert f(2) == 4", hidden_tests=("assert f(3) == 9", "assert f(0) == 0"))
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(workers=2) as sandbox:
+        yield sandbox
+
+
+# ------------------------------------------------------------------------------------------------------ statuses
+
+
+@pytest.mark.parametrize(
+    "program, status",
+    [
+        (RIGHT, "success"),
+        ("def f(x):\n    return x + x", "wrong-output"),
+        ("def f(x):\n    return 1 / 0", "runtime-error"),
+        ("def f(x:", "compile-error"),
+        ("def f(x):\n    while True: pass", "timeout"),
+        ("def f(x):\n    return bytearray(10 ** 10)", "memory"),
+        ("def f(x):\n    open('a', 'wb').write(b'x' * (40 << 20))", "runtime-error"),
+        ("import os\ndef f(x):\n    while os.write(1, b'x' * 100000): pass", "output-limit"),
+        ("", "no-code"),
+        ("  \n", "no-code"),
+    ],
+)
+def test_status(sandbox, program, status):
+    assert sandbox.grade(SQUARE, program).status == status
+
+
+def test_chosen_tests_are_the_ones_run(sandbox):
+    program = "def f(x):\n    return 4"
+    assert [sandbox.grade(SQUARE, program, tests).passed for tests in ("visible", "hidden", "all")] == [1, 0, 1]
+
+
+def test_reward_is_all_or_nothing_and_fraction_counts(sandbox):
+    verdict = sandbox.grade(SQUARE, "def f(x):\n    return 4 if x else 0")
+    assert (verdict.reward, verdict.fraction) == (0.0, 2 / 3)
+
+
+def test_failure_names_the_assert_and_both_values(sandbox):
+    assert sandbox.grade(SQUARE, "def f(x):\n    return x + 1").failure == "assert f(2) == 4: got 3, expected 4"
+
+
+def test_failure_names_exception_and_line(sandbox):
+    assert "ZeroDivisionError: division by zero (line 2)" in sandbox.grade(SQUARE, "def f(x):\n    return 1 / 0").failure
+
+
+def test_printed_text_is_kept(sandbox):
+    verdict = sandbox.grade(SQUARE, "import sys\nprint('out')\nprint('err', file=sys.stderr)\n" + RIGHT)
+    assert (verdict.stdout_head, verdict.stderr_head) == ("out\n", "err\n")
+
+
+def test_resources_are_measured(sandbox):
+    program = "def f(x):\n    b = bytearray(60 << 20)\n    return sum(i for i in range(200000)) and x * x"
+    verdict = sandbox.grade(SQUARE, program)
+    assert verdict.cpu_s > 0.005 and verdict.wall_s > 0.005 and verdict.peak_rss_mb > 60
+
+
+def test_recursion_room_is_a_script_s(sandbox):
+    program = "def f(x):\n    return deep(980) and x * x\ndef deep(n):\n    return 1 if n == 0 else deep(n - 1)"
+    assert sandbox.grade(SQUARE, program).status == "success"
+
+
+def test_hash_seed_and_random_are_fixed(sandbox):
+    same = task("assert f(0) == f(0)")
+    heads = {sandbox.grade(same, f"import random\nprint(hash('a'), random.random())\ndef f(x): return {n}").stdout_head for n in range(4)}
+    assert len(heads) == 1
+
+
+def test_permissive_alias_takes_the_only_function(sandbox):
+    program = "def square(x):\n    return x * x"
+    assert [sandbox.grade(SQUARE, program, alias=alias).status for alias in ("strict", "permissive")] == ["runtime-error", "success"]
+
+
+def test_permissive_alias_takes_the_same_name_in_other_case(sandbox):
+    spelled = task("assert find_max([1, 3]) == 3", entry_point="find_max")
+    program = "def helper(x):\n    return 0\ndef findMax(x):\n    return max(x)"
+    assert sandbox.grade(spelled, program, alias="permissive").status == "success"
+
+
+def test_permissive_alias_guesses_nothing_between_two(sandbox):
+    program = "def a(x):\n    return x * x\ndef b(x):\n    return x * x"
+    assert sandbox.grade(SQUARE, program, alias="permissive").status == "runtime-error"
+
+
+# ----------------------------------------------------------------------------------------------------- bad input
+
+
+def test_test_that_does_not_parse_is_our_error(sandbox):
+    verdict = sandbox.grade(task("assert f(2) == 4", "assert f(("), RIGHT)
+    assert verdict.status == "sandbox-error" and "test 2 does not parse" in verdict.failure
+
+
+def test_no_tests_is_our_error(sandbox):
+    assert sandbox.grade(task("assert f(2) == 4"), RIGHT, "hidden").status == "sandbox-error"
+
+
+@pytest.mark.parametrize("program", ["def f(x):\n    return '\ud800'", "\udcff" + RIGHT, RIGHT + "\0", "\0", "`" * 100])
+def test_text_that_is_no_program_is_judged(sandbox, program):
+    assert sandbox.grade(SQUARE, program).status in ("compile-error", "wrong-output")
+
+
+def test_ten_megabytes_of_source_are_judged(sandbox):
+    verdict = sandbox.grade(SQUARE, "x = 1\n" * 1_700_000 + RIGHT)
+    assert verdict.status in ("timeout", "memory", "compile-error")
+
+
+def test_assert_about_something_the_program_lacks(sandbox):
+    verdict = sandbox.grade(task("assert other(2) == 4", entry_point="other"), RIGHT)
+    assert verdict.status == "runtime-error" and "NameError" in verdict.failure
+
+
+def test_test_that_never_ends_is_cut(sandbox):
+    assert sandbox.grade(task("while f(2): pass"), RIGHT).status == "timeout"
+
+
+def test_test_that_hands_over_what_cannot_cross(sandbox):
+    odd = task("class Odd:\n    pass\nassert f(Odd()) == 4")
+    assert sandbox.grade(odd, RIGHT).status == "sandbox-error"
+
+
+def test_swallowing_tests_do_not_swallow_a_death(sandbox):
+    swallowing = task("try:\n    f(-1)\nexcept BaseException:\n    pass")
+    assert sandbox.grade(swallowing, "import os\ndef f(x):\n    os._exit(0)").status == "runtime-error"
+
+
+def test_swallowed_assert_in_a_callback_still_fails(sandbox):
+    checking = task("def check(x):\n    assert x == 4\nf(check)")
+    program = "def f(g):\n    try:\n        g(5)\n    except BaseException:\n        pass"
+    assert sandbox.grade(checking, program).status == "wrong-output"
+
+
+# ------------------------------------------------------------------------------------------------------ programs
+
+DOUBLE = [Case("3\n", "6\n"), Case("0\n", "0\n")]
+
+
+def test_every_case_counts(sandbox):
+    verdict = sandbox.execute("python", "print(6)", DOUBLE, 2, 256)
+    assert (verdict.status, verdict.passed, verdict.total) == ("wrong-output", 1, 2)
+    assert "case 2 (input '0\\n'): got '6\\n', expected '0\\n'" in verdict.failure
+
+
+def test_exact_and_trailing_whitespace_comparison():
+    with Sandbox(workers=1, compare="trailing-whitespace") as lenient, Sandbox(workers=1) as exact:
+        statuses = [box.execute("python", "print(6, end=' \\n\\n')", DOUBLE[:1], 2, 256).status for box in (exact, lenient)]
+    assert statuses == ["wrong-output", "success"]
+
+
+def test_program_environment_is_fixed(sandbox):
+    source = "import os, time, locale\nprint(sorted(k for k in os.environ if 'SECRET' in k), time.tzname[0], hash('a') % 7)"
+    os.environ["MY_SECRET"] = "x"
+    heads = {sandbox.execute("python", source + f"\n# {n}", DOUBLE, 2, 256).stdout_head for n in range(2)}
+    assert len(heads) == 1 and next(iter(heads)).startswith("[] UTC")
+
+
+@pytest.mark.parametrize(
+    "source, status",
+    [
+        ("print(int(input()) * 2)", "success"),
+        ("print(int(input()) * 2", "runtime-error"),
+        ("while True: pass", "timeout"),
+        ("import time; time.sleep(60)", "timeout"),
+        ("while True: print('x' * 100000)", "output-limit"),
+        ("x = [bytearray(10 ** 9) for _ in range(1000)]", "memory"),
+        ("import sys; sys.exit(3)", "runtime-error"),
+        ("", "no-code"),
+    ],
+)
+def test_program_status(sandbox, source, status):
+    assert sandbox.execute("python", source, DOUBLE, 1.5, 256).status == status
+
+
+def test_unknown_language_is_refused(sandbox):
+    with pytest.raises(SandboxError, match="no language 'cobol'; there are fortran"):
+        sandbox.execute("cobol", "x", DOUBLE, 1, 256)
+
+
+def test_program_exit_code_and_commands_are_kept(sandbox):
+    verdict = sandbox.execute("python", "import sys; sys.exit(3)", DOUBLE, 1, 256)
+    assert (verdict.exit_code, verdict.commands) == (3, ("python3 -B -P -s -S main.py",))
+
+
+# ---------------------------------------------------------------------------------------------------- extraction
+
+
+@pytest.mark.parametrize(
+    "completion, language, code",
+    [
+        ("```python\nx = 1\n```", "python", "x = 1\n"),
+        ("Sure!\n```py\nx = 1\n```\nDone.", "python", "x = 1\n"),
+        ("```\nx = 1\n```", "python", "x = 1\n"),
+        ("```lua\nx = 1\n```\n```python\ny = 2\n```", "python", "y = 2\n"),
+        ("```python\na\n```\n```python\nlonger block\n```\n```python\nb\n```", "python", "longer block\n"),
+        ("```python\na = 1\n```\n```python\nb = 2\n```", "python", "b = 2\n"),
+        ("```python\nx = 1", "python", "x = 1"),
+        ("  ```python\n  x\n  ```", "python", "  x\n"),
+        ("x = 1", "python", "x = 1"),
+        ("```ocaml\nlet x = 1\n```", "ocaml", "let x = 1\n"),
+        ("```R\nx <- 1\n```", "r", "x <- 1\n"),
+        ("```java\nint x;\n```", "python", None),
+        ("```python\n```", "python", None),
+        ("", "python", None),
+        ("```python\r\nx = 1\r\n```", "python", "x = 1\n"),
+    ],
+)
+def test_extract_code(completion, language, code):
+    assert extract_code(completion, language) == code
+
+
+# --------------------------------------------------------------------------------------------- lanes and leftovers
+
+
+def test_order_is_kept_over_workers(sandbox):
+    programs = [f"import time\ntime.sleep({0.03 * (i % 3)})\ndef f(x):\n    return x * x + {i % 2}" for i in range(12)]
+    rewards = [verdict.reward for verdict in sandbox.grade_many((SQUARE, program) for program in programs)]
+    assert rewards == [1.0 - i % 2 for i in range(12)]
+
+
+def test_identical_jobs_are_judged_once(sandbox):
+    first, second = (sandbox.submit(SQUARE, RIGHT + "\n# same") for _ in range(2))
+    assert first is second
+
+
+def test_submit_does_not_wait(sandbox):
+    started = time.monotonic()
+    future = sandbox.submit(SQUARE, "import time\ntime.sleep(0.3)\n" + RIGHT)
+    assert time.monotonic() - started < 0.1 and future.result().status == "success"
+
+
+@pytest.mark.parametrize("program, judged", [("import time\ntime.sleep(60)", 2), ("while True: pass", 1)])
+def test_wall_timeout_is_retried_alone_and_cpu_timeout_is_not(monkeypatch, program, judged):
+    calls = []
+    with Sandbox(workers=1) as box:
+        judge = box._lanes[0].judge
+        monkeypatch.setattr(box._lanes[0], "judge", lambda *args: calls.append(args) or judge(*args))
+        assert box.grade(dataclasses.replace(SQUARE, time_limit_s=0.5), program).status == "timeout"
+    assert len(calls) == judged
+
+
+def test_sleep_within_the_wall_guard_is_no_timeout(sandbox):
+    assert sandbox.grade(SQUARE, "import time\ntime.sleep(1.5)\n" + RIGHT).status == "success"
+
+
+def descendants() -> set[str]:
+    """Command lines of every process under this one, orphans of its sessions included."""
+    marks = ("lib.sandbox", "/sandbox-")
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == os.getpid() and any(mark in line for mark in marks):
+                found.add(entry.name)
+    return found
+
+
+def test_close_leaves_no_process_descriptor_or_folder():
+    before, folders = descendants(), set(os.listdir("/dev/shm"))
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with Sandbox(workers=2) as box:
+        box.grade_many((SQUARE, f"{RIGHT}\n# {n}") for n in range(6))
+        box.execute("python", "print(6)", DOUBLE, 1, 256)
+    assert (descendants(), set(os.listdir("/dev/shm"))) == (before, folders)
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_closed_sandbox_says_so():
+    box = Sandbox(workers=1)
+    box.close()
+    with pytest.raises(SandboxError, match="closed"):
+        box.grade(SQUARE, RIGHT)
+
+
+INTERRUPTED = """
+    import sys
+    sys.path.insert(0, {root!r})
+    from lib.sandbox import Sandbox
+    from lib.tasks import Task
+    task = Task("t", "s", "d", "p", "en", "python", "function", "f", ("assert f(2) == 4",), time_limit_s=60)
+    box = Sandbox(workers=2)
+    print("ready", flush=True)
+    try:
+        box.grade_many([(task, f"while True: pass # {{n}}") for n in range(6)])
+    except KeyboardInterrupt:
+        right = box.grade(task, "def f(x): return x * x")
+        print("interrupted", right.status, flush=True)
+"""
+
+
+def test_interrupt_stops_what_runs_and_the_sandbox_goes_on():
+    program = textwrap.dedent(INTERRUPTED).format(root=str(Path(__file__).resolve().parent.parent))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted success\n"
+        assert process.wait(20) == 0
+    assert not any(f"f(x): return x * x # {process.pid}" in line for line in descendants())
+
+
+def test_worker_that_dies_is_replaced():
+    with Sandbox(workers=1) as box:
+        assert box.grade(SQUARE, RIGHT).status == "success"
+        process = box._lanes[0].process
+        assert process is not None
+        process.kill()
+        assert box.grade(SQUARE, RIGHT + "\n# again").status == "success"
+
+
+def test_threads_may_share_a_sandbox(sandbox):
+    results: list[Verdict] = []
+    work = [threading.Thread(target=lambda n=n: results.append(sandbox.grade(SQUARE, f"{RIGHT}\n# t{n}"))) for n in range(8)]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert [verdict.status for verdict in results] == ["success"] * 8
+
+
+# --------------------------------------------------------------------------------------------------------- modes
+
+
+def test_weaker_modes_can_be_asked_for():
+    with Sandbox(workers=1, mode="C") as box:
+        verdict = box.grade(SQUARE, RIGHT)
+    assert (verdict.status, verdict.sandbox_mode, verdict.confined) == ("success", "C", True)
+
+
+def test_unconfined_is_refused_unless_allowed_and_then_said(monkeypatch):
+    from lib.sandbox import pool
+
+    nothing = dataclasses.replace(probe(), mode="none", namespaces=False, landlock=0, seccomp=False)
+    monkeypatch.setattr(pool.probe, "probe", lambda: nothing)
+    with pytest.raises(SandboxError, match="allow_unconfined"):
+        Sandbox(workers=1)
+    with Sandbox(workers=1, allow_unconfined=True) as box:
+        verdict = box.grade(SQUARE, RIGHT)
+    assert (verdict.status, verdict.confined, verdict.sandbox_mode) == ("success", False, "none")
+
+
+def test_report_speaks_of_every_layer():
+    text = str(probe())
+    assert all(word in text for word in ("sandbox mode", "namespaces", "landlock", "seccomp", "second user"))
+
+
+def test_allowed_modules_and_only_they():
+    pytest.importorskip("numpy")
+    arrays = task(
+        "assert f(3).sum() == 3", "assert f(2).tolist() == [0, 1]", "assert (f(2) == np.array([0, 1])).all()",
+        "import numpy\nassert numpy.allclose(f(2) / 2, [0, .5])", "assert g(numpy.ones(2)) == 2.0",
+        "a = numpy.zeros(2)\nh(a)\nassert a[0] == 7",
+    )  # fmt: skip
+    program = "import numpy as np\ndef f(n):\n    return np.arange(n)\ndef g(a):\n    return a.sum()\ndef h(a):\n    a[0] = 7"
+    with Sandbox(workers=1, modules=("numpy",)) as box:
+        verdict = box.grade(arrays, program)
+    assert verdict.status == "success", verdict.failure
+    with Sandbox(workers=1) as box:
+        assert box.grade(arrays, program).status == "runtime-error"
+
+
+def test_docstrings_of_remotes_do_not_show():
+    assert isinstance(vars(Remote)["__doc__"], property)
