@@ -1,38 +1,64 @@
-# make run   set up, then the workbook from first to last (PRESET=cpu); prints the path of the report
-# make test  set up, then lint, types and every test
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12)
-PRESET ?= cpu
-VENV := .venv
-BIN := $(VENV)/bin
-REQUIREMENTS := requirements.txt requirements-nodeps.txt
-STAMP := $(VENV)/installed-$(shell cat $(REQUIREMENTS) | cksum | cut -d' ' -f1)
+# Two commands do everything: `make run` and `make test`. Both set up .venv first, once.
 
-.PHONY: run test install toolchains lab clean
+PRESET ?= cpu
+ARGS ?=
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --progress-bar off
+LISTS := requirements.txt requirements-nodeps.txt requirements-lock.txt
+STAMP := $(VENV)/.installed-$(shell cat $(LISTS) | sha256sum | cut -c1-16)
+SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell $(name) -c '$(SUITS)' 2>/dev/null && echo $(name))))
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+TOOLCHAINS := lua5.4 ocaml-nox gfortran r-base-core
+
+.PHONY: help run test install toolchains lab clean
+
+help:
+	@echo 'make run [PRESET=smoke|cpu|colab|paper] [ARGS="--set KEY=VALUE"]   the workbook from start to end; prints the report'
+	@echo 'make test         lint, types and tests'
+	@echo 'make install      the virtual environment alone'
+	@echo 'make toolchains   Lua, OCaml, R and Fortran, with apt'
+	@echo 'make lab          the notebooks in JupyterLab'
+	@echo 'make clean        removes the environment and caches; runs/ stays'
 
 run: install
-	$(BIN)/python -m lib run --preset $(PRESET)
+	@$(PY) -m lib run --preset $(PRESET) $(ARGS)
 
 test: install
-	$(BIN)/ruff check .
-	$(BIN)/mypy lib
-	$(BIN)/python -m pytest -q -rs tests
-
-lab: install
-	$(BIN)/jupyter lab notebooks
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest
 
 install: $(STAMP)
 
-$(STAMP): $(REQUIREMENTS)
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; found neither" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -o '^torch==[^ ]*' requirements.txt)"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -r requirements-nodeps.txt
-	@rm -f $(VENV)/installed-*
-	@touch $(STAMP)
+$(STAMP): $(LISTS)
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or 3.12 is needed; neither was found" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory venv-module
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): 1/3 torch"
+	@$(PIP) -c requirements-lock.txt $$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.txt)
+	@echo "installing into $(VENV): 2/3 requirements.txt"
+	@$(PIP) -c requirements-lock.txt -r requirements.txt
+	@echo "installing into $(VENV): 3/3 requirements-nodeps.txt"
+	@$(PIP) --no-deps -r requirements-nodeps.txt
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+# Debian and Ubuntu keep the venv module in a package of its own.
+.PHONY: venv-module
+venv-module:
+	@name=python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv; \
+	echo "installing $$name with apt"; \
+	{ $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$name; } >/dev/null \
+	|| { echo "$$name is needed: install it with apt, then run make again" >&2; exit 1; }
 
 toolchains:
-	apt-get update -q && apt-get install -y -q --no-install-recommends lua5.4 ocaml-nox gfortran r-base-core
+	@dpkg -s $(TOOLCHAINS) >/dev/null 2>&1 || { $(SUDO) apt-get update -qq \
+	&& $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(TOOLCHAINS); }
+
+lab: install
+	@$(PY) -m jupyterlab --notebook-dir=. $(ARGS)
 
 clean:
-	rm -rf runs .cache unsloth_compiled_cache
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis unsloth_compiled_cache

@@ -429,10 +429,14 @@ def _plain(value: Any) -> Any:
     """A number, numeral or truth value without its form: 5, 5.0 and "5" alike, True and "yes" alike."""
     if isinstance(value, bool | str) and str(value).lower() in ("true", "false", "yes", "no"):
         return str(value).lower() in ("true", "yes")
-    try:
-        return float(value) if isinstance(value, str | int | float) and str(value).isascii() else value
-    except (ValueError, OverflowError):
+    if not isinstance(value, str) or not value.isascii():
         return value
+    for number in (int, float):  # whole numbers stay exact, however large
+        try:
+            return number(value)
+        except ValueError:
+            continue
+    return value
 
 
 def _only_form_differs(got: Any, expected: Any) -> bool:
@@ -550,7 +554,7 @@ def _holds(tokens: list[str], wanted: list[str]) -> bool:
     for start in range(len(tokens) - len(wanted) + 1):
         if tokens[start : start + len(wanted)] == wanted:
             around = tokens[:start] + tokens[start + len(wanted) :]
-            return any(not isinstance(_plain(token), float) for token in around)
+            return any(not _is_number(_plain(token)) for token in around)
     return False
 
 

@@ -384,6 +384,11 @@ def test_any_two_values_have_a_label(got: object, expected: object) -> None:
     assert polycode in POLYCODE_TYPES and rule
 
 
+def test_large_numbers_are_compared_exactly() -> None:
+    assert difference(10**20, 10**20 + 1) == ("semantic", "off-by-one")
+    assert text_difference(f"{10**20}", f"{10**20 + 1}") == ("semantic", "off-by-one")
+
+
 @given(st.integers(), st.integers(-3, 3).filter(bool))
 def test_off_by_one_is_exactly_a_distance_of_one(value: int, step: int) -> None:
     assert (difference(value, value + step)[1] == "off-by-one") == (abs(step) == 1)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lib.corpora.files import Row, rows
-from lib.corpora.literals import assert_list
+from lib.corpora.literals import assert_list, parsed
 from lib.tasks import Task, TaskError
 
 BLP_LICENCE = "none stated; the content derives from MBPP (CC-BY-4.0)"
@@ -30,7 +30,7 @@ class Origin(NamedTuple):
 
 def called_name(test: str) -> str:
     """The function an assert calls: the first called name that is no builtin, or "" when there is none."""
-    calls = [node.func for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Call)]
+    calls = [node.func for node in ast.walk(parsed(test)) if isinstance(node, ast.Call)]
     names = [function.id for function in calls if isinstance(function, ast.Name)]
     own = [name for name in names if not hasattr(builtins, name)]
     return (own or names or [""])[0]
@@ -104,7 +104,7 @@ def _python_function(task_id: Any, source: str, split: str, prompt: str) -> dict
 
 
 def _unix(code: str) -> str:
-    return code.replace("\r\n", "\n")
+    return code.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def mbpp(origin: Origin) -> Converter:
@@ -120,7 +120,7 @@ def mbpp(origin: Origin) -> Converter:
         setup = "\n".join(
             [*(values.get("test_imports") or []), _unix(values.get("test_setup_code") or "")]
         ).strip()
-        split = origin.split or _mbpp_split(values["task_id"])
+        split = _mbpp_split(values["task_id"])
         return {
             **_python_function(
                 values["task_id"], "mbpp", split, values["text"] if "text" in values else values["prompt"]
@@ -215,7 +215,7 @@ def _contradicts_itself(task: Task) -> bool:
 
 
 def _call(task: Task) -> ast.Call | None:
-    for node in ast.walk(ast.parse(task.visible_tests[0])):
+    for node in ast.walk(parsed(task.visible_tests[0])):
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Name)

@@ -6,6 +6,7 @@ time.
 """
 
 import codecs
+import contextlib
 import csv
 import gzip
 import itertools
@@ -66,27 +67,30 @@ def _open_bytes(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """Decoded lines with their ends; only a line feed ends a line, so a text field may hold any other
-    separator.
-    """
-    number = 0
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of reading and unpacking as TaskError."""
     try:
-        with _open_bytes(path) as stream:
-            for number, line in enumerate(stream, 1):
-                if number == 1:
-                    line = _without_mark(line, path)
-                yield line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise TaskError(
-            f"{path}:{number}: not UTF-8 (byte 0x{byte:02x} at position {error.start} of the line);"
-            " save the file as UTF-8"
-        ) from None
+        yield
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise TaskError(f"{path}: broken gzip after line {number} ({error})") from None
+        raise TaskError(f"{path}: broken gzip ({error})") from None
     except OSError as error:
         raise TaskError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """Decoded lines with their ends; only a line feed ends one, so text may hold any other separator."""
+    number = 0
+    try:
+        with _named(path), _open_bytes(path) as stream:
+            for number, line in enumerate(stream, 1):
+                yield (_without_mark(line, path) if number == 1 else line).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TaskError(f"{path}:{number}: {_not_utf8(error)}") from None
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
 
 
 def _without_mark(line: bytes, path: Path) -> bytes:
@@ -176,14 +180,14 @@ def _blocks(path: Path) -> Iterator[str]:
     """Decoded text in blocks of about CHUNK bytes, whatever the length of its lines."""
     decoder, line = codecs.getincrementaldecoder("utf-8-sig")(), 1
     try:
-        with _open_bytes(path) as stream:
+        with _named(path), _open_bytes(path) as stream:
             while block := stream.read(CHUNK):
                 yield decoder.decode(block)
                 line += block.count(b"\n")
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         line += error.object[: error.start].count(b"\n")
-        raise TaskError(f"{path}:{line}: not UTF-8 (byte 0x{error.object[error.start]:02x})") from None
+        raise TaskError(f"{path}:{line}: {_not_utf8(error)}") from None
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

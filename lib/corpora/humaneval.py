@@ -12,6 +12,7 @@ from typing import Any
 
 from lib.corpora.asserts import Converter, Origin, natural_language
 from lib.corpora.files import Row
+from lib.corpora.literals import parsed
 from lib.tasks import TaskError
 
 LANGUAGES = {"py": "python", "jl": "julia", "ml": "ocaml", "r": "r", "lua": "lua", "f90": "fortran"}
@@ -29,7 +30,7 @@ def humaneval(origin: Origin) -> Converter:
     def convert(row: Row) -> dict[str, Any]:
         entry, prompt = row.values["entry_point"], row.values["prompt"]
         return {
-            **_function(row.values["task_id"], "humaneval", origin.split or "test", prompt, "python"),
+            **_function(row.values["task_id"], "humaneval", "test", prompt, "python"),
             "entry_point": entry,
             "hidden_tests": python_checks(row.values["test"], entry, row.where),
             "setup_code": _before(prompt, entry),
@@ -101,7 +102,7 @@ def python_checks(script: str, entry: str, where: str) -> list[str]:
     Raises TaskError when the script does not parse or has no check.
     """
     try:
-        functions = [node for node in ast.parse(script).body if isinstance(node, ast.FunctionDef)]
+        functions = [node for node in parsed(script).body if isinstance(node, ast.FunctionDef)]
     except SyntaxError as error:
         raise TaskError(
             f"{where}: test does not parse as Python ({error.msg}, line {error.lineno})"

@@ -26,7 +26,7 @@ def livecodebench(origin: Origin) -> Converter:
         private = _maybe_packed(values["private_test_cases"], "private_test_cases", row.where)
         starter = values.get("starter_code") or ""
         prompt = f"{values['question_content']}\n\n{starter}" if starter else values["question_content"]
-        base = _program(values["question_id"], "livecodebench", origin.split or "test", prompt, "python")
+        base = _program(values["question_id"], "livecodebench", "test", prompt, "python")
         if not any(case.get("testtype") == "functional" for case in public + private):
             return {**base, "cases": _cases(public + private, row.where)}
         metadata = values.get("metadata") or "{}"
@@ -58,7 +58,7 @@ def ag_livecodebench(origin: Origin) -> Converter:
             **_program(
                 values["question_id"],
                 "ag-livecodebench-x",
-                origin.split or "test",
+                "test",
                 values["question_content"],
                 "python",
             ),

@@ -41,7 +41,8 @@ SYNTAXES = {
         "if {a} < {b} then", "else", "end", "return {e}", "end", "-- {text}",
     ),
     "ocaml": Syntax(
-        "let {name} {parameters} =", "let {v} = ref ({e}) in", "{v} := {e};", "for {v} = {a} to {b} do", "done;",
+        "let {name} {parameters} =", "let {v} = ref ({e}) in", "{v} := {e};",
+        "for {v} = {a} to {b} do", "done;",
         "if {a} < {b} then begin", "end else begin", "end;", "{e}", "", "(* {text} *)", "!{v}", " ",
     ),
     "r": Syntax(
@@ -49,7 +50,8 @@ SYNTAXES = {
         "if ({a} < {b}) {{", "}} else {{", "}}", "return({e})", "}}", "# {text}",
     ),
     "fortran": Syntax(
-        "integer function {name}({parameters})", "integer :: {v} = {e}", "{v} = {e}", "do {v} = {a}, {b}", "end do",
+        "integer function {name}({parameters})\n  implicit integer (a-z)", "integer :: {v} = {e}", "{v} = {e}",
+        "do {v} = {a}, {b}", "end do",
         "if ({a} < {b}) then", "else", "end if", "{name} = {e}", "end function {name}", "! {text}",
     ),
     "julia": Syntax(
@@ -135,7 +137,7 @@ class Writer:
 
     def function(self, number: int, parameters: int, statements: list[Any], result: Any) -> Iterator[str]:
         syntax, name = self.syntax, self.name("function", number)
-        self.base = number * 10
+        self.base, self.depth = number * 10, 0
         listed = syntax.comma.join(self.name("parameter", self.base + i) for i in range(parameters))
         yield syntax.note.format(text=self.disguise.notes[number % len(NOTES)])
         yield syntax.opening.format(name=name, parameters=listed)
@@ -157,9 +159,8 @@ class Writer:
                 v=self.name("local", self.base + parts[0]), e=self.expression(parts[1])
             )
         elif kind == "loop":
-            yield syntax.loop.format(
-                v=self.name("step", self.base), a=self.literal(1), b=self.expression(parts[0])
-            )
+            step = self.name("step", self.base + self.depth)
+            yield syntax.loop.format(v=step, a=self.literal(1), b=self.expression(parts[0]))
             yield from self.block(parts[1])
             yield from [syntax.loop_end.format()] if syntax.loop_end else []
         else:
@@ -170,7 +171,9 @@ class Writer:
             yield from [syntax.branch_end.format()] if syntax.branch_end else []
 
     def block(self, statements: list[Any]) -> Iterator[str]:
-        return ("  " + line for statement in statements for line in self.statement(statement))
+        self.depth += 1
+        yield from ("  " + line for statement in statements for line in self.statement(statement))
+        self.depth -= 1
 
     def expression(self, expression: Any) -> str:
         kind, *parts = expression

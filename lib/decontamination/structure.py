@@ -7,6 +7,7 @@ by tree-sitter grammars.
 
 import ast
 import functools
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -54,7 +55,9 @@ def subtrees(code: str, language: str) -> list[str]:
 
 def _python_subtrees(code: str) -> list[str]:
     try:
-        module = ast.parse(code)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     labels: list[str] = []

@@ -410,7 +410,8 @@ class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
             where = f"update {self.state.global_step}"
             raise TrainingError(f"{where}: the loss or its gradient is not a number; lower learning_rate")
         self._row["updates"].append({name: logs[name] for name in PER_UPDATE if name in logs})
-        self._row.update(logs)
+        own = (name for name in logs if "/" not in name or name.startswith("verdict/"))  # the rest is TRL's detail
+        self._row.update({name: logs[name] for name in own})
         if self.state.global_step % self.num_iterations == 0:
             self._finish_row()
 

@@ -146,14 +146,25 @@ class Pipeline:
             properties["adapters"] = genai.AdapterConfig(genai.Adapter(source.weights), source.scale)
         self.pipeline = genai.ContinuousBatchingPipeline(source.folder, scheduler, "CPU", properties)
         self.flying: dict[int, tuple[tuple[str, ...], Any]] = {}
+        if source.weights is not None:
+            self._switch_adapter_on()
 
-    def add(self, number: int, text: str, stops: tuple[str, ...], seed: int, settings: Settings) -> None:
-        """Queue one request."""
+    def _switch_adapter_on(self) -> None:
+        """`generate` puts the adapter's weights into the graph, `step` alone never does and samples the base model."""
+        config = self.genai.GenerationConfig()
+        config.max_new_tokens = 1
+        self.pipeline.generate([self._tokens("def")], [config])
+
+    def _tokens(self, text: str) -> Any:
         import numpy
         import openvino
 
-        ids = openvino.Tensor(numpy.array([self.tokenizer(text, add_special_tokens=False)["input_ids"]]))
-        self.flying[number] = stops, self.pipeline.add_request(number, ids, self._config(stops, seed, settings))
+        return openvino.Tensor(numpy.array([self.tokenizer(text, add_special_tokens=False)["input_ids"]]))
+
+    def add(self, number: int, text: str, stops: tuple[str, ...], seed: int, settings: Settings) -> None:
+        """Queue one request."""
+        config = self._config(stops, seed, settings)
+        self.flying[number] = stops, self.pipeline.add_request(number, self._tokens(text), config)
 
     def _config(self, stops: tuple[str, ...], seed: int, settings: Settings) -> Any:
         config = self.genai.GenerationConfig()

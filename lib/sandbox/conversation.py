@@ -177,8 +177,8 @@ class Conversation(wire.Codec):
             kind = self._exception_class(int(number), str(payload["name"]), (kind,))
         if builtin in (StopIteration, StopAsyncIteration, GeneratorExit):
             kind = RuntimeError  # would end a loop of the test's own
-        raised = type(kind.__name__, (Raised, kind), {"__getattr__": self._attribute_of(payload["on"])})
-        error: Any = raised.__new__(raised)
+        raised: Any = type(kind.__name__, (Raised, kind), {"__getattr__": self._attribute_of(payload["on"])})
+        error = raised.__new__(raised)
         error.args = tuple(self.decode(payload["args"]))
         if kind is UnicodeDecodeError or kind is UnicodeEncodeError:
             error = type("UnicodeError", (Raised, kind.__mro__[1]), {})(payload["message"])

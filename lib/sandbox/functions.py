@@ -17,14 +17,21 @@ def assemble(
     text = "\n".join(tests)
     name = entry_point or _function_under_test(text)
     whole = bool(name) and re.search(_DEFINES.format(re.escape(name)), program, re.MULTILINE)
+    if language.name == "ocaml":
+        prompt, text = _readable_ocaml(prompt, text)
     body = program if whole else prompt + cut(program, language.stop_tokens)
     files: dict[str, str] = {}
     if "luaunit" in text:  # its runner ends the process, so it is the one to print the mark
         files["luaunit.lua"] = (FOLDER / "luaunit.lua").read_text(encoding="utf-8").replace("@MARK@", mark)
         return f"{body}\n{text}\n", files
-    if language.name == "ocaml":
-        text = re.sub(r"\(~(?=\d)", "(-", text)  # MultiPL-E writes negative numbers in another ML's way
     return f"{body}\n{text}\n{language.print_mark.replace('@MARK@', mark)}\n", files
+
+
+def _readable_ocaml(prompt: str, tests: str) -> tuple[str, str]:
+    """MultiPL-E's OCaml without two slips: `(~1)` and `(~1).0` for negative numbers, lone quotes in the opening comment."""
+    tests = re.sub(r"\(~(\d+)\)\.(\d+)", r"(-\1.\2)", tests)
+    tests = re.sub(r"\(~(?=\d)", "(-", tests)
+    return re.sub(r"\A\s*\(\*.*?\*\)\s*", "", prompt, flags=re.DOTALL), tests
 
 
 def cut(completion: str, stop_tokens: tuple[str, ...]) -> str:

@@ -292,9 +292,11 @@ class Channel:
             if part:
                 parts.append(part)
                 have += len(part)
-            if idle and (part is None or time.monotonic() > next_look):  # a dripping sender must not starve the clock
+            now = time.monotonic()
+            if idle and (part is None or now - self._looked > LOOK_S):  # neither drips nor chatter may starve the clock
+                self._looked = now
                 idle()
-                self._buffer = b"".join(parts)
+        self._buffer = b"".join(parts)
 
     def close(self) -> None:
         """Close the socket."""

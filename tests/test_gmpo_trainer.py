@@ -1,0 +1,382 @@
+"""GMPO in TRL's trainer: the real model, the real engine, one or two tiny batches a test."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lib.gmpo import statistics
+from lib.gmpo.trainer import (
+    GmpoSettings,
+    GmpoTrainer,
+    SandboxReward,
+    batch_diagnostics,
+    equal_rewards_cause,
+    make_trainer,
+    normalised,
+    prompt_order,
+    train_gmpo,
+)
+from lib.models import resolve
+from lib.prompts import Prompt, build_prompt
+from lib.sandbox import Sandbox, SandboxError
+from lib.sft import TrainingError
+from lib.tasks import Task
+
+TINY = GmpoSettings(
+    prompts_per_batch=2,
+    group_size=2,
+    rows_per_pass=2,
+    steps=1,
+    max_new_tokens=8,
+    temperature=1.3,
+    learning_rate=1e-4,
+)
+
+
+def task(name: str, question: str, *tests: str) -> Task:
+    return Task(
+        name, "test", "train", question, "en", "python", "function", name, visible_tests=tests, time_limit_s=2
+    )
+
+
+TASKS = (
+    task("double", "Return twice the number, as `double(n)`.", "assert double(2) == 4"),
+    task("is_even", "Say whether n is even, as `is_even(n)`.", "assert is_even(2) is True"),
+)
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small LoRA whose B is not zero, so that it differs from the base model."""
+    folder = tmp_path_factory.mktemp("adapter") / "start"
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(resolve("embedded"), dtype=torch.bfloat16)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(base, config)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.01)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[Prompt]:
+    tokenizer = AutoTokenizer.from_pretrained(resolve("embedded"))
+    return [build_prompt(each, tokenizer) for each in TASKS]
+
+
+def weights(trainer: GmpoTrainer) -> dict[str, Tensor]:
+    return {n: w.detach().clone() for n, w in trainer.model.named_parameters() if w.requires_grad}
+
+
+# -- a run with rewards that depend on the prompt and the place in the group ---------------------------------
+
+
+class AlternatingReward:
+    """First of a group right for `double`, second for `is_even`; remembers what it said about which tokens."""
+
+    def __init__(self) -> None:
+        self.said: dict[tuple[str, tuple[int, ...]], float] = {}
+
+    def __call__(self, task_id: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        rewards = [float(row % 2 == (name == "is_even")) for row, name in enumerate(task_id)]
+        keys = ((name, tuple(ids)) for name, ids in zip(task_id, completion_ids, strict=True))
+        self.said = dict(zip(keys, rewards, strict=True))
+        return rewards
+
+
+@pytest.fixture(scope="module")
+def run(
+    adapter: Path, prompts: list[Prompt], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SimpleNamespace]:
+    rows: list[dict[str, Any]] = []
+    reward, folder = AlternatingReward(), tmp_path_factory.mktemp("run")
+    settings = dataclasses.replace(TINY, beta=0.1)
+    trainer = make_trainer("embedded", adapter, prompts, settings, reward, folder, rows.append)
+    before = weights(trainer)
+    trainer.train()
+    yield SimpleNamespace(trainer=trainer, before=before, rows=rows, reward=reward)
+
+
+def completion_rows(
+    run: SimpleNamespace, prompts: list[Prompt]
+) -> Iterator[tuple[str, tuple[int, ...], float]]:
+    """Task, tokens and advantage of every row as the loss sees it, after TRL's shuffling."""
+    encode = run.trainer.processing_class
+    known = {tuple(encode(p.text, add_special_tokens=False)["input_ids"]): p.task_id for p in prompts}
+    for batch in run.trainer._buffered_inputs:
+        for i, advantage in enumerate(batch["advantages"].tolist()):
+            prompt = batch["prompt_ids"][i][batch["prompt_mask"][i].bool()]
+            completion = batch["completion_ids"][i][batch["completion_mask"][i].bool()]
+            yield known[tuple(prompt.tolist())], tuple(completion.tolist()), advantage
+
+
+def test_unequal_rewards_move_the_adapter_and_nothing_else(run: SimpleNamespace) -> None:
+    moved = [not torch.equal(weight, run.before[name]) for name, weight in weights(run.trainer).items()]
+    assert all("lora" in name for name in run.before)
+    assert sum(moved) > 0.9 * len(moved)
+
+
+def test_every_row_carries_its_own_completions_advantage(run: SimpleNamespace, prompts: list[Prompt]) -> None:
+    """Expected values from an independent forward pass of each unpadded row under the adapter it was sampled from."""
+    said = run.reward.said
+    assert len(said) == 4, "two completions of one prompt were the same: the check needs different ones"
+    model = run.trainer.model
+    after = weights(run.trainer)
+    model.load_state_dict(run.before, strict=False)
+    L, h = [], []
+    for prompt in prompts:
+        ids = run.trainer.processing_class(prompt.text, add_special_tokens=False, return_tensors="pt")[
+            "input_ids"
+        ]
+        with torch.no_grad():
+            states = model(ids, output_hidden_states=True).hidden_states[-1][0].float()
+            h.append(states.mean(0))
+            for tokens in (tokens for name, tokens in said if name == prompt.task_id):
+                logits = model(torch.cat([ids, torch.tensor([tokens])], 1)).logits[0, ids.shape[1] - 1 : -1]
+                logps = (logits.float() / TINY.temperature).log_softmax(-1)
+                L.append(logps.gather(1, torch.tensor(tokens)[:, None]).sum())
+    model.load_state_dict(after, strict=False)
+    rewards = torch.tensor([[said[key] for key in said if key[0] == p.task_id] for p in prompts])
+    by_name, _ = normalised(rewards, torch.stack(L).view(2, 2), torch.stack(h), run.trainer.settings)
+    expected = dict(
+        zip(
+            [key for p in prompts for key in said if key[0] == p.task_id],
+            by_name["gmpo"].flatten(),
+            strict=True,
+        )
+    )
+    found = list(completion_rows(run, prompts))
+    assert {(name, tokens) for name, tokens, _ in found} == set(said)
+    for name, tokens, advantage in found:
+        assert advantage == pytest.approx(float(expected[name, tokens]), abs=0.1)
+        assert (advantage > 0) == (said[name, tokens] == 1)
+
+
+def test_first_update_has_ratio_one_and_clips_nothing_and_the_second_has_not(run: SimpleNamespace) -> None:
+    first, second = run.rows[0]["updates"]
+    assert first["clip_fraction"] == 0 and first["log_ratio_max"] < 1e-6
+    assert first["effective_sample_size"] == pytest.approx(1)
+    assert second["log_ratio_max"] > 1e-4
+
+
+@pytest.mark.parametrize("level", ["sequence", "sequence_mean", "token"])
+def test_where_the_ratio_is_one_the_loss_is_minus_the_mean_advantage(
+    run: SimpleNamespace, level: Any
+) -> None:
+    trainer, batch = run.trainer, dict(run.trainer._buffered_inputs[0])
+    trainer.model.train()
+    with torch.no_grad():
+        batch["old_per_token_logps"] = trainer._log_probs(trainer.model, batch)[0]
+    beta, settings = trainer.beta, trainer.settings
+    trainer.beta, trainer.settings = 0.0, dataclasses.replace(settings, ratio=level)
+    loss = trainer._compute_loss(trainer.model, batch) * trainer.current_gradient_accumulation_steps
+    trainer.beta, trainer.settings = beta, settings
+    trainer._log_ratios.clear()
+    assert float(loss.detach()) == pytest.approx(-float(batch["advantages"].mean()), abs=1e-6)
+
+
+def test_reference_is_the_model_without_adapter(run: SimpleNamespace) -> None:
+    trainer, batch = run.trainer, run.trainer._buffered_inputs[0]
+    with torch.no_grad(), trainer.model.disable_adapter():
+        plain = trainer._log_probs(trainer.model, batch)[0]
+    mask = batch["completion_mask"].bool()
+    assert torch.equal(plain[mask], batch["ref_per_token_logps"][mask])
+    assert not torch.equal(plain[mask], batch["old_per_token_logps"][mask])
+    assert all(update["kl"] >= 0 for update in run.rows[0]["updates"])
+
+
+def test_row_of_a_step_is_json_and_says_what_happened(run: SimpleNamespace) -> None:
+    (row,) = run.rows
+    json.dumps(row, allow_nan=False)
+    assert (row["step"], row["reward"], row["solved"], row["decidable"]) == (1, 0.5, 1.0, 1.0)
+    assert row["advantage_var_per_prompt"] == pytest.approx(1, abs=1e-4)
+    assert all(
+        row[name] >= 0 for name in ("seconds_sampling", "seconds_scoring", "seconds_update", "truncated")
+    )
+
+
+# -- signals that must not teach ------------------------------------------------------------------------------
+
+
+def test_zero_advantages_leave_the_adapter_alone_and_are_reported(
+    adapter: Path, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(TINY, warn_after=1, num_iterations=1)
+
+    def never(task_id: list[str], **_: Any) -> list[float]:
+        return [0.0] * len(task_id)
+
+    trainer = make_trainer("embedded", adapter, prompts, settings, never, tmp_path)
+    before = weights(trainer)
+    with pytest.warns(UserWarning, match="no program passed; the tasks are too hard"):
+        trainer.train()
+    assert trainer.state.global_step == 1
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(trainer).items())
+
+
+def test_nan_log_probabilities_stop_before_anything_is_learnt(
+    adapter: Path, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    trainer = make_trainer("embedded", adapter, prompts, TINY, AlternatingReward(), tmp_path)
+    sample = trainer.rollout_func
+
+    def sample_then_break(texts: list[str], same: GmpoTrainer) -> dict[str, Any]:
+        drawn = sample(texts, same)
+        next(w for w in same.model.parameters() if w.requires_grad).data.fill_(torch.nan)
+        return drawn
+
+    trainer.rollout_func = sample_then_break
+    with pytest.raises(TrainingError, match="step 1: log-probabilities of 4 of 4 completions are NaN"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Sandbox]:
+    try:
+        opened = Sandbox(workers=1)
+    except SandboxError as error:
+        pytest.skip(f"no sandbox on this machine: {str(error).splitlines()[0]}")
+    with opened:
+        yield opened
+
+
+def test_sandbox_reward_judges_the_program_a_completion_stands_for(
+    sandbox: Sandbox, prompts: list[Prompt]
+) -> None:
+    noted: dict[str, float] = {}
+    right, wrong = "\n    return n * 2\n```", "\n    return n + 3\n"
+    names = ["double", "double"]
+    reward = SandboxReward(sandbox, TASKS, prompts, "binary")
+    assert reward([right, wrong], names, noted.__setitem__) == [1.0, 0.0]
+    assert noted["verdict/success"] == noted["verdict/wrong-output"] == 0.5
+
+
+def test_sandbox_errors_stop_the_run(sandbox: Sandbox, prompts: list[Prompt]) -> None:
+    broken = dataclasses.replace(TASKS[0], visible_tests=("assert double(2 ==",))
+    reward = SandboxReward(sandbox, [broken, TASKS[1]], prompts, "binary")
+    with pytest.raises(SandboxError, match="1 of 1 programs could not be judged, the first for double"):
+        reward(["\n    return n * 2\n"], ["double"], lambda name, value: None)
+
+
+# -- a whole run -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_was_cut_off_goes_on_and_saves_the_adapter_whole(
+    sandbox: Sandbox, adapter: Path, tmp_path: Path
+) -> None:
+    settings = dataclasses.replace(TINY, steps=2, num_iterations=1, memory=4, max_new_tokens=16)
+    out, steps = tmp_path / "out", []
+
+    def stop_at_two(row: dict[str, Any]) -> None:
+        steps.append(row["step"])
+        if steps == [1, 2]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_gmpo("embedded", adapter, out, TASKS, settings, stop_at_two, checkpoint_every=1)
+    assert not out.exists()
+    with pytest.raises(TrainingError, match="checkpoint of other settings \\(lam=0.5\\)"):
+        other = dataclasses.replace(settings, lam=0.1)
+        train_gmpo("embedded", adapter, out, TASKS, other, checkpoint_every=1)
+    summary = train_gmpo("embedded", adapter, out, TASKS, settings, stop_at_two, checkpoint_every=1)
+    assert steps == [1, 2, 2]
+    lines = (tmp_path / "out.steps.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    assert (
+        sum(json.loads(lines[0])[name] for name in json.loads(lines[0]) if name.startswith("verdict/")) == 1
+    )
+    assert (summary["steps"], summary["completions"]) == (2, 8)
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in out.iterdir()}
+    assert not (tmp_path / "out.trainer").exists()
+
+
+def test_a_start_without_adapter_is_one_clear_line(tmp_path: Path, prompts: list[Prompt]) -> None:
+    with pytest.raises(TrainingError, match="no adapter_config.json"):
+        make_trainer("embedded", tmp_path, prompts, TINY, AlternatingReward(), tmp_path / "work")
+
+
+# -- pure parts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"advantage": "ppo"}, "choose one of gmpo, grpo, dr_grpo, batch, rloo"),
+        ({"ratio": "gspo"}, "choose one of sequence, sequence_mean, token"),
+        ({"group_size": 1}, "at least two completions"),
+        ({"prompts_per_batch": 1}, "pooling needs two prompts"),
+        ({"temperature": 0}, "sampled above 0"),
+        ({"rows_per_pass": 3}, "does not divide"),
+        ({"steps": 0}, "steps=0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GmpoSettings(**changes)
+
+
+def test_one_prompt_a_batch_is_allowed_where_nothing_is_pooled() -> None:
+    for changes in ({"advantage": "grpo"}, {"top_k": 1}, {"memory": 8}):
+        assert GmpoSettings(prompts_per_batch=1, **changes).rows == 8
+
+
+def test_normalisers_differ_by_name_alone() -> None:
+    """One right of four in the first group, three in the second; a uniform pool of both is the whole batch."""
+    rewards = torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 0]])
+    settings = GmpoSettings(tau=1e9, lam=0.0)
+    by_name, _ = normalised(rewards, torch.zeros(2, 4), torch.eye(2), settings)
+    assert torch.allclose(by_name["gmpo"], by_name["batch"], atol=1e-5)
+    assert torch.allclose(by_name["batch"], (rewards - 0.5) / 0.5, atol=1e-5)
+    assert torch.allclose(by_name["grpo"][0], torch.tensor([3.0, -1, -1, -1]) / 3**0.5, atol=1e-5)
+    assert by_name["dr_grpo"][0].tolist() == [0.75, -0.25, -0.25, -0.25]
+    assert torch.allclose(by_name["rloo"][1], torch.tensor([1, 1, 1, -3]) / 3, atol=1e-6)
+
+
+def test_diagnostics_of_a_batch_by_hand() -> None:
+    """Three prompts: all right, mixed, all wrong. SBAM doubles one of six advantages."""
+    rewards = torch.tensor([[1.0, 1], [1, 0], [0, 0]])
+    log_probs = torch.tensor([[-1.0, -2], [-3, -4], [-5, -6]])
+    factor = torch.ones(3, 2)
+    factor[1, 0] = 2.0
+    parts = statistics.Advantages(factor, factor, log_probs + 3.5, factor, factor)
+    row = batch_diagnostics(rewards, log_probs, -log_probs, {"gmpo": rewards, "grpo": 2 * rewards}, parts)
+    assert row["reward"] == 0.5
+    assert row["solved"] == pytest.approx(2 / 3) and row["decidable"] == pytest.approx(1 / 3)
+    assert row["amplified"] == pytest.approx(1 / 6) and row["amplification"] == 2.0
+    assert row["l_hat_right"] == pytest.approx(1.5) and row["l_hat_wrong"] == pytest.approx(-1.5)
+    assert row["advantage_var_grpo"] == pytest.approx(1.0) and row["advantage_mean_gmpo"] == 0.5
+    assert row["length_log_prob_correlation"] == pytest.approx(-1)
+
+
+def test_prompts_come_in_shuffled_laps_and_never_twice_in_a_batch() -> None:
+    order = prompt_order(7, steps=5, size=3, seed=1)
+    batches = [order[i : i + 3] for i in range(0, 15, 3)]
+    assert len(order) == 15 and all(len(set(batch)) == 3 for batch in batches)
+    assert len(set(order[:6])) == 6
+    assert order == prompt_order(7, 5, 3, 1) != prompt_order(7, 5, 3, 2)
+    assert prompt_order(7, 9, 3, 1)[:15] == order, "a longer run begins as the shorter one"
+    with pytest.raises(ValueError, match="2 tasks are fewer than the 3 prompts"):
+        prompt_order(2, 1, 3, 0)
+
+
+def test_the_cause_of_equal_rewards_is_named() -> None:
+    assert "too hard" in equal_rewards_cause(0.0)
+    assert "too easy" in equal_rewards_cause(1.0)
+    assert "same share" in equal_rewards_cause(0.5)
+
+
+def test_kl_weight_is_annealed_linearly() -> None:
+    assert GmpoSettings(beta=0.2).beta_at(0.7) == 0.2
+    assert GmpoSettings(beta=0.2, beta_final=0.0).beta_at(0.5) == pytest.approx(0.1)

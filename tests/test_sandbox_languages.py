@@ -1,0 +1,172 @@
+"""Program mode in every language that has a manifest, and function mode where the language has one."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from lib.sandbox import Sandbox, SandboxError, languages
+from lib.tasks import Case, Task, read_tasks
+
+STARTER = Path(__file__).resolve().parent.parent / "data" / "starter_io.jsonl"
+SLOW = {"r": 6, "ocaml": 20}  # references tried per language unless SANDBOX_FULL is set
+DOUBLE = [Case("3\n", "6\n"), Case("-1\n", "-2\n")]
+PROGRAMS = {
+    "python": "print(2 * int(input()))",
+    "lua": 'print(2 * io.read("n"))',
+    "ocaml": 'let () = Scanf.scanf "%d" (fun n -> Printf.printf "%d\\n" (2 * n))',
+    "r": 'n <- as.numeric(readLines(file("stdin")))\ncat(2 * n, "\\n", sep = "")',
+    "fortran": "program main\n  integer :: n\n  read(*, *) n\n  write(*, '(i0)') 2 * n\nend program",
+    "julia": "println(2 * parse(Int, readline()))",
+}
+BROKEN = {"ocaml": "let x = ", "fortran": "program main\n  integer n\n  n = 'a' + \nend program"}
+SPINNING = {
+    "lua": "while true do end",
+    "ocaml": "let () = while true do () done",
+    "r": "while (TRUE) {}",
+    "fortran": "program main\n  integer :: i\n  i = 0\n  do while (i >= 0)\n    i = mod(i + 1, 7)\n  end do\n  write(*, *) i\nend program",
+}
+
+
+def need(language: str) -> str:
+    if languages.version(language) is None:
+        pytest.skip(f"{language} is not installed")
+    return language
+
+
+@pytest.fixture(params=languages.names())
+def language(request) -> str:
+    return need(request.param)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as sandbox:
+        yield sandbox
+
+
+def test_every_manifest_loads_and_says_how_to_ask_its_version():
+    assert all(languages.load(name).version and languages.load(name).install for name in languages.names())
+
+
+def test_manifest_with_an_unknown_key_is_one_clear_error(tmp_path, monkeypatch):
+    (tmp_path / "odd.yaml").write_text("install: x\nfile_ext: x\nrun: x\nversion: x\nstdin: x\nstdout: x\ncolour: red\n")
+    monkeypatch.setattr(languages, "FOLDER", tmp_path)
+    with pytest.raises(SandboxError, match="odd.yaml.*colour"):
+        languages.load.__wrapped__("odd")
+
+
+def test_adding_a_language_is_adding_a_file(tmp_path, monkeypatch):
+    fields = "install: ''\nfile_ext: awk\nrun: awk -f main.awk\nversion: awk -W version\nstdin: ''\nstdout: print\n"
+    (tmp_path / "awk.yaml").write_text(fields)
+    monkeypatch.setattr(languages, "FOLDER", tmp_path)
+    if languages.version("awk") is None:
+        pytest.skip("awk is not installed")
+    with Sandbox(workers=1) as box:
+        verdict = box.execute("awk", "{ print 2 * $1 }", DOUBLE, 2, 256)
+    assert verdict.status == "success", verdict.failure
+
+
+def test_right_program(sandbox, language):
+    verdict = sandbox.execute(language, PROGRAMS[language], DOUBLE, 5, 512)
+    assert (verdict.status, verdict.passed) == ("success", 2), verdict.failure
+
+
+def test_missing_output_newline_is_wrong_when_exact(sandbox, language):
+    cases = [Case("3\n", "6")]
+    assert sandbox.execute(language, PROGRAMS[language], cases, 5, 512).status == "wrong-output"
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_program_that_does_not_compile(sandbox, name):
+    verdict = sandbox.execute(need(name), BROKEN[name], DOUBLE, 5, 512)
+    assert verdict.status == "compile-error" and "rror" in verdict.failure and len(verdict.commands) == 1
+
+
+@pytest.mark.parametrize("name", SPINNING)
+def test_program_that_does_not_end(sandbox, name):
+    assert sandbox.execute(need(name), SPINNING[name], DOUBLE, 1, 512).status == "timeout"
+
+
+def test_starter_references(sandbox, language):
+    tasks = [task for task in read_tasks(STARTER) if language in dict(task.references)]
+    if not os.environ.get("SANDBOX_FULL"):
+        tasks = tasks[: SLOW.get(language)]
+    posed = [task.in_language(language) for task in tasks]
+    verdicts = sandbox.grade_many((task, task.reference) for task in posed)
+    failed = {task.task_id: v.failure for task, v in zip(posed, verdicts, strict=True) if not v.reward}
+    assert failed == {}
+
+
+def test_toolchain_that_is_missing_is_our_error(sandbox):
+    missing = [name for name, version in languages.available().items() if version is None]
+    if not missing:
+        pytest.skip("every toolchain is installed")
+    verdict = sandbox.execute(missing[0], "x", DOUBLE, 1, 256)
+    assert verdict.status == "sandbox-error" and f"{missing[0]} is not installed here" in verdict.failure
+
+
+# ------------------------------------------------------------------------------------------------- function mode
+
+FUNCTIONS = {
+    "lua": (
+        "-- Double x.\nlocal function double(x)\n",
+        "    return 2 * x\nend\n\nprint('chatter')\n",
+        "lu = require('luaunit')\nfunction test_humaneval()\n  local candidate = double\n  lu.assertEquals(candidate(2), 4)\n  lu.assertEquals(candidate(-1), -2)\nend\nos.exit(lu.LuaUnit.run())",
+        "    os.exit(0)\nend\n",
+        "local function double(x) return x + x end",
+    ),
+    "r": (
+        "# Double x.\ndouble <- function(x) {",
+        "\n  2 * x\n}\n# chatter\nstop()",
+        "test_humaneval <- function() {\n  candidate <- double\n  stopifnot(isTRUE(all.equal(candidate(2), 4)))\n}\ntest_humaneval()",
+        "\n  quit(status = 0)\n}\n",
+        "double <- function(x) x + x",
+    ),
+    "ocaml": (
+        '(**Double x, "not half.\n*)\nlet double (x : int) : int =',
+        "\n  2 * x\n\nlet other = 1 +",
+        "\nlet assertions =\n let candidate = double in\n  (assert ((candidate 2) = 4));\n  (assert ((candidate (~1)) = (~2)));\n  ()\n",
+        " exit 0\n",
+        "let double x = x + x",
+    ),
+    "julia": (
+        "function double(x::Int64)::Int64 \n",
+        "    2 * x\nend\n\nchatter",
+        "using Test\n@testset begin\ncandidate = double;\n\t@test(candidate(2) == 4)\nend\n",
+        "    exit(0)\nend\n",
+        "double(x) = x + x",
+    ),
+}
+
+
+@pytest.fixture(params=FUNCTIONS)
+def function(request) -> tuple[Task, str, str, str]:
+    prompt, right, tests, leaving, whole = FUNCTIONS[need(request.param)]
+    task = Task("f", "s", "d", prompt, "en", request.param, "function", "", (tests,))
+    return task, right, leaving, whole
+
+
+def test_completion_is_cut_at_stop_tokens_and_passes(sandbox, function):
+    verdict = sandbox.grade(function[0], function[1])
+    assert (verdict.status, verdict.total) == ("success", 1), verdict
+
+
+def test_function_written_whole_passes(sandbox, function):
+    assert sandbox.grade(function[0], function[3]).status == "success"
+
+
+def test_leaving_before_the_tests_is_no_success(sandbox, function):
+    verdict = sandbox.grade(function[0], function[2])
+    assert verdict.status == "wrong-output" and "before its last test" in verdict.failure
+
+
+def test_wrong_function_fails_with_the_test_s_words(sandbox, function):
+    wrong = function[1].replace("2 * x", "3 * x")
+    assert sandbox.grade(function[0], wrong).status == "runtime-error"
+
+
+def test_language_without_function_mode_says_so(sandbox):
+    task = dataclasses.replace(Task("f", "s", "d", "p", "en", "fortran", "function", "", ("x",)), programming_language="fortran")
+    assert "no function mode" in sandbox.grade(task, "x").failure
