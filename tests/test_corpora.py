@@ -153,7 +153,7 @@ def test_mbpp_keeps_setup_code_and_challenge_tests() -> None:
     "name", ["humaneval/HumanEval.jsonl.gz", "mhumaneval/mHumanEval-ben_Beng-python.json"]
 )
 def test_python_references_of_humaneval_pass_their_tests(name: str) -> None:
-    """Trusted code, run in a process of its own: what the readers made of tests, setup code and references fits."""
+    """Trusted code, run in a process of its own: tests, setup code and references fit together."""
     tasks = corpora.read(EXTERNAL / name)
     program = ["results = []"]
     for task in tasks:

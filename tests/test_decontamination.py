@@ -117,8 +117,8 @@ def test_a_template_around_prompts_is_told_from_how_often_it_occurs() -> None:
     words = ["red", "green", "blue", "black", "white"]
     stated = [" ".join(some) for some in itertools.permutations(words, 3)]
     headers = Headers(f"You write code.\nOnly `f{i}` counts.\n{text}\nGo!" for i, text in enumerate(stated))
-    assert headers.strip("You write code.\nOnly `other` counts.\nred white blue\nGo!") == "red white blue"
-    assert headers.strip("Go!") == "Go!"
+    assert headers.remove("You write code.\nOnly `other` counts.\nred white blue\nGo!") == "red white blue"
+    assert headers.remove("Go!") == "Go!"
 
 
 # ---------------------------------------------------------------------- the join
@@ -282,9 +282,8 @@ def test_the_155_leaked_tasks_are_named(blp: dict[str, list[Task]]) -> None:
     outcome = screen(blp["troopers_rsft_ds.jsonl"], blp["test_v1.csv"])
     exact = {match.evaluation.id for match in outcome.excluded if match.reason == "exact-prompt"}
     assert leaked <= exact  # recall 1
-    assert exact - leaked == {
-        "207"
-    }  # precision 155/156: dev item 2, also trained on, is test item 207 word for word
+    # Precision 155/156: 363 reads word for word like 224, which leaked: one Bangla word for cube and cuboid.
+    assert exact - leaked == {"363"}
     assert (
         len(
             {

@@ -1,8 +1,12 @@
-"""The notebooks: shape, then all of them from first to last on the smoke preset, checked by nbval's own reader."""
+"""The notebooks: their shape, then all of them from first to last on the smoke preset."""
 
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
+import pandas
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -37,3 +41,38 @@ def test_cells_are_short_and_define_nothing_long(notebook):
 
 def test_prose_opens_every_notebook(notebook):
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    """A finished run of the smoke preset, inside runs/ so that its notebooks can be opened where they lie."""
+    (ROOT / "runs").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=ROOT / "runs", prefix="test-") as folder:
+        command = [sys.executable, "-m", "lib", "run", "--preset", "smoke", "--run-dir", folder]
+        first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
+        yield Path(folder), command
+
+
+def test_the_smoke_preset_runs_from_first_to_last(smoke):
+    folder, _ = smoke
+    assert len(list((folder / "notebooks").glob("*.ipynb"))) == len(NOTEBOOKS)
+    assert (folder / "report.html").stat().st_size > 50_000
+    scores = pandas.read_csv(folder / "scores.csv")
+    assert set(scores["model"]) == {"base", "rsft", "gmpo"} and set(scores["tests"]) == {"visible", "hidden", "all"}
+
+
+def test_a_second_run_repeats_nothing(smoke):
+    folder, command = smoke
+    attempts = (folder / "attempts" / "evaluation.jsonl").read_bytes()
+    second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert second.returncode == 0 and "started" not in second.stdout, second.stdout[-2000:]
+    assert (folder / "attempts" / "evaluation.jsonl").read_bytes() == attempts
+
+
+def test_nbval_runs_the_executed_notebooks_where_they_lie(smoke):
+    folder, _ = smoke
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider", str(folder / "notebooks")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]

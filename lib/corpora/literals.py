@@ -39,7 +39,7 @@ def string_list(value: Any, column: str, where: str) -> list[str]:
 
 
 def parsed(source: str) -> ast.Module:
-    """The syntax tree of Python from a corpus; what Python would warn its author about is not ours to print."""
+    """The syntax tree of a corpus's Python; what Python would warn its author about is not printed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(source)

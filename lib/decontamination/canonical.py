@@ -105,7 +105,7 @@ class Headers:
         needed = max(HEADER_MINIMUM, HEADER_SHARE * total)
         self._common = frozenset(np.flatnonzero(counts >= needed).tolist())
 
-    def strip(self, prompt: str) -> str:
+    def remove(self, prompt: str) -> str:
         """The statement of `prompt` without its header lines; with them if no word would be left."""
         stated = statement(prompt)
         if not self._common:

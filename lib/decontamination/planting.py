@@ -50,8 +50,8 @@ SYNTAXES = {
         "if ({a} < {b}) {{", "}} else {{", "}}", "return({e})", "}}", "# {text}",
     ),
     "fortran": Syntax(
-        "integer function {name}({parameters})\n  implicit integer (a-z)", "integer :: {v} = {e}", "{v} = {e}",
-        "do {v} = {a}, {b}", "end do",
+        "integer function {name}({parameters})\n  implicit integer (a-z)", "integer :: {v} = {e}",
+        "{v} = {e}", "do {v} = {a}, {b}", "end do",
         "if ({a} < {b}) then", "else", "end if", "{name} = {e}", "end function {name}", "! {text}",
     ),
     "julia": Syntax(

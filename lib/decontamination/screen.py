@@ -97,7 +97,7 @@ def programs_of(task: Task) -> tuple[tuple[str, str], ...]:
 
 def item_of(task: Task, headers: Headers) -> Item:
     """Canonical forms and digest of one task."""
-    stated, programs = headers.strip(task.prompt), programs_of(task)
+    stated, programs = headers.remove(task.prompt), programs_of(task)
     exact_prompt = canonical_prompt(stated, numbers=True)
     exact_codes = tuple(_exact_code(language, code) for language, code in programs)
     return Item(

@@ -136,8 +136,9 @@ def normalised(
 
     rewards and log_probs (B, G), h (B, d) -> {name: (B, G)}, Advantages
     """
-    options = {"top_k": settings.top_k, "clip": settings.l_hat_clip, "memory": memory}
-    parts = statistics.gmpo_advantages(rewards, log_probs, h, settings.tau, settings.lam, **options)
+    parts = statistics.gmpo_advantages(
+        rewards, log_probs, h, settings.tau, settings.lam, top_k=settings.top_k, clip=settings.l_hat_clip, memory=memory
+    )
     return {
         "gmpo": parts.advantages,
         "grpo": statistics.grpo_advantages(rewards),
@@ -291,7 +292,7 @@ class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
         """Batches that have been learnt from."""
         return int(self.state.global_step) // int(self.num_iterations)
 
-    def note(self, name: str, value: float) -> None:
+    def note(self, name: str, value: float | Tensor) -> None:
         """Add a number to this step's log."""
         self._metrics["train"][name].append(float(value))
 
