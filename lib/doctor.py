@@ -65,12 +65,21 @@ def platform_facts() -> dict[str, Any]:
     """System, processor, usable cores, memory and free disk; no host or user name."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "system": platform.platform(),
+        "system": _system(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(memory / GIB, 1),
         "disk_free_gb": round(shutil.disk_usage(ROOT).free / GIB, 1),
     }
+
+
+def _system() -> str:
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        name = platform.system()
+    kernel = ".".join(platform.release().split(".")[:2])
+    return f"{name}, kernel {kernel}, {platform.machine()}"
 
 
 def _processor() -> str:

@@ -712,6 +712,10 @@ def _explained(stage: str, executed: Path, error: BaseException) -> BaseExceptio
     elif isinstance(error, DeadKernelError):
         number, source = _last_cell(executed)
         said = "the kernel died; when memory ran out, the preset's batch sizes are the place to save"
+    elif isinstance(error, OSError):
+        return PipelineError(
+            f"{stage} stopped: {error.strerror or error}, in {short(executed.parent.parent)}"
+        )
     else:
         return error
     head = source.strip().splitlines()[:5]

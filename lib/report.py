@@ -213,9 +213,11 @@ def parameter_tables(manifest: Mapping[str, Any]) -> str:
     stages = manifest.get("parameters") or {}
     if not stages:
         return _missing("manifest.json, parameters")
-    return "".join(
-        f"<h3>{_e(name)}</h3>{definitions(values) or '<p>none</p>'}" for name, values in stages.items()
+    blocks = (
+        f"<div><h3>{_e(name)}</h3>{definitions(values) or '<p>none</p>'}</div>"
+        for name, values in stages.items()
     )
+    return f'<div class="columns">{"".join(blocks)}</div>'
 
 
 def definitions(values: Mapping[str, Any]) -> str:
@@ -307,9 +309,12 @@ h3 { font-size: .95rem; margin: 1.5rem 0 .25rem }
 .missing { color: var(--faint); font-style: italic }
 .banner { background: #8c1d18; color: #fff; padding: .6rem .9rem; margin: 0 0 .75rem; border-radius: 4px; font-weight: 600 }
 .scroll { overflow-x: auto }
+.columns { columns: 17rem; column-gap: 2rem } .columns > div { break-inside: avoid } .columns h3 { margin-top: 0 }
+.columns .scroll { margin-bottom: 1.25rem }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums lining-nums }
 th { text-align: left; font-size: .75rem; font-weight: 600; color: var(--faint) }
 th, td { padding: .35rem 1.1rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+.headline td:nth-child(2) { min-width: 11rem }
 .headline td:nth-child(1) { font-weight: 600 }
 .headline td:nth-child(3) { font-weight: 600; font-size: 1.05rem; white-space: nowrap }
 .headline td:nth-child(4) { white-space: nowrap }

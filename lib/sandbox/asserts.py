@@ -47,6 +47,7 @@ class Suite:
     names: tuple[frozenset[str], ...]  # names each test loads
     setup: Any
     setup_names: frozenset[str]
+    calls: tuple[tuple[Any, ...], ...]  # the calls the tests begin with, where they are plain to see
     definitions: str  # the part of the setup code that the program may rely on: imports, classes, functions
     entry_point: str
 
@@ -70,15 +71,19 @@ def compile_suite(tests: tuple[str, ...], setup: str, entry_point: str) -> Suite
     """Parse and compile the tests of a task. Raises BadTest."""
     trees = [_parse(test, f"test {number}") for number, test in enumerate(tests, 1)]
     setup_tree = _parse(setup, "setup code")
-    names = tuple(frozenset(_loaded(tree)) for tree in trees)
+    entry_point = entry_point or guess_entry_point(trees)
+    calls = plain_calls(trees, entry_point) if not setup.strip() else ()
+    codes = tuple(compile(_with_evidence(tree), _TEST_FILE, "exec") for tree in trees)
+    setup_code = compile(setup_tree, _TEST_FILE, "exec")
     return Suite(
         tests,
-        tuple(_compile(_Evidence().visit(tree)) for tree in trees),
-        names,
-        _compile(setup_tree),
-        frozenset(_loaded(setup_tree)),
+        codes,
+        tuple(frozenset(_names_of(code)) for code in codes),
+        setup_code,
+        frozenset(_names_of(setup_code)),
+        calls,
         "\n".join(ast.unparse(node) for node in setup_tree.body if _is_definition(node)),
-        entry_point or guess_entry_point(trees),
+        entry_point,
     )
 
 
@@ -89,12 +94,13 @@ def _parse(source: str, what: str) -> ast.Module:
         raise BadTest(f"{what} does not parse ({error}): {one_line(source, 120)}") from None
 
 
-def _compile(tree: ast.Module) -> Any:
-    return compile(ast.fix_missing_locations(tree), _TEST_FILE, "exec")
-
-
-def _loaded(tree: ast.AST) -> set[str]:
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+def _names_of(code: Any) -> set[str]:
+    """Every name a code object and those inside it mention; attributes are among them, which does no harm."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if hasattr(constant, "co_names"):
+            names |= _names_of(constant)
+    return names
 
 
 def _is_definition(node: ast.stmt) -> bool:
@@ -110,26 +116,61 @@ def guess_entry_point(trees: list[ast.Module]) -> str:
     """The name most asserts call, builtins and helpers only if there is no other; empty when nothing is called."""
     counts: dict[str, int] = {}
     for tree in trees:
-        called = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+        call = _asserted_call(tree)
+        nodes = [call] if call and not _is_common(call.func.id) else ast.walk(tree)  # type: ignore[attr-defined]
+        called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
         for name in called:
-            common = name in vars(builtins) or name in _HELPERS
-            counts[name] = counts.get(name, 0) + (1 if common else 1000)
+            counts[name] = counts.get(name, 0) + (1 if _is_common(name) else 1000)
     return max(sorted(counts), key=lambda name: counts[name], default="")
 
 
-class _Evidence(ast.NodeTransformer):
-    """Keep both sides of `assert left == right` where a failure can read them."""
+def _is_common(name: str) -> bool:
+    return name in vars(builtins) or name in _HELPERS
 
-    def visit_Assert(self, node: ast.Assert) -> ast.Assert:
-        test = node.test
+
+def _asserted_call(tree: ast.Module) -> ast.Call | None:
+    """The call of `assert name(…) == …` where the test is that and no more."""
+    if len(tree.body) == 1 and isinstance(tree.body[0], ast.Assert):
+        test = tree.body[0].test
+        if isinstance(test, ast.Compare) and isinstance(test.left, ast.Call) and isinstance(test.left.func, ast.Name):
+            return test.left
+    return None
+
+
+def plain_calls(trees: list[ast.Module], entry_point: str) -> tuple[tuple[Any, ...], ...]:
+    """Arguments of the calls that the tests will make first and in this order, whatever the program is.
+
+    Only tests of the form `assert entry_point(literals) == literal` are so plain; the first other one ends the list.
+    """
+    calls = []
+    for tree in trees:
+        call = _asserted_call(tree)
+        if call is None or call.keywords or call.func.id != entry_point:  # type: ignore[attr-defined]
+            break
+        try:
+            arguments = tuple(ast.literal_eval(argument) for argument in call.args)
+            for side in tree.body[0].test.comparators:  # type: ignore[attr-defined]
+                ast.literal_eval(side)
+        except (ValueError, TypeError, RecursionError, MemoryError):
+            break
+        calls.append(arguments)
+    return tuple(calls)
+
+
+def _with_evidence(tree: ast.Module) -> ast.Module:
+    """Keep both sides of every `assert left == right` where a failure can read them."""
+    nodes = tree.body if all(isinstance(node, ast.Assert) for node in tree.body) else ast.walk(tree)
+    for node in nodes:
+        test = node.test if isinstance(node, ast.Assert) else None
         if isinstance(test, ast.Compare) and len(test.ops) == 1:
-            test.left = self._kept(_GOT, test.left)
-            test.comparators = [self._kept(_EXPECTED, test.comparators[0])]
-        return node
+            test.left = _kept(_GOT, test.left)
+            test.comparators = [_kept(_EXPECTED, test.comparators[0])]
+    return tree
 
-    @staticmethod
-    def _kept(name: str, value: ast.expr) -> ast.expr:
-        return ast.NamedExpr(ast.Name(name, ast.Store()), value)
+
+def _kept(name: str, value: ast.expr) -> ast.expr:
+    target = ast.copy_location(ast.Name(name, ast.Store()), value)
+    return ast.copy_location(ast.NamedExpr(target, value), value)
 
 
 # ------------------------------------------------------------------------------------------------------------ names
@@ -157,7 +198,8 @@ class Names:
             self._bind(name, form)
         if self.permissive and entry not in values:
             self._bind_alias(functions)
-        exec(self.suite.setup, self.namespace)
+        if self.suite.setup_names or self.suite.definitions:
+            exec(self.suite.setup, self.namespace)
         for name, item in self.namespace.items():
             if isinstance(item, type) and item.__module__ == "tests":
                 self.talk.shared[name] = item
@@ -192,12 +234,19 @@ def _folded(name: str) -> str:
 # -------------------------------------------------------------------------------------------------------- judgement
 
 
-def judge(talk: Conversation, suite: Suite, source: str, alias: str) -> Outcome:
+def judge(talk: Conversation, suite: Suite, job: dict[str, Any]) -> Outcome:
     """Run the program, then every assert in order in one shared state."""
     outcome = Outcome()
-    names = Names(talk, suite, alias)
+    names = Names(talk, suite, job["alias"])
+    request = {
+        "source": job["source"],
+        "setup": suite.definitions,
+        "names": names.wanted(),
+        "cpu_s": job["cpu_s"],
+        "memory_mb": job["memory_mb"],
+    }
     try:
-        answer = talk.run(source, suite.definitions, names.wanted())
+        answer = talk.run(request, suite.calls, suite.entry_point)
         if "compile" in answer:
             outcome.fail("compile-error", one_line(str(answer["compile"])))
             return outcome
@@ -207,6 +256,7 @@ def judge(talk: Conversation, suite: Suite, source: str, alias: str) -> Outcome:
         if "err" in answer:
             raise talk.read({"x": answer["err"]})
         names.bind(dict(answer["ok"]), list(answer["functions"]))
+        talk.take_up(names.namespace[suite.entry_point] if suite.entry_point in answer["ok"] else None)
     except BaseException as error:
         _record(outcome, talk, error, "running the program")
         return outcome

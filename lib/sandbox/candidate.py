@@ -9,6 +9,7 @@ import gc
 import importlib
 import io
 import operator
+import resource
 import sys
 import threading
 import types
@@ -59,8 +60,8 @@ class ForeignIterator(Foreign):
 class Session(wire.Codec):
     """One candidate's objects and its conversation with the grader."""
 
-    def __init__(self, channel: wire.Channel) -> None:
-        self.channel = channel
+    def __init__(self, channel: wire.Channel, mapped: int) -> None:
+        self.channel, self.mapped = channel, mapped
         self.module = types.ModuleType(MODULE)
         self.shared: dict[str, type] = {}  # classes of the task's setup code, which cross by value
         self.objects: list[Any] = []
@@ -200,6 +201,7 @@ class Session(wire.Codec):
         namespace = self.module.__dict__
         sys.modules[MODULE] = self.module
         self.modules = frozenset(request["modules"])
+        _limit(request["cpu_s"], self.mapped + (request["memory_mb"] << 20))
         if request["setup"]:
             exec(compile(request["setup"], "<setup>", "exec"), namespace)
             self.shared = {name: item for name, item in namespace.items() if _is_own_class(item)}
@@ -354,9 +356,15 @@ def _flush() -> None:
         return
 
 
-def serve(descriptor: int) -> None:
-    """Serve the grader on this descriptor until it hangs up."""
-    session = Session(wire.Channel(wire.socket_from(descriptor), wire.MAX_REQUEST))
+def _limit(cpu_s: float, address_space: int) -> None:
+    seconds = int(cpu_s) + 2  # a backstop of whole seconds; the grader watches the exact clock
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
+
+
+def serve(descriptor: int, mapped: int) -> None:
+    """Serve the grader on this descriptor until it hangs up; `mapped` bytes of address space are not the program's."""
+    session = Session(wire.Channel(wire.socket_from(descriptor), wire.MAX_REQUEST), mapped)
     session.module.__dict__["__builtins__"] = builtins
     frame: Any = sys._getframe()
     depth = 0

@@ -6,11 +6,12 @@ conversation for good, so that a test which swallows exceptions cannot pass over
 """
 
 import builtins
+import collections
 import importlib
 import io
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -49,6 +50,9 @@ class Conversation(wire.Codec):
         self.exceptions: dict[int, type] = {}
         self.lent: list[Any] = []
         self.shared: dict[str, type] = {}
+        self.ahead: collections.deque[list[Any]] = collections.deque()  # calls made ahead, unanswered
+        self.kept: collections.deque[tuple[list[Any], dict[str, Any]]] = collections.deque()  # and answered
+        self.entry: int | None = None
         self.failed_callback: AssertionError | None = None
         self.broken: BaseException | None = None  # set once the candidate is gone, silent or talks nonsense
 
@@ -195,9 +199,41 @@ class Conversation(wire.Codec):
 
     # ------------------------------------------------------------------------------------------------ requests
 
-    def run(self, source: str, setup: str, names: list[str]) -> dict[str, Any]:
-        """Execute the program; the raw answer."""
-        return self._ask({"do": "run", "source": source, "setup": setup, "names": names, "modules": self.modules})
+    def run(self, request: dict[str, Any], calls: Sequence[Sequence[Any]], entry_point: str) -> dict[str, Any]:
+        """Have the program executed, and the calls the tests are known to begin with right after it; its raw answer.
+
+        The calls save a round trip each. `operate` takes their answers when the tests come to make them.
+        """
+        forms = [[self.encode(argument) for argument in call] for call in calls]
+        ahead = [{"do": "call", "name": entry_point, "args": form} for form in forms]
+        self.channel.send({"do": "run", "modules": self.modules, **request}, *ahead)
+        self.ahead.extend(forms)
+        return self._guarded(self._answer)
+
+    def take_up(self, entry: Any) -> None:
+        """Name the object that the calls made ahead were made on; without one they came to nothing."""
+        if isinstance(entry, Remote):
+            self.entry = entry._facts.number
+            return
+        self._guarded(self._drain)
+        self.kept.clear()
+
+    def _drain(self) -> dict[str, Any]:
+        """Read the answers still under way, before anything else is asked."""
+        while self.ahead:
+            self.kept.append((self.ahead.popleft(), self._answer()))
+        return {}
+
+    def _called_ahead(self, request: dict[str, Any]) -> dict[str, Any] | None:
+        """The answer to a call that was made ahead, None if this one was not."""
+        if request["do"] != "call" or request["on"] != self.entry or "kwargs" in request:
+            return None
+        if self.kept and self.kept[0][0] == request["args"]:
+            return self.kept.popleft()[1]
+        if not self.kept and self.ahead and self.ahead[0] == request["args"]:
+            self.ahead.popleft()
+            return self._answer()
+        return None
 
     def current_value(self, name: str) -> Any:
         """What a global of the program's holds now."""
@@ -243,10 +279,13 @@ class Conversation(wire.Codec):
         return self.read(form)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        return self._guarded(lambda: self._called_ahead(request) or self._exchange(request))
+
+    def _guarded(self, attempt: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         if self.broken:
             raise self.broken
         try:
-            return self._exchange(request)
+            return attempt()
         except (wire.Closed, wire.Garbage, TimeUp) as error:
             self.broken = error
             raise
@@ -260,7 +299,11 @@ class Conversation(wire.Codec):
             raise
 
     def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._drain()
         self.channel.send(request)
+        return self._answer()
+
+    def _answer(self) -> dict[str, Any]:
         while True:
             answer = self.channel.receive(self.idle)
             if type(answer) is not dict:

@@ -4,7 +4,6 @@ It speaks JSON frames with `Sandbox` on one socket and with its worker on anothe
 caller, nowhere else. The grader itself never runs the program's code and never unpickles.
 """
 
-import dataclasses
 import json
 import os
 import resource
@@ -20,7 +19,7 @@ from typing import Any
 from lib.sandbox import asserts, kernel, programs, wire
 from lib.sandbox.conversation import Conversation, TimeUp
 from lib.sandbox.limits import Watch, rest_limit
-from lib.sandbox.verdict import HEAD_BYTES, Verdict, head, one_line
+from lib.sandbox.verdict import HEAD_BYTES, head, one_line
 from lib.sandbox.worker import FILE_BYTES
 
 TICK_S = 0.05
@@ -62,17 +61,25 @@ class Worker:
         self.out, self.err = (os.memfd_create(name) for name in ("stdout", "stderr"))
         self.process = spawn(module, theirs, settings, sys.executable, stdout=self.out, stderr=self.err)
         theirs.close()
-        self._receive()  # it says 0 when it is ready
+        try:
+            self._receive()  # it says 0 when it is ready
+        except WorkerLost:
+            self.close()
+            raise
 
     def ask(self, do: str, descriptors: Sequence[int] = (), **details: Any) -> dict[str, Any]:
         """Send one command and return its answer."""
+        self.tell(do, descriptors, **details)
+        return self._receive()
+
+    def tell(self, do: str, descriptors: Sequence[int] = (), **details: Any) -> None:
+        """Send one command that has no answer."""
         self.asked += 1
         message = json.dumps({"do": do, "n": self.asked, **details}).encode()
         try:
             socket.send_fds(self.control, [message], list(descriptors))
         except OSError:
             raise WorkerLost(self._last_words()) from None
-        return self._receive()
 
     def _receive(self) -> dict[str, Any]:
         while True:
@@ -113,6 +120,29 @@ class Worker:
         os.close(self.err)
 
 
+class Candidates:
+    """The forked children of one worker: one in use, the next already waiting."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.socket, theirs = self._pair()
+        with theirs:
+            worker.tell("fork", [theirs.fileno()])
+
+    @staticmethod
+    def _pair() -> tuple[socket.socket, socket.socket]:
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(TICK_S * 1e6)))
+        return ours, theirs
+
+    def finish(self, ending: bool) -> dict[str, Any]:
+        """End the candidate in use and have the next one forked; how the old one ended."""
+        old = self.socket
+        self.socket, theirs = self._pair()
+        with old, theirs:
+            return self.worker.ask("next", [theirs.fileno()], ending=ending)
+
+
 class Clock:
     """Asks the worker now and then what the candidate has used, and ends the conversation when that is too much."""
 
@@ -136,6 +166,7 @@ class Grader:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
         self.workers: dict[str, Worker] = {}
+        self.candidates: Candidates | None = None
 
     def judge(self, job: dict[str, Any]) -> dict[str, Any]:
         """One job to one verdict row; a worker that goes away is replaced once."""
@@ -146,54 +177,59 @@ class Grader:
                     self.workers[module] = Worker(module, self.settings[module])
                 if module == "launcher":
                     return programs.judge(self.workers[module].ask, job)
-                return self._judge_function(self.workers[module], job)
+                self.candidates = self.candidates or Candidates(self.workers[module])
+                return self._judge_function(self.candidates, job)
             except WorkerLost as lost:
-                self.workers.pop(module, None)
+                self._lose(module)
                 reason = str(lost)
         return {"status": "sandbox-error", "passed": 0, "failure": f"the {module} went away: {reason}"}
 
-    def _judge_function(self, worker: Worker, job: dict[str, Any]) -> dict[str, Any]:
+    def _lose(self, module: str) -> None:
+        worker = self.workers.pop(module, None)
+        if module == "worker" and self.candidates:
+            self.candidates.socket.close()
+            self.candidates = None
+        if worker:
+            worker.close()
+
+    def _judge_function(self, candidates: Candidates, job: dict[str, Any]) -> dict[str, Any]:
         total = len(job["tests"])
         try:
             suite = asserts.compile_suite(tuple(job["tests"]), job["setup"], job["entry_point"])
         except asserts.BadTest as error:
-            return _row(Verdict("sandbox-error", 0, total, failure=str(error)))
-        ours, theirs = socket.socketpair()
-        try:
-            started = time.monotonic()
-            worker.ask("fork", [theirs.fileno()], cpu_s=job["cpu_s"], memory_mb=job["memory_mb"])
-            theirs.close()
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(TICK_S * 1e6)))
-            clock = Clock(worker, job["cpu_s"])
-            channel = wire.Channel(ours, wire.MAX_REPLY)
-            talk = Conversation(channel, clock, tuple(self.settings["worker"]["modules"]))
-            with _Alarm(rest_limit(job["cpu_s"])):
-                try:
-                    outcome = asserts.judge(talk, suite, job["source"], job["alias"])
-                except TimeUp as error:
-                    outcome = asserts.Outcome(0, "timeout", str(error))
-            wall = time.monotonic() - started
-        finally:
-            ours.close()
-            theirs.close()
-        return self._verdict(worker, job, outcome, wall, clock)
+            return {"status": "sandbox-error", "passed": 0, "failure": str(error)}
+        started = time.monotonic()
+        clock = Clock(candidates.worker, job["cpu_s"])
+        channel = wire.Channel(candidates.socket, wire.MAX_REPLY)
+        talk = Conversation(channel, clock, tuple(self.settings["worker"]["modules"]))
+        with _Alarm(rest_limit(job["cpu_s"])):
+            try:
+                outcome = asserts.judge(talk, suite, job)
+            except TimeUp as error:
+                outcome = asserts.Outcome(0, "timeout", str(error))
+        row = {"total": total, "wall_s": time.monotonic() - started, "retry": clock.reason == "wall"}
+        return row | self._ending(candidates, job, outcome)
 
-    def _verdict(
-        self, worker: Worker, job: dict[str, Any], outcome: asserts.Outcome, wall: float, clock: Clock
-    ) -> dict[str, Any]:
-        end = worker.ask("end", ending=outcome.status == "died")
-        out, err, largest = worker.outputs()
-        status, failure, code = outcome.status, outcome.failure, end["status"]
+    def _ending(self, candidates: Candidates, job: dict[str, Any], outcome: asserts.Outcome) -> dict[str, Any]:
+        """End the candidate; what is known of it in the end."""
+        end = candidates.finish(outcome.status == "died")
+        out, err, largest = candidates.worker.outputs()
+        status, failure = outcome.status, outcome.failure
         if status == "died":
-            status, reason = cause_of_death(code, end["cpu_s"], job["cpu_s"], largest)
+            status, reason = cause_of_death(end["status"], end["cpu_s"], job["cpu_s"], largest)
             failure = f"{failure}: {reason}"
         elif status == "runtime-error" and largest >= FILE_BYTES:
             status = "output-limit"
-        verdict = Verdict(
-            status, outcome.passed, len(job["tests"]), end["cpu_s"], wall, end["rss_mb"],
-            code, (), head(out), head(err), failure,
-        )  # fmt: skip
-        return _row(verdict) | {"retry": clock.reason == "wall"}
+        return {
+            "status": status,
+            "passed": outcome.passed,
+            "failure": failure,
+            "cpu_s": end["cpu_s"],
+            "peak_rss_mb": end["rss_mb"],
+            "exit_code": end["status"],
+            "stdout_head": head(out),
+            "stderr_head": head(err),
+        }
 
 
 def cause_of_death(code: int | None, cpu_s: float, limit_s: float, largest_output: int) -> tuple[str, str]:
@@ -226,10 +262,6 @@ class _Alarm:
 
 def _time_up(number: int, frame: Any) -> None:
     raise TimeUp("the test itself did not finish in time")
-
-
-def _row(verdict: Verdict) -> dict[str, Any]:
-    return dataclasses.asdict(verdict)
 
 
 def main(descriptor: int, settings: str) -> None:

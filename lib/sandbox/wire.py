@@ -27,6 +27,7 @@ MODULES = frozenset(  # whose types, functions and selves cross by name: real on
 )
 LOOK_S = 0.1
 _SMALL = 1 << 62
+_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 class Garbage(Exception):
@@ -250,11 +251,11 @@ class Channel:
         self._buffer = b""
         self._looked = time.monotonic()
 
-    def send(self, message: Any) -> None:
-        """Send one frame. Raises Closed when nobody is left to read it."""
-        body = json.dumps(message, separators=(",", ":")).encode()
+    def send(self, *messages: Any) -> None:
+        """Send one frame a message. Raises Closed when nobody is left to read them."""
+        bodies = [_ENCODE(message).encode() for message in messages]
         try:
-            self.sock.sendall(len(body).to_bytes(4, "little") + body)
+            self.sock.sendall(b"".join(len(body).to_bytes(4, "little") + body for body in bodies))
         except OSError:
             raise Closed from None
 

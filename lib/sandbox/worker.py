@@ -3,9 +3,9 @@
 Started by the grader with a `Plan`, it warms up (standard library imported, compiler and JSON exercised, heap frozen),
 confines itself once, then serves three commands on its control socket:
 
-    fork + descriptor + limits  ->  {"pid"}                          a candidate waiting on that descriptor
-    look                        ->  {"cpu_s", "full"}                what the candidate has used so far
-    end                         ->  {"status", "cpu_s", "rss_mb"}    kill, reap, wipe scratch
+    fork + descriptor  ->                               a candidate that waits on that descriptor
+    look               ->  {"cpu_s", "full"}             what the candidate has used so far
+    next + descriptor  ->  {"status", "cpu_s", "rss_mb"} kill and reap it, wipe scratch, fork one more
 
 The end of its control socket ends it and, with it, the candidate.
 """
@@ -101,27 +101,29 @@ class Zygote:
                 break
             command = json.loads(message)
             answer = getattr(self, "do_" + command["do"])(command, descriptors)
-            self.control.send(json.dumps(answer | {"n": command["n"]}).encode())
+            if answer:
+                self.control.send(json.dumps(answer | {"n": command["n"]}).encode())
         if self.child:
             os.kill(self.child, signal.SIGKILL)
 
     def do_fork(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        """Fork a candidate that will serve the grader on the descriptor sent along."""
-        pid = os.fork()
-        if pid == 0:
-            self._become_candidate(descriptors[0], command)
-        os.close(descriptors[0])
-        self.child = pid
-        return {"pid": pid}
+        """Fork the first candidate, to serve the grader on the descriptor sent along."""
+        self._fork(descriptors[0])
+        return {}
 
-    def _become_candidate(self, descriptor: int, limits: dict[str, Any]) -> None:
+    def _fork(self, descriptor: int) -> None:
+        self.child = os.fork()
+        if self.child == 0:
+            self._become_candidate(descriptor)
+        os.close(descriptor)
+
+    def _become_candidate(self, descriptor: int) -> None:
         try:
             self.control.close()
-            _limit(limits["cpu_s"], self.mapped + limits["memory_mb"] * MEBIBYTE)
             for program in self.filters:
                 kernel.install_filter(program)
             random.seed(0)  # the module reseeds itself in every child
-            candidate.serve(descriptor)
+            candidate.serve(descriptor, self.mapped)
         finally:
             os._exit(70)
 
@@ -134,19 +136,25 @@ class Zygote:
         scratch = 0 if self.plan.mode == "A" or self.plan.sealed else bytes_under(self.plan.scratch)  # in A the tmpfs has a size
         return {"cpu_s": used, "full": scratch > confinement.SCRATCH_BYTES}
 
-    def do_end(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        """Kill and reap the candidate, wipe what it left. `ending`: it seems to be ending by itself, let it."""
-        alive = not (command.get("ending") and _ends_soon(self.child))
+    def do_next(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Kill and reap the candidate; then, the answer sent, wipe what it left and fork the next one.
+
+        `ending`: it seems to be ending by itself, let it, to learn how.
+        """
+        alive = not (command["ending"] and _ends_soon(self.child))
         os.kill(self.child, signal.SIGKILL)
         _, status, usage = os.wait4(self.child, 0)
-        self.child = 0
-        if not self.plan.sealed:
-            wipe(self.plan.scratch)
-        return {
+        answer = {
+            "n": command["n"],
             "status": None if alive else os.waitstatus_to_exitcode(status),
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "rss_mb": usage.ru_maxrss / 1024,
         }
+        self.control.send(json.dumps(answer).encode())
+        if not self.plan.sealed:
+            wipe(self.plan.scratch)
+        self._fork(descriptors[0])
+        return {}
 
 
 def _ends_soon(pid: int) -> bool:
@@ -155,12 +163,6 @@ def _ends_soon(pid: int) -> bool:
             return True
         time.sleep(0.001)
     return False
-
-
-def _limit(cpu_s: float, address_space: int) -> None:
-    seconds = int(cpu_s) + 2  # a backstop of whole seconds; the grader watches the exact clock
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
 
 
 def mapped_bytes() -> int:
