@@ -14,6 +14,12 @@ import pandas
 from lib.budget import expected_solved
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
+TYPE_NAMES = {
+    1: "1 no usable code",
+    2: "2 wrong name or interface",
+    3: "3 breaks while running",
+    4: "4 runs, answers wrongly",
+}
 PROTOCOL_NAMES = {"greedy": "greedy", "draws": "mean of draws"}
 
 
@@ -128,7 +134,7 @@ def score_bars(scores: pandas.DataFrame, tests: str = "hidden") -> tuple[Any, pa
     names = [f"{name}\n{int(rows.loc[key, 'draws'])} a task" for key, name in PROTOCOL_NAMES.items()]
     axes.set_xticks(range(len(PROTOCOL_NAMES)), names)
     axes.set(ylabel=f"pass@1, % of {data['n_tasks'].iloc[0]} tasks, {tests} tests", ylim=(0, None))
-    axes.legend(ncols=len(models))
+    _legend_above(axes, len(models))
     return figure, data
 
 
@@ -138,7 +144,13 @@ def failure_shares(failures: pandas.DataFrame, column: str) -> tuple[Any, pandas
     table = data.pivot(index=column, columns="model", values="count").fillna(0).sort_index()
     table = table[list(dict.fromkeys(failures["model"]))]
     figure, axes = plt.subplots()
-    table.plot.barh(ax=axes, width=0.75, color=COLOURS)
+    table.rename(index=TYPE_NAMES).plot.barh(ax=axes, width=0.75, color=COLOURS)
     axes.set(xlabel="failed draws", ylabel="")
     axes.invert_yaxis()
+    _legend_above(axes, table.shape[1])
     return figure, data
+
+
+def _legend_above(axes: Any, columns: int) -> None:
+    """The legend over the axes, where no bar can reach it."""
+    axes.legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), title=None)

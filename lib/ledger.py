@@ -39,6 +39,7 @@ class Attempt:
     top_p: float
     max_new_tokens: int
     prompt_hash: str
+    tests_hash: str
     completion: str
     program: str
     finished: bool
@@ -64,18 +65,13 @@ class Attempt:
     @property
     def key(self) -> tuple[Any, ...]:
         """What makes an attempt the same attempt: a rerun never repeats a key."""
-        return attempt_key(
-            self.task_id, self.model, self.adapter, self.temperature, self.top_p, self.seed, self.draw
-        )
+        return tuple(getattr(self, name) for name in KEY)
 
 
-def attempt_key(
-    task_id: str, model: str, adapter: str, temperature: float, top_p: float, seed: int, draw: int
-) -> tuple[Any, ...]:
-    """(task, model, adapter, sampling, draw); the run's seed is part of the draw's own."""
-    return (task_id, model, adapter, float(temperature), float(top_p), seed, draw)
-
-
+# Who was asked what, how, and by which tests it was judged; the run's seed and the draw are in the draw's own seed.
+KEY = (
+    "task_id", "prompt_hash", "tests_hash", "model", "adapter", "temperature", "top_p", "max_new_tokens", "seed",
+)  # fmt: skip
 FIELDS = tuple(field.name for field in dataclasses.fields(Attempt))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from lib.ledger import Attempt, Ledger, attempt_key, now
+from lib.ledger import Attempt, Ledger, now
 from lib.prompts import Prompt, build_prompt
 from lib.sampling import Completion, Engine, Request, Settings, draw_seed
 from lib.sandbox import Sandbox, SandboxError, Verdict
@@ -62,11 +62,11 @@ def attempt_all(
         raise ValueError(f"draws={draws}: should be at least 1")
     if settings.temperature == 0 and draws > 1:
         raise ValueError(f"draws={draws} at temperature 0: greedy decoding has one answer; use draws=1")
-    prompts = {task.task_id: build_prompt(task, engine.tokenizer) for task in tasks}
+    prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
     jobs = {
-        _key(task.task_id, draw, settings, policy): _Job(task, prompts[task.task_id], draw)
+        _key(job, settings, policy): job
         for draw in range(draws)
-        for task in tasks
+        for job in (_Job(task, prompt, draw) for task, prompt in zip(tasks, prompts, strict=True))
     }
     done = {attempt.key: attempt for attempt in ledger if attempt.key in jobs}
     todo = [job for key, job in jobs.items() if key not in done]
@@ -75,11 +75,11 @@ def attempt_all(
     return [done[key] for key in jobs]
 
 
-def _key(task_id: str, draw: int, settings: Settings, policy: Policy) -> tuple[Any, ...]:
-    seed = draw_seed(policy.seed, task_id, draw)
-    return attempt_key(
-        task_id, policy.model, policy.adapter, settings.temperature, settings.top_p, seed, draw
-    )
+def _key(job: _Job, settings: Settings, policy: Policy) -> tuple[Any, ...]:
+    """The ledger's KEY of an attempt that may not have been made yet."""
+    asked = (job.task.task_id, job.prompt.digest, job.task.tests_digest, policy.model, policy.adapter)
+    how = (settings.temperature, settings.top_p, settings.max_new_tokens)
+    return (*asked, *how, draw_seed(policy.seed, job.task.task_id, job.draw))
 
 
 def _attempts(
@@ -165,6 +165,7 @@ def _attempt(
         top_p=settings.top_p,
         max_new_tokens=settings.max_new_tokens,
         prompt_hash=request.key.prompt.digest,
+        tests_hash=request.key.task.tests_digest,
         completion=completion.text,
         program=program,
         finished=completion.finished,

@@ -33,11 +33,8 @@ from lib import doctor
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 MIN_FREE_MB = 200
-MACHINERY = {
-    "pipeline",
-    "report",
-    "progress",
-}  # rooms that say when a stage runs and how it looks, never what it gives
+# Rooms that say when a stage runs and how it looks, never what it gives: they are no part of a key.
+MACHINERY = {"pipeline", "report", "progress"}
 PRESET_KEYS = ("shared", "to", "about", "needs_gpu_gb")  # beside the stages' own sections
 
 Say = Callable[[str], None]

@@ -5,6 +5,7 @@ prompt may show, and `hidden_tests`, which it never does. Program tasks carry st
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -60,6 +61,13 @@ class Task:
         visible = self.visible_tests if which in ("visible", "all") else ()
         hidden = self.hidden_tests if which in ("hidden", "all") else ()
         return visible + hidden
+
+    @property
+    def tests_digest(self) -> str:
+        """Sixteen hex digits naming everything a verdict depends on but the program."""
+        judged = (self.visible_tests, self.hidden_tests, [dataclasses.astuple(case) for case in self.cases])
+        limits = (self.setup_code, self.time_limit_s, self.memory_limit_mb)
+        return hashlib.sha256(json.dumps([judged, limits], ensure_ascii=False).encode()).hexdigest()[:16]
 
     def in_language(self, language: str) -> "Task":
         """This program task posed in `language`, with that language's reference.

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lib.bangla import fertility, normalise, normalise_tasks, script_mix, train_sentencepiece
@@ -22,6 +22,8 @@ CORPUS = [
 
 
 @given(ANY)
+@example("\u1fefA`\u09dfB`")  # a character whose canonical form is a backtick
+@example("`a`` b\u09df`")
 @settings(max_examples=500)
 def test_normalising_twice_is_normalising_once(text: str) -> None:
     once, _ = normalise(text)

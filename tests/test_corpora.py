@@ -25,6 +25,7 @@ external = pytest.mark.skipif(
     not EXTERNAL.is_dir(), reason="data/external is absent: no public corpora to read"
 )
 
+BLP = "id,instruction,test_list\n"
 
 # ---------------------------------------------------------------------- the released files
 
@@ -113,6 +114,16 @@ def test_one_blp_assert_is_visible_and_two_are_hidden() -> None:
         assert (len(task.visible_tests), len(task.hidden_tests)) == (1, 2)
         renamed = task.visible_tests[0].replace(task.entry_point, shown[task.task_id].entry_point, 1)
         assert (renamed,) == shown[task.task_id].visible_tests
+
+
+def test_the_visible_assert_is_the_one_the_sibling_shows(tmp_path: Path) -> None:
+    """Wherever it stands in the full suite, and whatever the function is called there."""
+    (tmp_path / "test_v1.csv").write_text(BLP + "1,Double it.,\"['assert helper(2) == 4']\"\n")
+    suite = repr(["assert double(1) == 2", "assert double(2) == 4", "assert double(3) == 6"])
+    (tmp_path / "test_full.csv").write_text(BLP + f'1,Double it.,"{suite}"\n')
+    (task,) = corpora.read(tmp_path / "test_full.csv")
+    assert task.visible_tests == ("assert double(2) == 4",)
+    assert task.hidden_tests == ("assert double(1) == 2", "assert double(3) == 6")
 
 
 @external
@@ -366,8 +377,6 @@ def test_project_tasks_survive_a_round_trip(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------- bad input
-
-BLP = "id,instruction,test_list\n"
 GOOD = "1,Double it.,\"['assert f(1) == 2']\"\n"
 
 

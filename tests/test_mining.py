@@ -49,6 +49,14 @@ def test_a_rerun_asks_for_nothing_that_is_there(tmp_path, engine, sandbox):
     assert len(list(ledger)) == 2 * len(TASKS)
 
 
+def test_an_attempt_judged_by_other_tests_is_made_again(tmp_path, engine, sandbox):
+    ledger = Ledger(tmp_path / "a.jsonl")
+    attempt_all(TASKS[:1], 1, engine, sandbox, ledger, SETTINGS, POLICY)
+    changed = [dataclasses.replace(TASKS[0], hidden_tests=TASKS[0].hidden_tests[:-1])]
+    attempt_all(changed, 1, engine, sandbox, ledger, SETTINGS, POLICY)
+    assert len(list(ledger)) == 2 and len(ledger.keys()) == 2
+
+
 def test_greedy_with_several_draws_is_refused(tmp_path, engine, sandbox):
     with pytest.raises(ValueError, match="greedy decoding has one answer"):
         attempt_all(TASKS, 2, engine, sandbox, Ledger(tmp_path / "a"), Settings(temperature=0), POLICY)

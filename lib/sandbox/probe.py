@@ -33,7 +33,14 @@ class Report:
     landlock: int  # ABI version, 0: none
     seccomp: bool
     second_user: bool
-    layers: tuple[tuple[str, str], ...]
+    found: tuple[tuple[str, str], ...]
+
+    @property
+    def layers(self) -> tuple[tuple[str, str], ...]:
+        """Every layer with what it means here; asks for a container engine too."""
+        from lib.sandbox import oci
+
+        return (*self.found, ("containers", oci.describe()))
 
     @property
     def confined(self) -> bool:
@@ -72,19 +79,25 @@ def _report(found: dict[str, Any]) -> Report:
         mode = "A"
     else:
         mode = "B" if found["root"] else "C"
-    landlock = found["landlock"]
+    return Report(
+        mode, found["namespaces"], found["landlock"], found["seccomp"], found["second_user"], _in_words(found, mode)
+    )
+
+
+def _in_words(found: dict[str, Any], mode: str) -> tuple[tuple[str, str], ...]:
+    version = found["landlock"]
+    without = "not needed, programs have a root of their own" if mode == "A" else "programs open no file, and only Python runs"
     second = "programs run as a user of their own"
     if not found["second_user"]:
-        second = "programs keep your user id" + (
-            ": the interpreter's files are unreadable to another" if found["root"] else ""
-        )
-    layers = (
+        second = "programs keep your user id"
+        if found["root"]:
+            second += ": the interpreter's files are unreadable to another"
+    return (
         ("namespaces", "yes" if found["namespaces"] else "no: unshare is refused, as Docker and Colab do"),
-        ("landlock", f"yes, version {landlock}" if landlock else "no: programs open no file at all, other languages need mode A"),
+        ("landlock", f"yes, version {version}" if version else f"no: {without}"),
         ("seccomp", "yes" if found["seccomp"] else "no: this kernel or instruction set has no filter here"),
         ("second user", second),
     )
-    return Report(mode, found["namespaces"], landlock, found["seccomp"], found["second_user"], layers)
 
 
 def main(descriptor: int, settings: str) -> None:
