@@ -4,7 +4,8 @@
 
 B: container root. Root keeps what Docker leaves it and no CAP_SYS_ADMIN; unshare and setns are refused.
 C: plain user. Another user id, no capabilities; unshare and setns are refused.
-Both need root here. The interpreter, its packages and the repository are bound to a folder every user may read.
+A: plain user whose kernel lets users make namespaces.
+All need root here. The interpreter, its packages and the repository are bound to a folder every user may read.
 """
 
 import os
@@ -27,14 +28,15 @@ def main() -> None:
     """Become the weaker machine and exec the command there."""
     mode, command = sys.argv[1], sys.argv[sys.argv.index("--") + 1 :]
     home = _visible_copy()
-    if mode == "C":
+    if mode in ("A", "C"):
         os.setgroups([])
         os.setresgid(PLAIN_USER, PLAIN_USER, PLAIN_USER)
         os.setresuid(PLAIN_USER, PLAIN_USER, PLAIN_USER)
         kernel.drop_capabilities()
     else:
         kernel.drop_capabilities(sum(1 << number for number in DOCKER_CAPABILITIES))
-    kernel.install_filter(seccomp.no_namespaces_filter())
+    if mode != "A":
+        kernel.install_filter(seccomp.no_namespaces_filter())
     if "no-landlock" in sys.argv:
         kernel.install_filter(_no_landlock_filter())
     python = f"{home}/python/bin/{os.path.basename(os.path.realpath(sys.executable))}"

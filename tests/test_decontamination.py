@@ -158,16 +158,17 @@ def test_the_join_finds_every_pair_and_no_other(
 
 @pytest.mark.parametrize("floor", [0.5, 0.65, 0.9])
 def test_large_sets_that_are_counted_by_sample_are_still_all_found(floor: float) -> None:
-    """Most pairs stand right at the floor, where a sample is as likely to fall short as not."""
+    """Sets grown to just the floor share the least they may, and a sample is as likely as not to fall short."""
     rng = np.random.default_rng(1)
-    right = [set(rng.choice(9000, 1500, replace=False).tolist()) for _ in range(40)]
-    at_floor = int(1500 * (1 - floor) / (1 + floor))  # members to exchange for a similarity of floor
+    right = [set(rng.choice(9000, int(np.ceil(1500 * floor)), replace=False).tolist()) for _ in range(40)]
     left = []
-    for some, cut in zip(right, itertools.cycle([at_floor, at_floor, at_floor + 3, 0, 700]), strict=False):
-        fresh = rng.choice(np.arange(9000, 12000), cut, replace=False).tolist()
-        left.append(set(rng.permutation(sorted(some))[cut:].tolist()) | set(fresh))
+    for some, size in zip(right, itertools.cycle([1500, 1500, 1490, 1520, 2500]), strict=False):
+        fresh = rng.choice(np.arange(9000, 12000), size - len(some), replace=False).tolist()
+        left.append(some | set(fresh))
     rows, columns, _ = Index(sets(*right), floor).match(sets(*left).grams())
-    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == jaccard_pairs(left, right, floor)
+    expected = jaccard_pairs(left, right, floor)
+    assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == expected
+    assert len(expected) == 24
 
 
 @given(st.lists(st.text(max_size=12), max_size=8), st.integers(1, 5))

@@ -158,6 +158,13 @@ def test_swallowed_assert_in_a_callback_still_fails(sandbox):
     assert sandbox.grade(checking, program).status == "wrong-output"
 
 
+def test_setup_function_is_hidden_from_a_program_that_does_not_use_it(sandbox):
+    compared = task("assert f(3) == answer(3)", setup_code="def answer(x):\n    return x * 7")
+    nosy = "import sys\ndef f(x):\n    return [v for k, v in globals().items() if k.startswith('ans')][0](x)"
+    assert sandbox.grade(compared, nosy).status == "runtime-error"
+    assert sandbox.grade(compared, "def f(x):\n    return x * 7").status == "success"
+
+
 # ------------------------------------------------------------------------------------------------------ programs
 
 DOUBLE = [Case("3\n", "6\n"), Case("0\n", "0\n")]
@@ -294,6 +301,15 @@ def test_close_leaves_no_process_descriptor_or_folder():
         box.execute("python", "print(6)", DOUBLE, 1, 256)
     assert (descendants(), set(os.listdir("/dev/shm"))) == (before, folders)
     assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_folders_of_killed_processes_are_removed():
+    program = "import sys, os\nsys.path.insert(0, '.')\nfrom lib.sandbox import Sandbox\nb = Sandbox(workers=1)\nprint(b._folder, flush=True)\nos.kill(os.getpid(), 9)"
+    root = Path(__file__).resolve().parent.parent
+    folder = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True).stdout.strip()
+    assert os.path.isdir(folder)
+    Sandbox(workers=1).close()
+    assert not os.path.exists(folder)
 
 
 def test_closed_sandbox_says_so():

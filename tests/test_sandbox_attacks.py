@@ -16,6 +16,7 @@ NAMES = sorted(path.stem for path in (HERE / "attacks").glob("*.attack"))
 FILES_ONLY = [name for name in NAMES if "secret" in name or "outside" in name or name.startswith(("read_", "proc_"))]
 MODES = {
     "A": ([], NAMES),
+    "A as a plain user": (["A"], FILES_ONLY),
     "B": (["B"], NAMES),
     "C": (["C"], NAMES),
     "B without Landlock": (["B", "no-landlock"], FILES_ONLY),

@@ -8,32 +8,18 @@ import builtins
 import gc
 import importlib
 import io
-import operator
 import resource
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from lib.sandbox import wire
+from lib.sandbox import values, wire
+from lib.sandbox.values import MODULE
 
-MODULE = "solution"
 ROOM = 1000  # frames of recursion a program has to itself, as in a script
 MAX_NESTED = 200  # objects described in one reply; further ones arrive as bare handles
-
-_BASES = (int, float, complex, str, bytes, bytearray, tuple, list, set, frozenset, dict)
-_OPERATIONS: dict[str, Callable[..., Any]] = {
-    name: getattr(operator, name)
-    for name in "add sub mul truediv floordiv mod pow lshift rshift and_ or_ xor matmul "
-    "iadd isub imul itruediv ifloordiv imod ipow ilshift irshift iand ior ixor imatmul "
-    "lt le gt ge eq ne neg pos invert abs index contains getitem setitem delitem".split()
-} | {
-    "call": lambda target, *args, **kwargs: target(*args, **kwargs),
-    **{name: getattr(builtins, name) for name in "len iter next str repr bool float int complex round divmod".split()},
-    **{name: getattr(builtins, name) for name in "getattr setattr delattr reversed hash bytes dir format".split()},
-    "length_hint": operator.length_hint,
-}
 
 
 class Foreign:
@@ -78,7 +64,7 @@ class Session(wire.Codec):
         if kind is types.ModuleType and self.named(value.__name__):
             return {"m": value.__name__}
         if isinstance(value, type) or kind is types.BuiltinFunctionType:
-            named = _importable_name(value)
+            named = values.importable_name(value)
             if named and self.named(named.partition(":")[0]):
                 return {"ty": named}
         array = wire.to_numpy_form(value)
@@ -89,7 +75,7 @@ class Session(wire.Codec):
             return {"ob": [kind.__name__, self._content(value), self._state(value)]}
         if isinstance(value, BaseException):
             return {"x": self.describe_exception(value)}
-        if isinstance(value, _BASES):
+        if isinstance(value, values.BASES):
             return {"su": [self._content(value), self.handle(value)]}
         return {"h": self.handle(value)}
 
@@ -100,14 +86,14 @@ class Session(wire.Codec):
 
     def _content(self, value: Any) -> Any:
         """What a subclass of a builtin holds, read past whatever the subclass overrides."""
-        for base in _BASES:
+        for base in values.BASES:
             if isinstance(value, base):
-                return self.encode(_plain(base, value))
+                return self.encode(values.plain(base, value))
         return None
 
     def _state(self, value: Any) -> Any:
         state = dict(getattr(value, "__dict__", {}))
-        for name in (name for kind in type(value).__mro__ for name in _slots(kind)):
+        for name in (name for kind in type(value).__mro__ for name in values.slots(kind)):
             if hasattr(value, name):
                 state[name] = getattr(value, name)
         return self.encode(state)
@@ -123,7 +109,7 @@ class Session(wire.Codec):
         kind = "function" if callable(value) else "iterator" if hasattr(value, "__next__") else "object"
         truth, state, family = True, None, None
         if kind == "object":
-            truth, family = _truth(value), self.opaque(type(value))
+            truth, family = values.truth(value), self.opaque(type(value))
             state = self._state(value) if type(value).__eq__ is not object.__eq__ else None
         return [number, kind, family, getattr(value, "__name__", type(value).__name__), truth, state]
 
@@ -144,7 +130,7 @@ class Session(wire.Codec):
         if tag == "it":
             return ForeignIterator(self, *payload)
         if tag == "ty":
-            return _import(payload)
+            return values.named_object(payload)
         if tag == "m":
             return importlib.import_module(payload)
         if tag == "np":
@@ -178,7 +164,7 @@ class Session(wire.Codec):
                 if "stop" in request:
                     raise StopIteration
                 if "raise" in request:
-                    raise _builtin_exception(*request["raise"])
+                    raise values.builtin_exception(*request["raise"])
                 return self.decode(request["value"])
             with self.lock:
                 self.channel.send(self.answer(request))
@@ -204,7 +190,7 @@ class Session(wire.Codec):
         _limit(request["cpu_s"], self.mapped + (request["memory_mb"] << 20))
         if request["setup"]:
             exec(compile(request["setup"], "<setup>", "exec"), namespace)
-            self.shared = {name: item for name, item in namespace.items() if _is_own_class(item)}
+            self.shared = {name: item for name, item in namespace.items() if values.is_own_class(item)}
         try:
             code = compile(request["source"].encode("utf-8", "surrogatepass").decode(), f"<{MODULE}>", "exec")
         except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
@@ -217,8 +203,8 @@ class Session(wire.Codec):
             for name, item in namespace.items()
             if name not in before and isinstance(item, types.FunctionType) and item.__module__ == MODULE
         ]
-        values = {name: self.encode(namespace[name]) for name in request["names"] if name in namespace}
-        return {"ok": values, "functions": functions}
+        wanted = {name: self.encode(namespace[name]) for name in request["names"] if name in namespace}
+        return {"ok": wanted, "functions": functions}
 
     def operate(self, request: dict[str, Any]) -> dict[str, Any]:
         """One operation on one object, with arguments; tells which arguments it changed."""
@@ -231,7 +217,7 @@ class Session(wire.Codec):
         if request.get("swap"):
             args, target = [target], args[0]
         try:
-            value = _OPERATIONS[request["do"]](target, *args, **kwargs)
+            value = values.OPERATIONS[request["do"]](target, *args, **kwargs)
         except StopIteration:
             return {"stop": True}
         answer = {"ok": self._answered(value, args)}
@@ -291,61 +277,6 @@ class Session(wire.Codec):
             "line": line,
             "on": self.number(error),
         }
-
-
-def _builtin_exception(name: str, message: str) -> BaseException:
-    kind = getattr(builtins, name, Exception)
-    try:
-        error: BaseException = kind(message)
-    except TypeError:
-        error = Exception(message)
-    return error
-
-
-def _plain(base: type, value: Any) -> Any:
-    if base is dict:
-        return {key: dict.__getitem__(value, key) for key in dict.__iter__(value)}
-    if base in (tuple, list, set, frozenset):
-        return base(base.__iter__(value))  # type: ignore[attr-defined]
-    if base in (int, float):
-        return base.__pos__(value)  # type: ignore[attr-defined]
-    if base is str:
-        return str.__str__(value)
-    if base is complex:
-        return complex(value.real, value.imag)
-    return base(memoryview(value))
-
-
-def _slots(kind: type) -> tuple[str, ...]:
-    slots = kind.__dict__.get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(name for name in slots if not name.startswith("__"))
-
-
-def _truth(value: Any) -> bool:
-    try:
-        return bool(value)
-    except Exception:
-        return True
-
-
-def _importable_name(value: Any) -> str:
-    """"module.name" of something the standard library or an allowed module exports, else empty."""
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
-    if not isinstance(module, str) or module == MODULE or "." in name:
-        return ""
-    return f"{module}:{name}" if getattr(sys.modules.get(module), name, None) is value else ""
-
-
-def _import(dotted: str) -> Any:
-    module, _, name = dotted.partition(":")
-    target = importlib.import_module(module)
-    for part in name.split("."):
-        target = getattr(target, part)
-    return target
-
-
-def _is_own_class(item: Any) -> bool:
-    return isinstance(item, type) and item.__module__ == MODULE
 
 
 def _flush() -> None:

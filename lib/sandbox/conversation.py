@@ -9,13 +9,12 @@ import builtins
 import collections
 import importlib
 import io
-import sys
 import types
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lib.sandbox import wire
+from lib.sandbox.crossing import patch, trusted_name
 from lib.sandbox.remote import Facts, Remote, subclass_value
 
 _NEVER = {"eval", "exec", "compile", "open", "input", "breakpoint", "__import__", "getattr", "setattr", "delattr"}
@@ -79,7 +78,7 @@ class Conversation(wire.Codec):
         return self._lend(value)
 
     def _lend(self, value: Any) -> Any:
-        named = _trusted_name(value)
+        named = trusted_name(value)
         if named:
             return {"ty": named}
         if callable(value):
@@ -327,46 +326,3 @@ class Conversation(wire.Codec):
             kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
             return {"do": "return", "raise": [kinds[0], str(error)]}
         return {"do": "return", "value": self.encode(value)}
-
-
-def _trusted_name(value: Any) -> str:
-    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
-    if not isinstance(module, str) or not isinstance(name, str):
-        owner = getattr(value, "__objclass__", None)  # a method of a builtin type, such as str.upper
-        return f"{owner.__module__}:{name}" if isinstance(owner, type) and owner.__module__ == "builtins" else ""
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return f"{module}:{name}" if found is value and module in sys.stdlib_module_names else ""
-
-
-def patch(old: Any, new: Any, shared: Mapping[str, type] = MappingProxyType({})) -> None:
-    """Make `old` read like `new` in place, keeping the identity of nested containers that still match."""
-    if type(old) is not type(new):
-        return
-    if isinstance(old, list):
-        keep = len(old) == len(new)
-        old[:] = [_patched(old[i], item) if keep else item for i, item in enumerate(new)]
-    elif isinstance(old, dict):
-        merged = {key: _patched(old.get(key), item) for key, item in new.items()}
-        old.clear()
-        old.update(merged)
-    elif isinstance(old, set):
-        old.intersection_update(new)
-        old.update(new)
-    elif isinstance(old, bytearray):
-        old[:] = new
-    elif hasattr(old, "appendleft"):
-        old.clear()
-        old.extend(new)
-    elif type(old).__module__ == "numpy" and old.shape == new.shape:
-        old[...] = new
-    elif shared.get(type(old).__name__) is type(old):
-        old.__dict__.update(new.__dict__)
-
-
-def _patched(old: Any, new: Any) -> Any:
-    if type(old) is type(new) and isinstance(old, list | dict | set | bytearray):
-        patch(old, new)
-        return old
-    return new

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lib.sandbox import asserts, kernel, programs, wire
+from lib.sandbox import asserts, kernel, programs, suite, wire
 from lib.sandbox.conversation import Conversation, TimeUp
 from lib.sandbox.limits import Watch, rest_limit
 from lib.sandbox.verdict import HEAD_BYTES, head, one_line
@@ -116,8 +116,19 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        _reap_orphans()
         os.close(self.out)
         os.close(self.err)
+
+
+def _reap_orphans() -> None:
+    """In mode A the worker is a grandchild that this process, as subreaper, inherits."""
+    for _ in range(100):
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.01)
+        except ChildProcessError:
+            return
 
 
 class Candidates:
@@ -195,8 +206,8 @@ class Grader:
     def _judge_function(self, candidates: Candidates, job: dict[str, Any]) -> dict[str, Any]:
         total = len(job["tests"])
         try:
-            suite = asserts.compile_suite(tuple(job["tests"]), job["setup"], job["entry_point"])
-        except asserts.BadTest as error:
+            compiled = suite.compile_suite(tuple(job["tests"]), job["setup"], job["entry_point"])
+        except suite.BadTest as error:
             return {"status": "sandbox-error", "passed": 0, "failure": str(error)}
         started = time.monotonic()
         clock = Clock(candidates.worker, job["cpu_s"])
@@ -204,7 +215,7 @@ class Grader:
         talk = Conversation(channel, clock, tuple(self.settings["worker"]["modules"]))
         with _Alarm(rest_limit(job["cpu_s"])):
             try:
-                outcome = asserts.judge(talk, suite, job)
+                outcome = asserts.judge(talk, compiled, job)
             except TimeUp as error:
                 outcome = asserts.Outcome(0, "timeout", str(error))
         row = {"total": total, "wall_s": time.monotonic() - started, "retry": clock.reason == "wall"}

@@ -134,9 +134,22 @@ def _landlock_allow(ruleset: int, path: str, rights: int) -> None:
         os.close(target)
 
 
+class Filter:
+    """A seccomp program (packed BPF instructions of 8 bytes each), ready to be installed at the cost of one call."""
+
+    def __init__(self, program: bytes) -> None:
+        self._code = ctypes.create_string_buffer(program, len(program))
+        header = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(self._code))
+        self._header = ctypes.create_string_buffer(header, 16)
+        mode, address = ctypes.c_ulong(SECCOMP_MODE_FILTER), ctypes.c_ulong(ctypes.addressof(self._header))
+        self._arguments = (PR_SET_SECCOMP, mode, address, ctypes.c_ulong(0), ctypes.c_ulong(0))
+
+    def install(self) -> None:
+        """Put it on this thread and its children, for good. Needs no_new_privs, or CAP_SYS_ADMIN."""
+        _checked(_libc.prctl(*self._arguments), "prctl(PR_SET_SECCOMP)")
+
+
 def install_filter(program: bytes) -> None:
-    """Put a seccomp filter (packed BPF instructions of 8 bytes each) on this thread and its children, for good."""
-    code = ctypes.create_string_buffer(program, len(program))
-    header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(code)), 16)
+    """Put a seccomp program on this thread and its children, for good."""
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(header))
+    Filter(program).install()

@@ -4,26 +4,19 @@ import atexit
 import collections
 import concurrent.futures
 import contextlib
-import dataclasses
 import os
 import queue
-import socket
-import struct
-import subprocess
-import sys
-import sysconfig
+import re
 import tempfile
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from lib.sandbox import jobs, languages, probe, wire
+from lib.sandbox import jobs, probe
 from lib.sandbox.confinement import Plan
-from lib.sandbox.grader import spawn
 from lib.sandbox.jobs import Alias, Compare
-from lib.sandbox.languages import find_tool
+from lib.sandbox.lane import Alone, Lane, lane_settings
 from lib.sandbox.verdict import SandboxError, Verdict
 from lib.sandbox.worker import wipe
 from lib.tasks import Case, Task, TestSet
@@ -31,98 +24,6 @@ from lib.tasks import Case, Task, TestSet
 Future = concurrent.futures.Future[Verdict]
 
 REMEMBERED = 50_000  # verdicts kept for identical programs
-
-
-class Lane:
-    """One grader with its worker, restarted when it dies."""
-
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self.settings = settings
-        self.interrupted = False
-        self.process: subprocess.Popen[bytes] | None = None
-        self.channel: wire.Channel | None = None
-
-    def judge(self, job: dict[str, Any], patience_s: float) -> dict[str, Any]:
-        """The verdict row of one job. A grader that dies or hangs is replaced once."""
-        self.interrupted = False
-        for _ in range(2):
-            try:
-                channel = self._start()
-                channel.send(job)
-                row: dict[str, Any] = channel.receive(_Patience(patience_s))
-                return row
-            except (wire.Closed, wire.Garbage):
-                self.stop()
-                if self.interrupted:
-                    return {"status": "sandbox-error", "passed": 0, "failure": "interrupted"}
-            except TimeoutError:
-                self.stop()
-                return {"status": "timeout", "passed": 0, "failure": "the test did not finish in time"}
-        return {"status": "sandbox-error", "passed": 0, "failure": "the grader died twice on this program"}
-
-    def _start(self) -> wire.Channel:
-        if self.channel is None:
-            ours, theirs = socket.socketpair()
-            self.process = spawn("grader", theirs, self.settings, os.path.realpath(sys.executable))
-            theirs.close()
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 1, 0))
-            self.channel = wire.Channel(ours, wire.MAX_REQUEST)
-        return self.channel
-
-    def interrupt(self) -> None:
-        """Give up what is being judged now."""
-        self.interrupted = True
-        if self.process:
-            self.process.kill()
-
-    def stop(self) -> None:
-        """End the grader; its worker and candidate follow when their sockets close."""
-        if self.channel:
-            with contextlib.suppress(OSError):
-                self.channel.sock.shutdown(socket.SHUT_RDWR)
-            self.channel.close()
-            self.channel = None
-        if self.process:
-            try:
-                self.process.wait(0.3)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
-
-
-def lane_settings(plan: Plan, modules: tuple[str, ...]) -> dict[str, Any]:
-    """What a grader needs to start its worker and its launcher."""
-    tools = [tool for name in languages.names() for word in languages.load(name).tools if (tool := find_tool(word))]
-    programs = dataclasses.replace(plan, read=probe.tool_files(tools), execute=True, scratch=plan.scratch + "p")
-    environment = {
-        "PATH": os.pathsep.join(languages.TOOL_PATH),
-        "LANG": "C.UTF-8",
-        "LC_ALL": "C.UTF-8",
-        "TZ": "UTC",
-        "PYTHONHASHSEED": "0",
-        "PYTHONUTF8": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    return {
-        "worker": {
-            "plan": dataclasses.asdict(plan),
-            "modules": list(modules),
-            "path": [sysconfig.get_path("purelib")] if modules else [],
-        },
-        "launcher": {"plan": dataclasses.asdict(programs), "environment": environment},
-    }
-
-
-class _Patience:
-    """Raises TimeoutError once its time is over."""
-
-    def __init__(self, seconds: float) -> None:
-        self.deadline = time.monotonic() + seconds
-
-    def __call__(self) -> None:
-        if time.monotonic() > self.deadline:
-            raise TimeoutError
 
 
 class Sandbox:
@@ -144,11 +45,11 @@ class Sandbox:
         self.mode = self._choose(mode, allow_unconfined)
         self.compare = compare
         self._jobs: queue.SimpleQueue[tuple[jobs.Job, Future] | None] = queue.SimpleQueue()
-        self._alone = _Alone()
+        self._alone = Alone()
         self._verdicts: collections.OrderedDict[tuple[Any, ...], Future] = collections.OrderedDict()
         self._lock = threading.Lock()
         count = workers or len(os.sched_getaffinity(0))
-        self._folder = tempfile.mkdtemp(prefix="sandbox-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        self._folder = _new_folder()
         os.chmod(self._folder, 0o711)
         self._lanes = [self._lane(number, tuple(modules)) for number in range(count)]
         self._threads = [threading.Thread(target=self._serve, args=(lane,), daemon=True) for lane in self._lanes]
@@ -277,6 +178,22 @@ class Sandbox:
         self.close()
 
 
+def _new_folder() -> str:
+    """A folder for scratch space; those that killed processes left behind are removed."""
+    home = "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+    for name in os.listdir(home):
+        owner = re.match(r"sandbox-(\d+)-", name)
+        if owner and not os.path.exists(f"/proc/{owner[1]}"):
+            _remove(os.path.join(home, name))
+    return tempfile.mkdtemp(prefix=f"sandbox-{os.getpid()}-", dir=home)
+
+
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        wipe(folder)
+        os.rmdir(folder)
+
+
 def _holds(known: Future) -> bool:
     """Whether an earlier verdict, given or on its way, answers the same question again."""
     if known.cancelled() or not known.done():
@@ -295,42 +212,4 @@ def _close(waiting: "queue.SimpleQueue[Any]", lanes: Sequence[Lane], folder: str
             lane.process.kill()
     for lane in lanes:
         lane.stop()
-    with contextlib.suppress(OSError):
-        wipe(folder)
-        os.rmdir(folder)
-
-
-class _Alone:
-    """Many sharers or one that is alone."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._sharers = 0
-        self._taken = False
-
-    @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        """Wait until nobody is alone, then run beside others."""
-        with self._condition:
-            self._condition.wait_for(lambda: not self._taken)
-            self._sharers += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._sharers -= 1
-                self._condition.notify_all()
-
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Wait for the others to finish, then run with nothing beside."""
-        with self._condition:
-            self._condition.wait_for(lambda: not self._taken)
-            self._taken = True
-            self._condition.wait_for(lambda: self._sharers == 0)
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._taken = False
-                self._condition.notify_all()
+    _remove(folder)

@@ -89,9 +89,11 @@ class Zygote:
     def __init__(self, control: socket.socket, plan: Plan, mapped: int) -> None:
         self.control, self.plan, self.mapped = control, plan, mapped
         self.child = 0
-        self.filters = [] if plan.mode == "none" else [seccomp.solo_filter()]
-        if plan.uid < 0 and plan.mode != "none":
-            self.filters.append(seccomp.own_files_filter())
+        self.filters: list[kernel.Filter] = []
+        if plan.mode != "none":
+            self.filters.append(kernel.Filter(seccomp.solo_filter()))
+            if plan.uid < 0:
+                self.filters.append(kernel.Filter(seccomp.own_files_filter()))
 
     def serve(self) -> None:
         """Answer commands until the grader hangs up."""
@@ -120,8 +122,8 @@ class Zygote:
     def _become_candidate(self, descriptor: int) -> None:
         try:
             self.control.close()
-            for program in self.filters:
-                kernel.install_filter(program)
+            for each in self.filters:
+                each.install()
             random.seed(0)  # the module reseeds itself in every child
             candidate.serve(descriptor, self.mapped)
         finally:

@@ -1,0 +1,146 @@
+"""A lane: one grader process with its confined workers, kept alive from job to job."""
+
+import contextlib
+import dataclasses
+import os
+import socket
+import struct
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from lib.sandbox import languages, probe, wire
+from lib.sandbox.confinement import Plan
+from lib.sandbox.grader import spawn
+
+
+class Lane:
+    """One grader with its worker, restarted when it dies."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.interrupted = False
+        self.process: subprocess.Popen[bytes] | None = None
+        self.channel: wire.Channel | None = None
+
+    def judge(self, job: dict[str, Any], patience_s: float) -> dict[str, Any]:
+        """The verdict row of one job. A grader that dies or hangs is replaced once."""
+        self.interrupted = False
+        for _ in range(2):
+            try:
+                channel = self._start()
+                channel.send(job)
+                row: dict[str, Any] = channel.receive(_Patience(patience_s))
+                return row
+            except (wire.Closed, wire.Garbage):
+                self.stop()
+                if self.interrupted:
+                    return {"status": "sandbox-error", "passed": 0, "failure": "interrupted"}
+            except TimeoutError:
+                self.stop()
+                return {"status": "timeout", "passed": 0, "failure": "the test did not finish in time"}
+        return {"status": "sandbox-error", "passed": 0, "failure": "the grader died twice on this program"}
+
+    def _start(self) -> wire.Channel:
+        if self.channel is None:
+            ours, theirs = socket.socketpair()
+            self.process = spawn("grader", theirs, self.settings, os.path.realpath(sys.executable))
+            theirs.close()
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 1, 0))
+            self.channel = wire.Channel(ours, wire.MAX_REQUEST)
+        return self.channel
+
+    def interrupt(self) -> None:
+        """Give up what is being judged now."""
+        self.interrupted = True
+        if self.process:
+            self.process.kill()
+
+    def stop(self) -> None:
+        """End the grader; its worker and candidate follow when their sockets close."""
+        if self.channel:
+            with contextlib.suppress(OSError):
+                self.channel.sock.shutdown(socket.SHUT_RDWR)
+            self.channel.close()
+            self.channel = None
+        if self.process:
+            try:
+                self.process.wait(0.3)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+            self.process = None
+
+
+def lane_settings(plan: Plan, modules: tuple[str, ...]) -> dict[str, Any]:
+    """What a grader needs to start its worker and its launcher."""
+    tools = [tool for name in languages.names() for word in languages.load(name).tools if (tool := languages.find_tool(word))]
+    programs = dataclasses.replace(plan, read=probe.tool_files(tools), execute=True, scratch=plan.scratch + "p")
+    environment = {
+        "PATH": os.pathsep.join(languages.TOOL_PATH),
+        "LANG": "C.UTF-8",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONHASHSEED": "0",
+        "PYTHONUTF8": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    return {
+        "worker": {
+            "plan": dataclasses.asdict(plan),
+            "modules": list(modules),
+            "path": [sysconfig.get_path("purelib")] if modules else [],
+        },
+        "launcher": {"plan": dataclasses.asdict(programs), "environment": environment},
+    }
+
+
+class _Patience:
+    """Raises TimeoutError once its time is over."""
+
+    def __init__(self, seconds: float) -> None:
+        self.deadline = time.monotonic() + seconds
+
+    def __call__(self) -> None:
+        if time.monotonic() > self.deadline:
+            raise TimeoutError
+
+
+class Alone:
+    """Many sharers or one that is alone."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._sharers = 0
+        self._taken = False
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Wait until nobody is alone, then run beside others."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._taken)
+            self._sharers += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._sharers -= 1
+                self._condition.notify_all()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Wait for the others to finish, then run with nothing beside."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._taken)
+            self._taken = True
+            self._condition.wait_for(lambda: self._sharers == 0)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._taken = False
+                self._condition.notify_all()
