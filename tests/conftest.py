@@ -1,5 +1,6 @@
 """What tests share: tiny notebooks and run folders that never leave the test's own."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,3 +51,7 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+# A job started in the background ignores Ctrl-C, and so would everything it starts; several tests press it.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,5 +1,6 @@
 """The pipeline on tiny notebooks: what is refused, what is skipped, what survives a kill."""
 
+import functools
 import json
 import os
 import signal
@@ -360,7 +361,10 @@ def started(tiny: Make, tmp_path: Path) -> Iterator[tuple[list[str], subprocess.
     books = tiny(s01=WAITING)
     line = [sys.executable, "-m", "lib", "run", "--preset", "p", "--to", "01", "--json"]
     line += ["--notebooks", str(books), "--run-dir", str(folder)]
-    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores Ctrl-C
+    process = subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     try:
         wait_for(lambda: (folder / "pid.txt").exists() and bool((folder / "pid.txt").read_text()))
         yield line, process, int((folder / "pid.txt").read_text())

@@ -56,7 +56,7 @@ def adapter(tmp_path_factory):
     get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=targets)).save_pretrained(folder)
     path = folder / "adapter_model.safetensors"
     tensors = load_file(path)
-    noise = {name: torch.randn_like(t) * 0.05 if "lora_B" in name else t for name, t in tensors.items()}
+    noise = {name: torch.randn_like(t) if "lora_B" in name else t for name, t in tensors.items()}
     save_file(noise, path, metadata={"format": "pt"})
     return str(folder)
 
@@ -111,7 +111,7 @@ def test_an_adapter_really_changes_the_output(name, adapter, request):
         changed, before = texts(engine, GREEDY), texts(base, GREEDY)
     finally:
         engine.close()
-    assert sum(changed[key] != before[key] for key in before) >= len(EASY) - 1
+    assert all(changed[key] != before[key] for key in before)
 
 
 def test_a_folder_that_is_no_adapter_is_refused(tmp_path):

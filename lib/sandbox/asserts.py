@@ -5,7 +5,7 @@ import dataclasses
 import reprlib
 from typing import Any
 
-from lib.sandbox import wire
+from lib.sandbox import frames
 from lib.sandbox.conversation import Conversation, Raised, TimeUp, Unshippable
 from lib.sandbox.remote import Misuse, Remote
 from lib.sandbox.suite import EXPECTED, GOT, HELPERS, TEST_FILE, Suite, shown_to
@@ -144,9 +144,9 @@ def _record(outcome: Outcome, talk: Conversation, error: BaseException, where: s
         outcome.fail(error.status, f"{where}: {error}")
     elif isinstance(error, Unshippable):
         outcome.fail("sandbox-error", f"{where}: {error}")
-    elif isinstance(error, wire.Closed):
+    elif isinstance(error, frames.Closed):
         outcome.fail("died", where)
-    elif isinstance(error, wire.Garbage):
+    elif isinstance(error, frames.Garbage):
         outcome.fail("runtime-error", f"{where}: the program broke the protocol ({error})")
     elif isinstance(error, MemoryError):
         outcome.fail("memory", f"{where}: MemoryError")

@@ -5,20 +5,21 @@ where all it can say is a value, an exception or nonsense. It is never told what
 """
 
 import builtins
-import gc
 import importlib
 import io
 import resource
+import socket
 import sys
 import threading
 import types
 from collections.abc import Iterator
 from typing import Any
 
-from lib.sandbox import values, wire
+from lib.sandbox import frames, values, wire
 from lib.sandbox.values import MODULE
 
 ROOM = 1000  # frames of recursion a program has to itself, as in a script
+OWN_FRAMES = 6  # between the worker's loop and the program
 MAX_NESTED = 200  # objects described in one reply; further ones arrive as bare handles
 
 
@@ -46,7 +47,7 @@ class ForeignIterator(Foreign):
 class Session(wire.Codec):
     """One candidate's objects and its conversation with the grader."""
 
-    def __init__(self, channel: wire.Channel, mapped: int) -> None:
+    def __init__(self, channel: frames.Channel, mapped: int) -> None:
         self.channel, self.mapped = channel, mapped
         self.module = types.ModuleType(MODULE)
         self.shared: dict[str, type] = {}  # classes of the task's setup code, which cross by value
@@ -139,7 +140,7 @@ class Session(wire.Codec):
             return self._build(*payload)
         if tag == "io":
             return io.StringIO(payload)
-        raise wire.Garbage(tag)
+        raise frames.Garbage(tag)
 
     def _build(self, name: str, content: Any, state: Any) -> Any:
         kind = self.module.__dict__.get(name, self.shared.get(name))
@@ -174,7 +175,7 @@ class Session(wire.Codec):
         self.described.clear()
         try:
             result = self.run(request) if request["do"] == "run" else self.operate(request)
-        except wire.Closed:
+        except frames.Closed:
             raise
         except BaseException as error:
             self.described.clear()
@@ -185,9 +186,9 @@ class Session(wire.Codec):
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Execute setup definitions and the program; answer with the names it now defines, and those asked for."""
         namespace = self.module.__dict__
-        sys.modules[MODULE] = self.module
         self.modules = frozenset(request["modules"])
-        _limit(request["cpu_s"], self.mapped + (request["memory_mb"] << 20))
+        if self.mapped:
+            _limit(request["cpu_s"], self.mapped + (request["memory_mb"] << 20))
         if request["setup"]:
             exec(compile(request["setup"], "<setup>", "exec"), namespace)
             self.shared = {name: item for name, item in namespace.items() if values.is_own_class(item)}
@@ -293,14 +294,38 @@ def _limit(cpu_s: float, address_space: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
 
 
-def serve(descriptor: int, mapped: int) -> None:
-    """Serve the grader on this descriptor until it hangs up; `mapped` bytes of address space are not the program's."""
-    session = Session(wire.Channel(wire.socket_from(descriptor), wire.MAX_REQUEST), mapped)
+def prepare(mapped: int) -> Session:
+    """A session that only wants its descriptor: made before the fork, so that no child has to.
+
+    `mapped` bytes of address space are not the program's.
+    """
+    session = Session(frames.Channel(-1, frames.MAX_REQUEST, trusting=True), mapped)
     session.module.__dict__["__builtins__"] = builtins
+    sys.modules[MODULE] = session.module
     frame: Any = sys._getframe()
     depth = 0
     while frame is not None:
         depth, frame = depth + 1, frame.f_back
-    sys.setrecursionlimit(ROOM + depth + 3)
-    gc.enable()
-    session.serve()
+    sys.setrecursionlimit(ROOM + depth + OWN_FRAMES)
+    return session
+
+
+def rehearse(times: int = 16) -> None:
+    """Go through the motions before the first fork.
+
+    Code that has run is specialised by the interpreter, which writes to it; a child that runs it for the first time
+    would copy every page it writes to.
+    """
+    program = "import math\ndef f(x, y=1):\n    return [x, {'a': (y, 1.5)}, str(x)]\nclass C:\n    pass"
+    for _ in range(times):
+        ours, theirs = socket.socketpair()
+        session = prepare(mapped=0)
+        session.channel.descriptor = theirs.fileno()
+        grader = frames.Channel(ours.fileno(), frames.MAX_REPLY)
+        run = {"do": "run", "modules": [], "setup": "", "source": program, "names": ["f", "C", "x"]}
+        grader.send(run, *({"do": "call", "name": "f", "args": [[1, "a"]]} for _ in range(3)))
+        for _ in range(4):
+            session.channel.send(session.answer(session.channel.receive()))
+            grader.receive()
+        ours.close()
+        theirs.close()

@@ -13,7 +13,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lib.sandbox import wire
+from lib.sandbox import frames, wire
 from lib.sandbox.crossing import patch, trusted_name
 from lib.sandbox.remote import Facts, Remote, subclass_value
 
@@ -43,8 +43,8 @@ class Raised:
 class Conversation(wire.Codec):
     """One candidate's objects as the grader knows them."""
 
-    def __init__(self, channel: wire.Channel, idle: Callable[[], None], modules: tuple[str, ...] = ()) -> None:
-        self.channel, self.idle, self.modules = channel, idle, modules
+    def __init__(self, channel: frames.Channel, modules: tuple[str, ...] = ()) -> None:
+        self.channel, self.modules = channel, modules
         self.remotes: dict[int, Remote] = {}
         self.exceptions: dict[int, type] = {}
         self.lent: list[Any] = []
@@ -110,7 +110,7 @@ class Conversation(wire.Codec):
             return self.exception(payload)
         if tag == "ob":
             return self._build(*payload)
-        raise wire.Garbage(f"unknown tag {tag!r:.20}")
+        raise frames.Garbage(f"unknown tag {tag!r:.20}")
 
     def _build(self, name: str, content: Any, state: Any) -> Any:
         kind = self.shared[name]
@@ -124,7 +124,7 @@ class Conversation(wire.Codec):
         """The Remote of a handle, brought up to date with what the handle says."""
         number = payload[0]
         if type(number) is not int:
-            raise wire.Garbage("handle")
+            raise frames.Garbage("handle")
         if number in self.exceptions:
             return self.exceptions[number]
         known = self.remotes.get(number)
@@ -150,7 +150,7 @@ class Conversation(wire.Codec):
         """A class among an object's ancestors; one this side does not know matters to nobody."""
         try:
             return self.decode(form)
-        except wire.Garbage:
+        except frames.Garbage:
             return object
 
     def _type(self, dotted: Any) -> Any:
@@ -159,13 +159,13 @@ class Conversation(wire.Codec):
         target = getattr(owner, name, None)
         if isinstance(target, types.BuiltinFunctionType | type) and name not in _NEVER:
             return target
-        raise wire.Garbage(f"no type {dotted!r:.40}")
+        raise frames.Garbage(f"no type {dotted!r:.40}")
 
     def module(self, name: Any) -> Any:
         """A standard library module, or one that is allowed, by its real name."""
         top = str(name).partition(".")[0]
         if top not in wire.MODULES and top not in self.modules:
-            raise wire.Garbage(f"no module {name!r:.40} for a test")
+            raise frames.Garbage(f"no module {name!r:.40} for a test")
         return importlib.import_module(str(name))
 
     # ----------------------------------------------------------------------------------------------- exceptions
@@ -174,7 +174,7 @@ class Conversation(wire.Codec):
         """An exception of the class, builtin or the program's own, that the candidate describes."""
         builtin = next((vars(builtins)[name] for name in payload["bases"] if name in vars(builtins)), Exception)
         if not (isinstance(builtin, type) and issubclass(builtin, BaseException)):
-            raise wire.Garbage("exception")
+            raise frames.Garbage("exception")
         kind: type = builtin
         for number in reversed(payload["classes"]):
             kind = self._exception_class(int(number), str(payload["name"]), (kind,))
@@ -285,7 +285,7 @@ class Conversation(wire.Codec):
             raise self.broken
         try:
             return attempt()
-        except (wire.Closed, wire.Garbage, TimeUp) as error:
+        except (frames.Closed, frames.Garbage, TimeUp) as error:
             self.broken = error
             raise
 
@@ -293,7 +293,7 @@ class Conversation(wire.Codec):
         """A value the candidate sent; nonsense breaks the conversation for good."""
         try:
             return super().read(data)
-        except wire.Garbage as error:
+        except frames.Garbage as error:
             self.broken = error
             raise
 
@@ -304,9 +304,9 @@ class Conversation(wire.Codec):
 
     def _answer(self) -> dict[str, Any]:
         while True:
-            answer = self.channel.receive(self.idle)
+            answer = self.channel.receive()
             if type(answer) is not dict:
-                raise wire.Garbage("an answer that is no object")
+                raise frames.Garbage("an answer that is no object")
             if "cb" not in answer:
                 return answer
             self.channel.send(self._called_back(answer["cb"]))
@@ -318,7 +318,7 @@ class Conversation(wire.Codec):
             value = function(*self.read(args), **{key: self.read(item) for key, item in kwargs.items()})
         except StopIteration:
             return {"do": "return", "stop": True}
-        except (wire.Garbage, TimeUp):
+        except (frames.Garbage, TimeUp):
             raise
         except BaseException as error:
             if isinstance(error, AssertionError) and not isinstance(error, Raised):

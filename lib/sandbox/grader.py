@@ -5,6 +5,7 @@ caller, nowhere else. The grader itself never runs the program's code and never 
 """
 
 import json
+import marshal
 import os
 import resource
 import signal
@@ -16,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lib.sandbox import asserts, kernel, programs, suite, wire
+from lib.sandbox import asserts, frames, kernel, programs, suite
 from lib.sandbox.conversation import Conversation, TimeUp
 from lib.sandbox.limits import Watch, rest_limit
 from lib.sandbox.verdict import HEAD_BYTES, head, one_line
@@ -75,7 +76,7 @@ class Worker:
     def tell(self, do: str, descriptors: Sequence[int] = (), **details: Any) -> None:
         """Send one command that has no answer."""
         self.asked += 1
-        message = json.dumps({"do": do, "n": self.asked, **details}).encode()
+        message = marshal.dumps({"do": do, "n": self.asked, **details})
         try:
             socket.send_fds(self.control, [message], list(descriptors))
         except OSError:
@@ -143,7 +144,8 @@ class Candidates:
     @staticmethod
     def _pair() -> tuple[socket.socket, socket.socket]:
         ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, int(TICK_S * 1e6)))
+        for timeout in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            ours.setsockopt(socket.SOL_SOCKET, timeout, struct.pack("ll", 0, int(TICK_S * 1e6)))
         return ours, theirs
 
     def finish(self, ending: bool) -> dict[str, Any]:
@@ -211,8 +213,8 @@ class Grader:
             return {"status": "sandbox-error", "passed": 0, "failure": str(error)}
         started = time.monotonic()
         clock = Clock(candidates.worker, job["cpu_s"])
-        channel = wire.Channel(candidates.socket, wire.MAX_REPLY)
-        talk = Conversation(channel, clock, tuple(self.settings["worker"]["modules"]))
+        channel = frames.Channel(candidates.socket.fileno(), frames.MAX_REPLY, idle=clock)
+        talk = Conversation(channel, tuple(self.settings["worker"]["modules"]))
         with _Alarm(rest_limit(job["cpu_s"])):
             try:
                 outcome = asserts.judge(talk, compiled, job)
@@ -286,12 +288,12 @@ def main(descriptor: int, settings: str) -> None:
     signal.signal(signal.SIGPROF, _time_up)
     sys.setrecursionlimit(5000)
     resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
-    channel = wire.Channel(socket.socket(fileno=descriptor), wire.MAX_REQUEST)
+    channel = frames.Channel(descriptor, frames.MAX_REQUEST, trusting=True)
     grader = Grader(options)
     while True:
         try:
             job = channel.receive()
-        except wire.Closed:
+        except frames.Closed:
             break
         channel.send(grader.judge(job))
     for worker in grader.workers.values():

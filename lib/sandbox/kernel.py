@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_python = ctypes.PyDLL(None, use_errno=True)  # calls through it keep the interpreter's lock
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP = 1, 4, 22
 PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 24, 36, 38, 47
@@ -35,6 +36,15 @@ def _checked(result: int, what: str) -> int:
 
 def _path(text: str | None) -> bytes | None:
     return None if text is None else os.fsencode(text)
+
+
+def plain_fork() -> int:
+    """fork(2) without the hooks of os.fork, for a process with one thread.
+
+    The hooks mend locks that other threads might have held and reseed `random`; they cost a child 190 page faults, 0.6 of
+    1.5 ms.
+    """
+    return _checked(_python.fork(), "fork")
 
 
 def prctl(option: int, argument: int = 0, third: int = 0) -> int:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from lib.sandbox import languages, probe, wire
+from lib.sandbox import frames, languages, probe
 from lib.sandbox.confinement import Plan
 from lib.sandbox.grader import spawn
 
@@ -25,7 +25,8 @@ class Lane:
         self.settings = settings
         self.interrupted = False
         self.process: subprocess.Popen[bytes] | None = None
-        self.channel: wire.Channel | None = None
+        self.socket: socket.socket | None = None
+        self.channel: frames.Channel | None = None
 
     def judge(self, job: dict[str, Any], patience_s: float) -> dict[str, Any]:
         """The verdict row of one job. A grader that dies or hangs is replaced once."""
@@ -33,10 +34,11 @@ class Lane:
         for _ in range(2):
             try:
                 channel = self._start()
+                channel.idle = _Patience(patience_s)
                 channel.send(job)
-                row: dict[str, Any] = channel.receive(_Patience(patience_s))
+                row: dict[str, Any] = channel.receive()
                 return row
-            except (wire.Closed, wire.Garbage):
+            except (frames.Closed, frames.Garbage):
                 self.stop()
                 if self.interrupted:
                     return {"status": "sandbox-error", "passed": 0, "failure": "interrupted"}
@@ -45,13 +47,14 @@ class Lane:
                 return {"status": "timeout", "passed": 0, "failure": "the test did not finish in time"}
         return {"status": "sandbox-error", "passed": 0, "failure": "the grader died twice on this program"}
 
-    def _start(self) -> wire.Channel:
+    def _start(self) -> frames.Channel:
         if self.channel is None:
-            ours, theirs = socket.socketpair()
+            self.socket, theirs = socket.socketpair()
             self.process = spawn("grader", theirs, self.settings, os.path.realpath(sys.executable))
             theirs.close()
-            ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 1, 0))
-            self.channel = wire.Channel(ours, wire.MAX_REQUEST)
+            for timeout in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self.socket.setsockopt(socket.SOL_SOCKET, timeout, struct.pack("ll", 1, 0))
+            self.channel = frames.Channel(self.socket.fileno(), frames.MAX_REQUEST)
         return self.channel
 
     def interrupt(self) -> None:
@@ -62,11 +65,11 @@ class Lane:
 
     def stop(self) -> None:
         """End the grader; its worker and candidate follow when their sockets close."""
-        if self.channel:
+        if self.socket:
             with contextlib.suppress(OSError):
-                self.channel.sock.shutdown(socket.SHUT_RDWR)
-            self.channel.close()
-            self.channel = None
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.socket.close()
+            self.socket = self.channel = None
         if self.process:
             try:
                 self.process.wait(0.3)

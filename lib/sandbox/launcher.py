@@ -6,6 +6,7 @@ one signal ends it all.
 """
 
 import json
+import marshal
 import os
 import resource
 import select
@@ -58,7 +59,7 @@ class Launcher:
             message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 3)
             if not message:
                 return
-            command = json.loads(message)
+            command = marshal.loads(message)
             answer = getattr(self, "do_" + command["do"])(command, descriptors)
             for descriptor in descriptors:
                 os.close(descriptor)

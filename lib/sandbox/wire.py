@@ -10,32 +10,18 @@ import collections
 import datetime
 import decimal
 import fractions
-import json
-import os
-import socket
 import sys
-import time
 import types
 from collections.abc import Callable
 from typing import Any
 
-MAX_REPLY = 8 << 20  # bytes of one frame from a candidate
-MAX_REQUEST = 64 << 20
+from lib.sandbox.frames import Garbage
+
 MODULES = frozenset(  # whose types, functions and selves cross by name: real on both sides, and harmless
     "array bisect builtins calendar cmath collections copy datetime decimal enum fractions functools heapq itertools json "
     "math numbers operator queue random re statistics string struct textwrap time typing unicodedata uuid zoneinfo".split()
 )
-LOOK_S = 0.1
 _SMALL = 1 << 62
-_ENCODE = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-
-
-class Garbage(Exception):
-    """A frame that is not of this protocol. Judged as a failure, never parsed further."""
-
-
-class Closed(Exception):
-    """The other side is gone."""
 
 
 # ---------------------------------------------------------------------------------------------------------- plain values
@@ -238,74 +224,3 @@ def from_numpy_form(payload: Any) -> Any:
         raise Garbage("numpy form")
     array = numpy.frombuffer(base64.b64decode(raw, validate=True), dtype=numpy.dtype(kind)).reshape(shape).copy()
     return array if is_array else array[()]
-
-
-# ---------------------------------------------------------------------------------------------------------------- frames
-
-
-class Channel:
-    """Length-prefixed JSON frames over a stream socket."""
-
-    def __init__(self, sock: socket.socket, limit: int) -> None:
-        self.sock, self.limit = sock, limit
-        self._buffer = b""
-        self._looked = time.monotonic()
-
-    def send(self, *messages: Any) -> None:
-        """Send one frame a message. Raises Closed when nobody is left to read them."""
-        bodies = [_ENCODE(message).encode() for message in messages]
-        try:
-            self.sock.sendall(b"".join(len(body).to_bytes(4, "little") + body for body in bodies))
-        except OSError:
-            raise Closed from None
-
-    def receive(self, idle: Callable[[], None] | None = None) -> Any:
-        """The next frame; `idle` is called when the socket's timeout passes, every LOOK_S at least, and may raise.
-
-        Raises Closed at end of stream, Garbage for a frame over the limit or not JSON.
-        """
-        size = int.from_bytes(self._take(4, idle), "little")
-        if size > self.limit:
-            raise Garbage(f"a frame of {size} bytes, over the limit of {self.limit}")
-        body = self._take(size, idle)
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise Garbage(f"{type(error).__name__} in a frame") from None
-
-    def _take(self, size: int, idle: Callable[[], None] | None) -> bytes:
-        if len(self._buffer) < size:
-            self._fill(size, idle)
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
-        return taken
-
-    def _fill(self, size: int, idle: Callable[[], None] | None) -> None:
-        parts, have = [self._buffer], len(self._buffer)
-        while have < size:
-            try:
-                part = self.sock.recv(max(65536, min(size - have, 1 << 20)))
-            except (BlockingIOError, TimeoutError, InterruptedError):
-                part = None
-            except OSError:
-                raise Closed from None
-            if part == b"":
-                raise Closed
-            if part:
-                parts.append(part)
-                have += len(part)
-            now = time.monotonic()
-            if idle and (part is None or now - self._looked > LOOK_S):  # neither drips nor chatter may starve the clock
-                self._looked = now
-                idle()
-        self._buffer = b"".join(parts)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.sock.close()
-
-
-def socket_from(descriptor: int) -> socket.socket:
-    """The socket behind an inherited descriptor."""
-    sock = socket.socket(fileno=descriptor)
-    os.set_inheritable(descriptor, False)
-    return sock

@@ -14,6 +14,7 @@ import errno
 import gc
 import importlib
 import json
+import marshal
 import os
 import random
 import resource
@@ -48,8 +49,12 @@ def main(control_descriptor: int, settings: str) -> None:
     mapped = mapped_bytes()
     confinement.enter_namespaces(plan)
     _confine(plan)
+    zygote = Zygote(control, plan, mapped)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
     control.send(b'{"n":0}')
-    Zygote(control, plan, mapped).serve()
+    zygote.serve()
     os._exit(0)
 
 
@@ -64,7 +69,7 @@ def warm(modules: list[str]) -> None:
     for name in (*WARM.split(), *modules):
         importlib.import_module(name)
     exec(compile("def warm(x: int = 1) -> list[int]:\n    return [x]", "<warm>", "exec"), {})
-    json.loads(json.dumps([{"a": 1.5}, "é"]))
+    candidate.rehearse()
 
 
 def _confine(plan: Plan) -> None:
@@ -78,16 +83,15 @@ def _confine(plan: Plan) -> None:
     wipe(plan.scratch)
     confinement.forbid_calls(plan)
     kernel.drop_capabilities()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
+    random.seed(0)
 
 
 class Zygote:
     """One candidate at a time, started and ended on the grader's word."""
 
     def __init__(self, control: socket.socket, plan: Plan, mapped: int) -> None:
-        self.control, self.plan, self.mapped = control, plan, mapped
+        self.control, self.plan = control, plan
+        self.session = candidate.prepare(mapped)
         self.child = 0
         self.filters: list[kernel.Filter] = []
         if plan.mode != "none":
@@ -101,7 +105,7 @@ class Zygote:
             message, descriptors, _, _ = socket.recv_fds(self.control, 4096, 1)
             if not message:
                 break
-            command = json.loads(message)
+            command = marshal.loads(message)
             answer = getattr(self, "do_" + command["do"])(command, descriptors)
             if answer:
                 self.control.send(json.dumps(answer | {"n": command["n"]}).encode())
@@ -114,7 +118,7 @@ class Zygote:
         return {}
 
     def _fork(self, descriptor: int) -> None:
-        self.child = os.fork()
+        self.child = kernel.plain_fork()
         if self.child == 0:
             self._become_candidate(descriptor)
         os.close(descriptor)
@@ -124,8 +128,9 @@ class Zygote:
             self.control.close()
             for each in self.filters:
                 each.install()
-            random.seed(0)  # the module reseeds itself in every child
-            candidate.serve(descriptor, self.mapped)
+            self.session.channel.descriptor = descriptor
+            gc.enable()
+            self.session.serve()
         finally:
             os._exit(70)
 
