@@ -8,6 +8,9 @@ What this does not cover:
 - A machine's total memory: limits are per process. Programs that start processes share a count, not a sum of memory.
 - Tests that cannot tell: a test that compares two objects of the program's own class, or only asks whether something is
   true, is satisfied by whatever satisfies it in plain Python too.
+- Function tasks of languages other than Python: program and tests share a process. One that leaves early is caught, one
+  that goes looking for the mark its tests print last is not.
+- Other machines than Linux on x86-64: there is no filter for them, so programs are refused unless run unconfined.
 - Tests and setup code: they are trusted, and run in the grader with the user's rights.
 - Modes B and C without Landlock: Python programs then open no file at all, and other languages are refused.
 """
