@@ -39,6 +39,7 @@ TINY = GmpoSettings(
     max_new_tokens=8,
     temperature=1.3,
     learning_rate=1e-4,
+    tau=0.02,
 )
 
 

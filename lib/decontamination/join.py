@@ -1,11 +1,11 @@
 """All pairs of a small and a large collection of sets whose Jaccard similarity reaches a floor.
 
 Differs from the paper in: the paper takes candidates from MinHash bands. Here they come from counting shared
-elements: J(x, y) ≥ t needs |x ∩ y| ≥ ⌈t|x|⌉. Counting all of them misses no pair. A large x is counted on the
-elements whose hash ends in k zero bits, a 2^−k sample of them (as in FracMinHash; Irber et al. 2022), and has
-to reach the bound less SIGMAS standard deviations there, which a pair at the floor fails with a probability
-below 1e-9. Every candidate's similarity is then computed exactly, on all elements. `minhash.py` is the
-paper's way.
+elements: J(x, y) ≥ t needs |x ∩ y| ≥ t|x|, and t/(1 + t)·(|x| + |y|). Counting all of them misses no pair. A
+large x is counted on the elements whose hash ends in k zero bits, a 2^−k sample of them (as in FracMinHash;
+Irber et al. 2022), and has to reach the bound less SIGMAS standard deviations there, which a pair at the
+floor fails with a probability below 1e-9. Every candidate's similarity is then computed exactly, on all
+elements. `minhash.py` is the paper's way.
 """
 
 import numpy as np
@@ -53,17 +53,25 @@ class Index:
 
     def _candidates(self, batch: Grams) -> tuple[I64, I64]:
         """Pairs that share enough of what is counted."""
-        halvings = _halvings(np.bincount(batch.rows, minlength=batch.count))
+        lengths = np.bincount(
+            batch.rows, minlength=batch.count
+        )  # repeats counted: no less than the set's size
+        halvings = _halvings(lengths)
         if halvings.any():
             ending = (np.uint64(1) << halvings.astype(np.uint64)) - np.uint64(1)
             batch = batch.where((batch.hashes & ending[batch.rows]) == 0)
         sets = batch.distinct()
-        needed = _needed(sets.sizes, self.floor, halvings > 0)
+        sampled = halvings > 0
         known = self._known(sets)
-        possible = np.flatnonzero(np.diff(known.indptr) >= needed)
+        least = _needed(sets.sizes, np.full(batch.count, self.floor), sampled)
+        possible = np.flatnonzero(np.diff(known.indptr) >= least)
         counts = sparse.coo_array(known[possible] @ self._by_element)
-        enough = counts.data >= needed[possible[counts.row]]
-        return possible[counts.row[enough]], counts.col[enough].astype(np.int64)
+        rows, columns = possible[counts.row], counts.col.astype(np.int64)
+        enough = counts.data >= least[rows]
+        rows, columns, shared = rows[enough], columns[enough], counts.data[enough]
+        share = self.floor / (1 + self.floor) * (1 + self.sizes[columns] / lengths[rows])
+        enough = shared >= _needed(sets.sizes[rows], np.clip(share, self.floor, 1), sampled[rows])
+        return rows[enough], columns[enough]
 
     def _verified(self, full: sparse.csr_array, sizes: I64, rows: I64, columns: I64) -> Matches:
         scores = np.zeros(len(rows))
@@ -107,10 +115,10 @@ def _halvings(sizes: I64) -> I64:
     return halvings
 
 
-def _needed(counted: I64, floor: float, sampled: npt.NDArray[np.bool_]) -> I64:
-    """⌈t·n⌉, what a pair at the floor shares of those counted, less the sampling error where it applies."""
-    spread = SIGMAS * np.sqrt(counted * floor * (1 - floor)) * sampled
-    needed: I64 = np.maximum(1, np.ceil(floor * counted - spread - 1e-9)).astype(np.int64)
+def _needed(counted: I64, share: npt.NDArray[np.float64], sampled: npt.NDArray[np.bool_]) -> I64:
+    """⌈share·n⌉ of the n elements counted, less the sampling error where it applies."""
+    spread = SIGMAS * np.sqrt(counted * share * (1 - share)) * sampled
+    needed: I64 = np.maximum(1, np.ceil(share * counted - spread - 1e-9)).astype(np.int64)
     return needed
 
 
