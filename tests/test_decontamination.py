@@ -158,7 +158,7 @@ def test_the_join_finds_every_pair_and_no_other(
 
 @pytest.mark.parametrize("floor", [0.5, 0.65, 0.9])
 def test_large_sets_that_are_counted_by_sample_are_still_all_found(floor: float) -> None:
-    """Sets grown to just the floor share the least they may, and a sample is as likely as not to fall short."""
+    """Sets grown to just the floor share the least they may, and a sample often falls short."""
     rng = np.random.default_rng(1)
     right = [set(rng.choice(9000, int(np.ceil(1500 * floor)), replace=False).tolist()) for _ in range(40)]
     left = []

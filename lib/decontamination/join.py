@@ -53,9 +53,7 @@ class Index:
 
     def _candidates(self, batch: Grams) -> tuple[I64, I64]:
         """Pairs that share enough of what is counted."""
-        lengths = np.bincount(
-            batch.rows, minlength=batch.count
-        )  # repeats counted: no less than the set's size
+        lengths = np.bincount(batch.rows, minlength=batch.count)  # with repeats: at least the set's size
         halvings = _halvings(lengths)
         if halvings.any():
             ending = (np.uint64(1) << halvings.astype(np.uint64)) - np.uint64(1)
