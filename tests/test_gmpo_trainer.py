@@ -104,9 +104,10 @@ def run(
     reward, folder = AlternatingReward(), tmp_path_factory.mktemp("run")
     settings = dataclasses.replace(TINY, beta=0.1)
     trainer = make_trainer("embedded", adapter, prompts, settings, reward, folder, rows.append)
-    before = weights(trainer)
+    before, sample, drawn = weights(trainer), trainer.rollout_func, {}
+    trainer.rollout_func = lambda texts, same: drawn.update(sample(texts, same)) or dict(drawn)
     trainer.train()
-    yield SimpleNamespace(trainer=trainer, before=before, rows=rows, reward=reward)
+    yield SimpleNamespace(trainer=trainer, before=before, rows=rows, reward=reward, drawn=drawn)
 
 
 def completion_rows(
@@ -149,7 +150,10 @@ def test_every_row_carries_its_own_completions_advantage(run: SimpleNamespace, p
                 L.append(logps.gather(1, torch.tensor(tokens)[:, None]).sum())
     model.load_state_dict(after, strict=False)
     rewards = torch.tensor([[said[key] for key in said if key[0] == p.task_id] for p in prompts])
-    by_name, _ = normalised(rewards, torch.stack(L).view(2, 2), torch.stack(h), run.trainer.settings)
+    by_name, parts = normalised(rewards, torch.stack(L).view(2, 2), torch.stack(h), run.trainer.settings)
+    assert run.rows[0]["l_hat_right"] == pytest.approx(float(parts.l_hat[rewards == 1].mean()), abs=0.1)
+    assert run.rows[0]["l_hat_abs_max"] == pytest.approx(float(parts.l_hat.abs().max()), abs=0.1)
+    assert run.rows[0]["l_hat_abs_mean"] == pytest.approx(float(parts.l_hat.abs().mean()), abs=0.1)
     expected = dict(
         zip(
             [key for p in prompts for key in said if key[0] == p.task_id],
@@ -211,14 +215,16 @@ def test_row_of_a_step_is_json_and_says_what_happened(run: SimpleNamespace) -> N
 
 
 def test_zero_advantages_leave_the_adapter_alone_and_are_reported(
-    adapter: Path, prompts: list[Prompt], tmp_path: Path
+    run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path
 ) -> None:
+    """The first run's completions once more, none of them right."""
     settings = dataclasses.replace(TINY, warn_after=1, num_iterations=1)
 
     def never(task_id: list[str], **_: Any) -> list[float]:
         return [0.0] * len(task_id)
 
     trainer = make_trainer("embedded", adapter, prompts, settings, never, tmp_path)
+    trainer.rollout_func = lambda texts, same: dict(run.drawn)
     before = weights(trainer)
     with pytest.warns(UserWarning, match="no program passed; the tasks are too hard"):
         trainer.train()
@@ -227,17 +233,12 @@ def test_zero_advantages_leave_the_adapter_alone_and_are_reported(
 
 
 def test_nan_log_probabilities_stop_before_anything_is_learnt(
-    adapter: Path, prompts: list[Prompt], tmp_path: Path
+    run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path
 ) -> None:
+    """The first run's completions once more, under weights of which one is not a number."""
     trainer = make_trainer("embedded", adapter, prompts, TINY, AlternatingReward(), tmp_path)
-    sample = trainer.rollout_func
-
-    def sample_then_break(texts: list[str], same: GmpoTrainer) -> dict[str, Any]:
-        drawn = sample(texts, same)
-        next(w for w in same.model.parameters() if w.requires_grad).data.fill_(torch.nan)
-        return drawn
-
-    trainer.rollout_func = sample_then_break
+    trainer.rollout_func = lambda texts, same: dict(run.drawn)
+    next(w for w in trainer.model.parameters() if w.requires_grad).data[0, 0] = torch.nan
     with pytest.raises(TrainingError, match="step 1: log-probabilities of 4 of 4 completions are NaN"):
         trainer.train()
     assert trainer.state.global_step == 0
