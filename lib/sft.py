@@ -80,7 +80,7 @@ def train(
         )
     import unsloth  # noqa: F401  # before trl and transformers, which it patches
     from datasets import Dataset
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
     from trl import SFTTrainer
 
     lora, tokenizer = _lora_model(model, settings)
@@ -105,6 +105,7 @@ def train(
         optimizers=(adamw_8bit(lora, settings), None),
         callbacks=[Log()],
     )
+    trainer.remove_callback(PrinterCallback)  # on_log is the display
     trainer.train()
     save_adapter(lora, tokenizer, adapter)
     shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
@@ -154,6 +155,8 @@ def _config(settings: SftSettings, output_dir: Path) -> Any:
         lr_scheduler_type=settings.scheduler,
         max_length=settings.max_length,
         completion_only_loss=True,
+        gradient_checkpointing=cuda,  # on a CPU memory is not what is short
+        train_sampling_strategy="group_by_length",  # a third less padding
         logging_steps=1,
         save_strategy="no",
         report_to="none",

@@ -263,10 +263,11 @@ def test_one_prompt_is_standardised_by_itself(seed: int, tau: float) -> None:
 def test_likelihood_scores_ignore_shift_and_scale(
     batch: Batch, tau: float, shift: float, scale: float
 ) -> None:
+    """Exactly so when δ, which stands beside a standard deviation, is scaled too."""
     _, log_probs, h = batch
     w = gmpo.neighbourhood_weights(h, tau)
-    moved = gmpo.likelihood_z(log_probs * scale + shift, w, delta=1e-12)
-    close(moved, gmpo.likelihood_z(log_probs, w, delta=1e-12), atol=1e-3)
+    moved = gmpo.likelihood_z(log_probs * scale + shift, w, delta=1e-6 * scale)
+    close(moved, gmpo.likelihood_z(log_probs, w, delta=1e-6), atol=1e-3)
 
 
 @relaxed

@@ -14,17 +14,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lib.gmpo import statistics
-from lib.gmpo.trainer import (
-    GmpoSettings,
-    GmpoTrainer,
-    SandboxReward,
-    batch_diagnostics,
-    equal_rewards_cause,
-    make_trainer,
-    normalised,
-    prompt_order,
-    train_gmpo,
-)
+from lib.gmpo.rollouts import SandboxReward
+from lib.gmpo.run import make_trainer, train_gmpo
+from lib.gmpo.settings import GmpoSettings, prompt_order
+from lib.gmpo.trainer import GmpoTrainer, batch_diagnostics, equal_rewards_cause, normalised
 from lib.models import resolve
 from lib.prompts import Prompt, build_prompt
 from lib.sandbox import Sandbox, SandboxError

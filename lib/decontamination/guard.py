@@ -29,10 +29,12 @@ class Overlap:
 
     @property
     def train_ids(self) -> tuple[str, ...]:
+        """Training ids that leak, in natural order."""
         return tuple(sorted({train for train, _, _ in self.pairs}, key=natural))
 
     @property
     def evaluation_ids(self) -> tuple[str, ...]:
+        """Evaluation ids that training has seen, in natural order."""
         return tuple(sorted({evaluation for _, evaluation, _ in self.pairs}, key=natural))
 
     def banner(self) -> str:

@@ -126,16 +126,19 @@ class Writer:
         self.syntax, self.disguise = SYNTAXES[language], disguise
 
     def program(self, program: Program) -> str:
+        """The whole program as source text."""
         order = list(program)
         if self.disguise.order:
             random.Random(self.disguise.order).shuffle(order)
         return "\n\n".join("\n".join(self.function(*function)) for function in order) + "\n"
 
     def name(self, kind: str, number: int) -> str:
+        """The disguised name of one function, parameter or local."""
         rng = random.Random(f"{self.disguise.names}/{kind}/{number}")
         return "".join(rng.choices(SYLLABLES, k=3)) + f"_{kind[0]}{number}"
 
     def function(self, number: int, parameters: int, statements: list[Any], result: Any) -> Iterator[str]:
+        """The lines of one function."""
         syntax, name = self.syntax, self.name("function", number)
         self.base, self.depth = number * 10, 0
         listed = syntax.comma.join(self.name("parameter", self.base + i) for i in range(parameters))
@@ -152,6 +155,7 @@ class Writer:
             yield syntax.closing.format(name=name)
 
     def statement(self, statement: Any) -> Iterator[str]:
+        """The lines of one statement, its block indented."""
         kind, *parts = statement
         syntax = self.syntax
         if kind == "assign":
@@ -171,11 +175,13 @@ class Writer:
             yield from [syntax.branch_end.format()] if syntax.branch_end else []
 
     def block(self, statements: list[Any]) -> Iterator[str]:
+        """The lines of several statements, one level deeper."""
         self.depth += 1
         yield from ("  " + line for statement in statements for line in self.statement(statement))
         self.depth -= 1
 
     def expression(self, expression: Any) -> str:
+        """One expression as source text."""
         kind, *parts = expression
         if kind == "number":
             return self.literal(parts[0])
@@ -186,6 +192,7 @@ class Writer:
         return f"({self.expression(parts[0])} {kind} {self.expression(parts[1])})"
 
     def literal(self, number: int) -> str:
+        """A number, or another in its place where literals are disguised."""
         if not self.disguise.literals:
             return str(number)
         return str(random.Random(f"{self.disguise.literals}/{number}").randrange(100, 999))

@@ -200,6 +200,7 @@ class _Units:
         self._codes = [items[number].codes[place] for number, place in places]
 
     def by_reason(self) -> dict[Reason, Sequence[Any]]:
+        """What each kind of comparison looks at, one entry an item."""
         return {
             "near-prompt": [item.prompt for item in self._items],
             "near-code": self._codes,

@@ -28,6 +28,7 @@ class Sets:
 
     @property
     def sizes(self) -> I64:
+        """The number of values in each set."""
         return np.diff(self.offsets)
 
     @property
@@ -43,6 +44,7 @@ class Sets:
         )
 
     def grams(self) -> "Grams":
+        """The same values as rows and hashes."""
         return Grams(self.values, self.rows, len(self))
 
 
@@ -55,6 +57,7 @@ class Grams:
     count: int
 
     def where(self, keep: npt.NDArray[np.bool_]) -> "Grams":
+        """The grams that a mask keeps."""
         return Grams(self.hashes[keep], self.rows[keep], self.count)
 
     def distinct(self) -> Sets:

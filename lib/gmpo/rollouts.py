@@ -1,0 +1,85 @@
+"""What TRL's trainer asks for from outside: completions from lib.sampling's engine, rewards from the sandbox."""
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lib.gmpo.settings import GmpoSettings, Reward, Row
+from lib.prompts import Prompt
+from lib.sampling import Request, Settings, draw_seed, open_engine
+from lib.sandbox import Sandbox, SandboxError
+from lib.tasks import Task
+
+if TYPE_CHECKING:
+    from lib.gmpo.trainer import GmpoTrainer
+
+Note = Callable[[str, float], None]
+
+
+class Rollouts:
+    """TRL's `rollout_func` through lib.sampling: hand the current adapter over, draw, close the engine.
+
+    Token ids come back as sampled, the end token or the stop included. Log-probabilities do not: see above.
+    """
+
+    def __init__(self, model: str, prompts: Sequence[Prompt], settings: GmpoSettings) -> None:
+        self.model, self.settings = model, settings
+        self.prompts = {prompt.text: prompt for prompt in prompts}
+
+    def __call__(self, texts: list[str], trainer: "GmpoTrainer") -> Row:
+        """B·G prompt texts, each G times -> token ids of prompts and completions, in the same order."""
+        started, settings = time.perf_counter(), self.settings
+        wanted = Settings(settings.temperature, settings.top_p, settings.max_new_tokens)
+        with tempfile.TemporaryDirectory() as folder:
+            policy = trainer.accelerator.unwrap_model(trainer.model)
+            policy.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+            engine = open_engine(self.model, folder)
+            try:
+                stream = engine.stream(self.requests(texts, trainer.batches_done), wanted)
+                drawn = {request.key: completion for request, completion in stream}
+                encode = partial(engine.tokenizer, add_special_tokens=False)
+                ids = {text: encode(text)["input_ids"] for text in set(texts)}
+            finally:
+                engine.close()
+        trainer.note("seconds_sampling", time.perf_counter() - started)
+        trainer.note("truncated", sum(not completion.finished for completion in drawn.values()) / len(texts))
+        completions = [list(drawn[key].token_ids) for key in range(len(texts))]
+        return {"prompt_ids": [ids[text] for text in texts], "completion_ids": completions, "logprobs": None}
+
+    def requests(self, texts: list[str], batch: int) -> Iterator[Request]:
+        """One request a text, keyed by its place. A prompt's draws go on counting from batch to batch."""
+        seen: Counter[str] = Counter()
+        for key, text in enumerate(texts):
+            prompt, draw = self.prompts[text], batch * self.settings.group_size + seen[text]
+            seen[text] += 1
+            yield Request(key, text, prompt.stops, draw_seed(self.settings.seed, prompt.task_id, draw))
+
+
+class SandboxReward:
+    """TRL's reward function: the program a completion stands for, judged by all tests of its task."""
+
+    def __init__(
+        self, sandbox: Sandbox, tasks: Sequence[Task], prompts: Sequence[Prompt], kind: Reward
+    ) -> None:
+        self.sandbox, self.kind = sandbox, kind
+        self.known = {task.task_id: (task, prompt) for task, prompt in zip(tasks, prompts, strict=True)}
+
+    def __call__(self, completions: list[str], task_id: list[str], log_metric: Note, **_: Any) -> list[float]:
+        """One reward a completion. Raises SandboxError when the sandbox could not judge one of them."""
+        started = time.perf_counter()
+        known = [self.known[name] for name in task_id]
+        jobs = [(task, prompt.program(text)) for (task, prompt), text in zip(known, completions, strict=True)]
+        verdicts = self.sandbox.grade_many(jobs, tests="all")
+        broken = [index for index, verdict in enumerate(verdicts) if verdict.status == "sandbox-error"]
+        if broken:
+            raise SandboxError(
+                f"{len(broken)} of {len(jobs)} programs could not be judged, the first for {task_id[broken[0]]}: "
+                f"{verdicts[broken[0]].failure}; training stopped, nothing was learnt from this batch"
+            )
+        for status, count in Counter(verdict.status for verdict in verdicts).items():
+            log_metric(f"verdict/{status}", count / len(verdicts))
+        log_metric("seconds_sandbox", time.perf_counter() - started)
+        return [verdict.reward if self.kind == "binary" else verdict.fraction for verdict in verdicts]
