@@ -1,12 +1,13 @@
 """The workbook's pictures: functions from data to a matplotlib figure, one style, colour-blind safe, and `save`."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg", force=False)
+matplotlib.use(os.environ.get("MPLBACKEND", "Agg"))  # a notebook asks for its own, which shows figures in it
 import matplotlib.pyplot as plt
 import numpy
 import pandas
@@ -51,6 +52,28 @@ def save(figure: Any, path: Path, data: pandas.DataFrame, caption: str) -> None:
         figure.savefig(path.with_suffix(f".{ending}"))
     data.to_csv(path.with_suffix(".csv"), index=False)
     path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
+
+
+def fertility(spent: pandas.DataFrame, unit: str = "word") -> tuple[Any, pandas.DataFrame]:
+    """Tokens a unit by kind of text and tokenizer, with intervals over texts; rows of `lib.fertility.Fertility`."""
+    data = spent[spent["unit"] == unit].reset_index(drop=True)
+    kinds, tokenizers = list(dict.fromkeys(data["texts"])), list(dict.fromkeys(data["tokenizer"]))
+    figure, axes = plt.subplots(figsize=(6.4, 1.1 + 0.55 * len(kinds)))
+    for index, name in enumerate(tokenizers):
+        rows = data[data["tokenizer"] == name].set_index("texts").loc[kinds]
+        y = numpy.arange(len(kinds)) + (index - (len(tokenizers) - 1) / 2) * 0.26
+        errors = [rows["rate"] - rows["lo"], rows["hi"] - rows["rate"]]
+        axes.barh(y, rows["rate"], height=0.24, label=name, color=COLOURS[index], alpha=0.85)
+        axes.errorbar(
+            rows["rate"], y, xerr=errors, fmt="none", ecolor="black", elinewidth=0.9, capsize=2
+        )
+    sizes = data.drop_duplicates("texts").set_index("texts")["n"]
+    axes.set_yticks(range(len(kinds)), [f"{kind} (n = {sizes[kind]})" for kind in kinds])
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel=f"tokens a {unit}", xlim=(0, None))
+    figure.legend(ncols=2, loc="outside upper center", fontsize=8)
+    return figure, data
 
 
 def solved_against_k(passed: "numpy.ndarray") -> tuple[Any, pandas.DataFrame]:

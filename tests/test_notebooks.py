@@ -1,5 +1,6 @@
 """The notebooks: their shape, then all of them from first to last on the smoke preset."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,14 @@ def test_prose_opens_every_notebook(notebook):
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
 
 
+def test_figures_leave_a_notebook_the_backend_that_shows_them():
+    inline = "module://matplotlib_inline.backend_inline"
+    code = "import lib.figures, matplotlib; print(matplotlib.rcParams['backend'])"
+    for asked, expected in (({"MPLBACKEND": inline}, inline), ({}, "agg")):
+        environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | asked
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.stdout.strip().lower() == expected, done.stderr[-2000:]
+
 
 @pytest.fixture(scope="module")
 def smoke():
@@ -61,6 +70,13 @@ def test_the_smoke_preset_runs_from_first_to_last(smoke):
     assert (folder / "report.html").stat().st_size > 50_000
     scores = pandas.read_csv(folder / "scores.csv")
     assert set(scores["model"]) == {"base", "rsft", "gmpo"} and set(scores["tests"]) == {"visible", "hidden", "all"}
+
+
+def test_every_notebook_that_draws_shows_its_figures(smoke):
+    folder, _ = smoke
+    drawing = [path.name for path in NOTEBOOKS if "= figures." in path.read_text(encoding="utf-8")]
+    assert len(drawing) >= 5
+    assert all("image/png" in (folder / "notebooks" / name).read_text(encoding="utf-8") for name in drawing)
 
 
 def test_a_second_run_repeats_nothing(smoke):
