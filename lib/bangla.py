@@ -1,7 +1,4 @@
-"""Bangla text: Unicode normalisation that leaves code alone, script mix, and what Bangla costs in tokens.
-
-Differs from the paper in: the joint tokenizers are trained for the study only and never replace the model's
-own.
+"""Bangla text: Unicode normalisation that leaves code alone, and script mix.
 
 NFC follows the standard (Unicode Standard Annex 15) and so takes U+09DC, U+09DD and U+09DF apart: they are
 excluded from composition. Digits, danda, ZWJ and ZWNJ have no decomposition and stay. Code, fenced or between
@@ -9,18 +6,15 @@ backticks, is kept byte for byte.
 """
 
 import dataclasses
-import io
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable
 
 import regex
 
 from lib.tasks import Task
 
 Changes = dict[str, int]
-Encode = Callable[[str], Sequence[Any]]
 
 # U+1FEF is canonically a backtick: it must open and close spans as one, or normalising it would move their
 # borders.
@@ -31,7 +25,6 @@ _CODE = regex.compile(
     rf"|(?<!{_TICK}){_TICK}(?!{_TICK})(?:(?!{_TICK})[^\n])+{_TICK}(?!{_TICK})"
 )
 _GRAPHEME = regex.compile(r"\X")
-_WORD = regex.compile(r"[\p{L}\p{M}\p{N}_\u200c\u200d]+")
 _SCRIPTS = {
     "bengali": regex.compile(r"\p{Script=Bengali}"),
     "latin": regex.compile(r"\p{Script=Latin}"),
@@ -85,6 +78,14 @@ def normalise_tasks(tasks: Iterable[Task]) -> tuple[list[Task], list[tuple[str, 
     return normal, report
 
 
+def count_changes(report: Iterable[tuple[str, Changes]]) -> Changes:
+    """All rows' changes together, the most frequent first."""
+    total: Counter[str] = Counter()
+    for _, changes in report:
+        total.update(changes)
+    return dict(total.most_common())
+
+
 def script_mix(text: str) -> dict[str, float]:
     """Share of the non-space characters in each script or class; what is in none is "other". Sums to 1, or
     all 0.
@@ -99,83 +100,3 @@ def _script(character: str) -> str:
     if character in "\u0964\u0965":  # Unicode shares the danda among Indic scripts
         return "danda"
     return next((name for name, pattern in _SCRIPTS.items() if pattern.match(character)), "other")
-
-
-@dataclasses.dataclass(frozen=True)
-class Fertility:
-    """What a tokenizer spends on some texts. Ratios are of totals, so long texts weigh more."""
-
-    name: str
-    texts: int
-    tokens: int
-    per_word: float
-    per_character: float
-    per_grapheme: float
-    per_text: float
-    round_trips: int  # texts that decode to themselves; -1 when no decoder was given
-
-
-def fertility(
-    name: str, texts: Sequence[str], encode: Encode, decode: Callable[[Sequence[Any]], str] | None = None
-) -> Fertility:
-    """Tokens a word, a character and a grapheme over `texts`.
-
-    Words are runs of letters, marks, digits and joiners; graphemes are extended grapheme clusters (UAX 29).
-    `encode` should add no special tokens. Raises ValueError without a text that holds a word.
-    """
-    words = sum(len(_WORD.findall(text)) for text in texts)
-    if not words:
-        raise ValueError(f"{name}: no words in {len(texts)} texts; fertility needs at least one")
-    encoded = [encode(text) for text in texts]
-    tokens = sum(map(len, encoded))
-    return Fertility(
-        name=name,
-        texts=len(texts),
-        tokens=tokens,
-        per_word=tokens / words,
-        per_character=tokens / sum(map(len, texts)),
-        per_grapheme=tokens / sum(len(_GRAPHEME.findall(text)) for text in texts),
-        per_text=tokens / len(texts),
-        round_trips=-1
-        if decode is None
-        else sum(decode(ids) == text for ids, text in zip(encoded, texts, strict=True)),
-    )
-
-
-def train_sentencepiece(
-    texts: Sequence[str], vocab_size: int, model_type: Literal["bpe", "unigram"] = "unigram", threads: int = 1
-) -> Any:
-    """A SentencePiece processor trained on `texts` alone, lossless: bytes for unseen characters, white space
-    kept.
-
-    Normalise the texts first; the model itself changes nothing, save that it reads U+2581 back as a space.
-    Raises ValueError when the texts cannot fill `vocab_size` pieces or are empty (the paper's section 4: a
-    joint tokenizer over Bangla and Python).
-    """
-    import sentencepiece
-
-    if not any(text.strip() for text in texts):
-        raise ValueError("train_sentencepiece: no text to train on")
-    written = io.BytesIO()
-    try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter([line for text in texts for line in text.splitlines() if line.strip()]),
-            model_writer=written,
-            vocab_size=vocab_size,
-            model_type=model_type,
-            num_threads=threads,
-            byte_fallback=True,
-            character_coverage=1.0,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            add_dummy_prefix=False,
-            allow_whitespace_only_pieces=True,
-            split_digits=True,
-            user_defined_symbols=["\n", "\t"],
-            max_sentence_length=1 << 16,
-            minloglevel=2,
-        )
-    except RuntimeError as error:
-        reason = regex.sub(r"^.*\] ", "", str(error).strip().splitlines()[-1])
-        raise ValueError(f"train_sentencepiece: {reason}") from None
-    return sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())

@@ -1,4 +1,4 @@
-"""Normalisation changes what the standard changes and nothing else; token counts are what they say."""
+"""Normalisation changes what the standard changes and nothing else."""
 
 import unicodedata
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lib.bangla import fertility, normalise, normalise_tasks, script_mix, train_sentencepiece
+from lib.bangla import count_changes, normalise, normalise_tasks, script_mix
 from lib.tasks import Task
 
 BANGLA = st.text(
@@ -14,11 +14,6 @@ BANGLA = st.text(
     | st.sampled_from("`\u1fef \n\u200c\u200d।a\u0301\u0300")
 )
 ANY = st.text() | BANGLA | st.lists(BANGLA | st.text(max_size=3), max_size=6).map("`".join)
-CORPUS = [
-    "একটি সংখ্যা দেওয়া আছে, যোগফল বের করো।",
-    "def add(a, b):\n    return a + b\n",
-    "দুটি সংখ্যার গুণফল কত?",
-] * 8
 
 
 @given(ANY)
@@ -88,6 +83,11 @@ def test_only_changed_rows_are_reported() -> None:
     assert [task.prompt for task in normal] == ["ক\u09af\u09bc", "কখ"]
 
 
+def test_changes_of_all_rows_are_added_up() -> None:
+    assert count_changes([("1", {"a": 1, "b": 2}), ("2", {"b": 3})]) == {"b": 5, "a": 1}
+    assert count_changes([]) == {}
+
+
 def test_script_mix_by_hand() -> None:
     mix = script_mix("কখ ab। ৫5 +\u200d")
     assert {name: round(share * 9) for name, share in mix.items()} == {
@@ -104,65 +104,3 @@ def test_script_mix_by_hand() -> None:
 def test_script_shares_sum_to_one(text: str) -> None:
     total = sum(script_mix(text).values())
     assert total == pytest.approx(1 if text.split() else 0)
-
-
-def test_fertility_by_hand() -> None:
-    study = fertility("characters", ["কি খা", "ab"], list, lambda tokens: "".join(tokens))
-    assert (study.tokens, study.texts, study.round_trips) == (7, 2, 2)
-    assert study.per_word == pytest.approx(7 / 3)  # কি, খা, ab
-    assert study.per_character == pytest.approx(1.0)
-    assert study.per_grapheme == pytest.approx(7 / 5)  # কি, space, খা, a, b
-    assert study.per_text == pytest.approx(3.5)
-
-
-def test_a_word_with_joiners_and_marks_is_one_word() -> None:
-    assert fertility("one", ["র\u200d্যাম"], lambda text: [text]).per_word == 1.0
-
-
-def test_a_lossy_tokenizer_is_caught_by_its_round_trips() -> None:
-    assert fertility("lossy", ["Ab", "ab"], list, lambda tokens: "".join(tokens).lower()).round_trips == 1
-
-
-def test_fertility_without_words_is_refused() -> None:
-    with pytest.raises(ValueError, match="no words in 1 texts"):
-        fertility("empty", ["!"], list)
-
-
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_a_trained_tokenizer_reads_back_text_it_never_saw(kind: str) -> None:
-    model = train_sentencepiece(CORPUS, 305, kind)  # type: ignore[arg-type]
-    for text in ["ৡ unseen ✓", "  two  spaces\n\n\tindented  ", "১২৩\u200d।", "", "x" * 300]:
-        assert model.decode(model.encode(text)) == text
-
-
-@given(st.text(st.characters(exclude_characters="\u2581\0", exclude_categories=("Cs",))))
-@settings(max_examples=200, deadline=None)
-def test_any_text_survives_the_joint_tokenizer(text: str) -> None:
-    model = _model()
-    assert model.decode(model.encode(text)) == text
-
-
-def _model(cache: list[object] = []):  # type: ignore[no-untyped-def]  # noqa: B006  # trained once for all examples
-    if not cache:
-        cache.append(train_sentencepiece(CORPUS, 320, "bpe"))
-    return cache[0]
-
-
-@pytest.mark.parametrize("kind", ["bpe", "unigram"])
-def test_training_is_repeatable(kind: str) -> None:
-    first, second = (train_sentencepiece(CORPUS, 305, kind) for _ in range(2))  # type: ignore[arg-type]
-    assert first.serialized_model_proto() == second.serialized_model_proto()
-
-
-def test_a_trained_tokenizer_spends_less_than_bytes_do_on_its_own_texts() -> None:
-    model = train_sentencepiece(CORPUS, 320, "bpe")
-    assert fertility("bpe", CORPUS, model.encode).tokens < sum(len(text.encode()) for text in CORPUS) / 2
-
-
-@pytest.mark.parametrize(
-    ("texts", "size", "message"), [([" "], 300, "no text"), (["ab"], 5000, "[Vv]ocabulary")]
-)
-def test_a_tokenizer_that_cannot_be_trained_says_why(texts: list[str], size: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
-        train_sentencepiece(texts, size)
-    assert "\n" not in str(caught.value)
