@@ -25,6 +25,7 @@ from lib.decontamination import (
     read_exclusions,
     retained,
     screen,
+    verbatim,
 )
 from lib.decontamination.canonical import Headers, canonical_code, canonical_prompt
 from lib.decontamination.join import Index
@@ -273,6 +274,12 @@ def test_programs_of_unrelated_starter_tasks_seldom_match() -> None:
     assert len(wrong) < others / 400
 
 
+def test_verbatim_finds_a_prompt_inside_a_longer_one_and_nothing_like_it() -> None:
+    train = [task("1", "Write it.\n add two numbers:\ndef f(a)\nGo!"), task("2", "add two numbers:\ndef g(a)")]
+    held_out = [task("a", "add two numbers:\ndef f(a)\n"), task("b", "Add two numbers:\ndef f(a)")]
+    assert verbatim(train, held_out) == {"a": ["1"]}
+
+
 # ---------------------------------------------------------------------- the real files
 
 
@@ -290,6 +297,8 @@ def test_the_155_leaked_tasks_are_named(blp: dict[str, list[Task]]) -> None:
     texts = [some.prompt for some in blp["troopers_rsft_ds.jsonl"]]
     leaked = {name for name, text in instructions.items() if any(text in whole for whole in texts)}
     assert len(leaked) == 155
+    quoted = verbatim(blp["troopers_rsft_ds.jsonl"], blp["test_v1.csv"])
+    assert set(quoted) == leaked and len({row for rows in quoted.values() for row in rows}) == 382
     outcome = screen(blp["troopers_rsft_ds.jsonl"], blp["test_v1.csv"])
     exact = {match.evaluation.id for match in outcome.excluded if match.reason == "exact-prompt"}
     assert leaked <= exact  # recall 1
@@ -322,6 +331,24 @@ def test_about_fifty_near_duplicates_of_dev_in_test(blp: dict[str, list[Task]]) 
     near = {match.evaluation.id for match in outcome.excluded if match.reason == "near-prompt"}
     assert 45 <= len(near) <= 57
     assert {("83", "178"), ("317", "433"), ("24", "467")} <= pairs(outcome)
+
+
+@external
+def test_every_near_duplicate_of_dev_in_test_has_been_judged(blp: dict[str, list[Task]]) -> None:
+    outcome = screen(blp["dev_v2.csv"], blp["test_v1.csv"])
+    near = {(m.train.id, m.evaluation.id) for m in outcome.excluded if m.reason == "near-prompt"}
+    assert near == {(row["train_id"], row["eval_id"]) for row in judged()}
+
+
+def test_judgements_are_words_of_our_own() -> None:
+    """Ids and judgements only: no sentence of a corpus is kept here."""
+    assert {row["judgement"] for row in judged()} == {"same", "variant", "other"}
+    assert all(row["difference"].isascii() and len(row["difference"]) < 80 for row in judged())
+
+
+def judged() -> list[dict[str, str]]:
+    with (STARTER / "blp_near_duplicates.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 @external

@@ -27,6 +27,7 @@ __all__ = [
     "read_exclusions",
     "retained",
     "screen",
+    "verbatim",
 ]
 
 SAMPLE = 50  # borderline pairs handed to a reviewer
@@ -108,6 +109,19 @@ def retained(tasks: Iterable[Task], exclusions: Iterable[Exclusion], side: Side 
     """The tasks of a side that the list does not name."""
     named = {row.id for row in exclusions if row.side == side}
     return [task for task in tasks if task.task_id not in named]
+
+
+def verbatim(train: Sequence[Task], evaluation: Sequence[Task]) -> dict[str, list[str]]:
+    """{evaluation id: training ids} where the training prompt holds the evaluation prompt as it is, character
+    for character.
+
+    Narrower than `screen`: two problems with one wording and different signatures are told apart.
+    """
+    stated = [(task.task_id, task.prompt.strip()) for task in evaluation]
+    found = {
+        name: [other.task_id for other in train if text and text in other.prompt] for name, text in stated
+    }
+    return {name: ids for name, ids in found.items() if ids}
 
 
 def _check_ids(side: str, tasks: Sequence[Task]) -> None:
