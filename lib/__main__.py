@@ -129,6 +129,26 @@ def report(args: argparse.Namespace) -> tuple[Payload, str]:
     return {"report": str(page)}, f"report: {page}"
 
 
+def compare(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Compare evaluated runs of one experiment."""
+    from lib import comparison
+
+    runs = [comparison.read_run(Path(folder)) for folder in args.run_dirs]
+    rows, found = comparison.together(runs)
+    words = comparison.in_words(rows, found)
+    if args.out:
+        from lib import figures
+
+        out = Path(args.out)
+        figures.style()
+        figure, data = figures.over_runs(comparison.rates_of_runs(runs))
+        n = rows[0]["n_tasks"]
+        figures.save(figure, out / "runs", data, f"pass@1 on the hidden tests of {n} held-out tasks, run by run.")
+        comparison.all_scores(runs).to_csv(out / "scores.csv", index=False)
+        (out / "runs.md").write_text(comparison.table(rows, found), encoding="utf-8")
+    return {"runs": [run.name for run in runs], "rows": rows, "sentences": [one.sentence for one in found]}, words
+
+
 # ------------------------------------------------------------------------------------------------------- their pieces
 
 
@@ -278,6 +298,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, default=0, help="of the borderline sample")
     sub = command("report", report, "a run's single-file HTML report")
     sub.add_argument("run_dir", metavar="RUN_DIR")
+    sub = command("compare", compare, "evaluated runs side by side: rates, paired tests, a table and a figure")
+    sub.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
+    sub.add_argument("--out", metavar="DIR", help="folder for scores.csv, runs.md and the figure")
     return top
 
 
@@ -355,6 +378,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def one_line(error: Exception) -> str | None:
     """What to tell the user about an error that is about their input or machine; None for a fault of this program."""
+    from lib.comparison import ComparisonError
+    from lib.ledger import LedgerError
     from lib.models import ModelError
     from lib.pipeline import PipelineError
     from lib.sandbox import SandboxError
@@ -364,7 +389,9 @@ def one_line(error: Exception) -> str | None:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, PipelineError):
         return str(error)  # a failing cell is told in a block of lines
-    known = isinstance(error, CommandError | TaskError | SandboxError | ModelError)
+    known = isinstance(
+        error, CommandError | TaskError | SandboxError | ModelError | LedgerError | ComparisonError
+    )
     return "; ".join(str(error).splitlines()) if known else None
 
 

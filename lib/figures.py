@@ -161,6 +161,23 @@ def score_bars(scores: pandas.DataFrame, tests: str = "hidden") -> tuple[Any, pa
     return figure, data
 
 
+def over_runs(rates: pandas.DataFrame) -> tuple[Any, pandas.DataFrame]:
+    """pass@1 of every run as a point, runs of one model joined to their mean; rows of `lib.comparison.rates_of_runs`."""
+    models, runs = list(dict.fromkeys(rates["model"])), list(dict.fromkeys(rates["run"]))
+    figure, panels = plt.subplots(1, len(PROTOCOL_NAMES), sharey=True, figsize=(6.4, 3.2))
+    for axes, (protocol, name) in zip(panels, PROTOCOL_NAMES.items(), strict=True):
+        table = rates[rates["protocol"] == protocol].pivot(index="model", columns="run", values="rate")
+        table = table.loc[models, runs] * 100
+        for index, run in enumerate(runs):
+            axes.plot(range(len(models)), table[run], "o-", color=COLOURS[index], alpha=0.55, label=run)
+        axes.plot(range(len(models)), table.mean(axis=1), "_", color="black", markersize=26, label="mean")
+        axes.set_xticks(range(len(models)), models)
+        axes.set(title=name, xlim=(-0.4, len(models) - 0.6), ylim=(0, None))
+    panels[0].set_ylabel(f"pass@1, % of {rates['n_tasks'].iloc[0]} tasks, hidden tests")
+    figure.legend(*panels[0].get_legend_handles_labels(), ncols=len(runs) + 1, loc="outside upper center")
+    return figure, rates
+
+
 def failure_shares(failures: pandas.DataFrame, column: str) -> tuple[Any, pandas.DataFrame]:
     """Failures by type and model, as counts of draws."""
     data = failures.groupby(["model", column], sort=False).size().rename("count").reset_index()

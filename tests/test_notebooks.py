@@ -10,6 +10,8 @@ import nbformat
 import pandas
 import pytest
 
+from lib import comparison
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
 
@@ -77,6 +79,15 @@ def test_every_notebook_that_draws_shows_its_figures(smoke):
     drawing = [path.name for path in NOTEBOOKS if "= figures." in path.read_text(encoding="utf-8")]
     assert len(drawing) >= 5
     assert all("image/png" in (folder / "notebooks" / name).read_text(encoding="utf-8") for name in drawing)
+
+
+def test_an_evaluated_run_compares_with_its_own_scores(smoke):
+    run = comparison.read_run(smoke[0])
+    scores = run.scores[run.scores["tests"] == "hidden"].set_index(["model", "protocol"])["rate"]
+    rows, _ = comparison.together([run])
+    assert len(rows) == 6
+    for row in rows:
+        assert row["rate"] == pytest.approx(scores[row["model"], row["protocol"]], abs=1e-6)
 
 
 def test_a_second_run_repeats_nothing(smoke):

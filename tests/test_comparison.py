@@ -1,0 +1,79 @@
+"""Runs side by side: the mean over seeds, each task against itself, and what cannot be compared."""
+
+import dataclasses
+
+import numpy
+import pandas
+import pytest
+
+from lib import comparison, figures
+from lib.comparison import ComparisonError, Run
+
+
+def run_of(name: str, base: list[list[int]], rsft: list[list[int]], ids: tuple[str, ...] = ("a", "b")) -> Run:
+    """A run whose two models have these draws; rows are tasks."""
+    drawn = {"base": numpy.array(base, bool), "rsft": numpy.array(rsft, bool)}
+    passed = {(model, kind): draws[:, :1] if kind == "greedy" else draws
+              for model, draws in drawn.items() for kind in ("greedy", "draws")}  # fmt: skip
+    return Run(name, int(name[-1]), ids, passed, pandas.DataFrame({"seed": [int(name[-1])]}))
+
+
+ONE = run_of("seed0", [[0, 1], [0, 0]], [[1, 1], [0, 1]])
+TWO = run_of("seed1", [[1, 1], [0, 0]], [[1, 1], [0, 0]])
+
+
+def row(rows: list, model: str, protocol: str) -> dict:
+    return next(row for row in rows if (row["model"], row["protocol"]) == (model, protocol))
+
+
+def test_a_rate_is_the_mean_over_runs_of_the_mean_over_tasks() -> None:
+    rows, _ = comparison.together([ONE, TWO])
+    assert row(rows, "base", "draws")["rates"] == [0.25, 0.5]
+    assert row(rows, "base", "draws")["rate"] == 0.375
+    assert row(rows, "rsft", "draws")["rate"] == 0.625
+
+
+def test_a_run_more_is_not_a_task_more() -> None:
+    rows, found = comparison.together([ONE, TWO])
+    assert {row["n_tasks"] for row in rows} == {2} == {each.n_tasks for each in found}
+
+
+def test_each_task_is_compared_with_itself() -> None:
+    rows, found = comparison.together([ONE, TWO])
+    assert row(rows, "rsft", "draws")["difference"] == 0.25
+    assert (found[1].wins, found[1].losses) == (2, 0)
+    assert row(rows, "rsft", "draws")["rose"] == 1
+
+
+def test_scores_of_all_runs_stand_below_one_another() -> None:
+    assert comparison.all_scores([ONE, TWO])["seed"].tolist() == [0, 1]
+
+
+def test_the_figure_shows_a_line_a_run_and_their_mean() -> None:
+    figure, data = figures.over_runs(comparison.rates_of_runs([ONE, TWO]))
+    assert [len(axes.lines) for axes in figure.axes] == [3, 3]
+    assert len(data) == 8
+
+
+def test_the_table_has_a_line_a_model_and_protocol() -> None:
+    assert comparison.table(*comparison.together([ONE, TWO])).count("\n|") == 5
+
+
+def test_runs_of_other_tasks_are_refused() -> None:
+    with pytest.raises(ComparisonError, match=r"seed1: evaluated on other tasks than seed0 \(2 differ\)"):
+        comparison.together([ONE, dataclasses.replace(TWO, task_ids=("a", "c"))])
+
+
+def test_runs_with_other_numbers_of_draws_are_refused() -> None:
+    with pytest.raises(ComparisonError, match="numbers of draws"):
+        comparison.together([ONE, run_of("seed1", [[0], [0]], [[0], [0]])])
+
+
+def test_a_run_counts_once() -> None:
+    with pytest.raises(ComparisonError, match="seed0: named twice"):
+        comparison.together([ONE, ONE])
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path) -> None:
+    with pytest.raises(ComparisonError, match="manifest.json is missing"):
+        comparison.read_run(tmp_path)
