@@ -12,10 +12,13 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell $(nam
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TOOLCHAINS := lua5.4 ocaml-nox gfortran r-base-core
 
-.PHONY: help run test install toolchains lab clean
+SEEDS := 0 1 2
+
+.PHONY: help run reference test install toolchains lab clean
 
 help:
 	@echo 'make run [PRESET=smoke|cpu|colab|paper] [ARGS="--set KEY=VALUE"]   the workbook from start to end; prints the report'
+	@echo 'make reference    preset cpu with three seeds, compared; fills figures/'
 	@echo 'make test         lint, types and tests'
 	@echo 'make install      the virtual environment alone'
 	@echo 'make toolchains   Lua, OCaml, R and Fortran, with apt'
@@ -24,6 +27,12 @@ help:
 
 run: install
 	@$(PY) -m lib run --preset $(PRESET) $(ARGS)
+
+reference: install
+	@for seed in $(SEEDS); do $(PY) -m lib run --preset cpu --set seed=$$seed --run-dir runs/seed$$seed || exit 1; done
+	@$(PY) -m lib compare $(SEEDS:%=runs/seed%) --out figures
+	@cp runs/seed0/figures/* figures/
+	@for seed in $(SEEDS); do cp runs/seed$$seed/manifest.json figures/manifest-seed$$seed.json; done
 
 test: install
 	$(PY) -m ruff check .

@@ -172,7 +172,7 @@ def over_runs(rates: pandas.DataFrame) -> tuple[Any, pandas.DataFrame]:
             axes.plot(range(len(models)), table[run], "o-", color=COLOURS[index], alpha=0.55, label=run)
         axes.plot(range(len(models)), table.mean(axis=1), "_", color="black", markersize=26, label="mean")
         axes.set_xticks(range(len(models)), models)
-        axes.set(title=name, xlim=(-0.4, len(models) - 0.6), ylim=(0, None))
+        axes.set(title=name, xlim=(-0.4, len(models) - 0.6), ylim=(0, 112 * rates["rate"].max() or None))
     panels[0].set_ylabel(f"pass@1, % of {rates['n_tasks'].iloc[0]} tasks, hidden tests")
     figure.legend(*panels[0].get_legend_handles_labels(), ncols=len(runs) + 1, loc="outside upper center")
     return figure, rates
