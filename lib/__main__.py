@@ -382,6 +382,7 @@ def one_line(error: Exception) -> str | None:
     from lib.ledger import LedgerError
     from lib.models import ModelError
     from lib.pipeline import PipelineError
+    from lib.sampling import EngineError
     from lib.sandbox import SandboxError
     from lib.tasks import TaskError
 
@@ -390,7 +391,8 @@ def one_line(error: Exception) -> str | None:
     if isinstance(error, PipelineError):
         return str(error)  # a failing cell is told in a block of lines
     known = isinstance(
-        error, CommandError | TaskError | SandboxError | ModelError | LedgerError | ComparisonError
+        error,
+        CommandError | TaskError | SandboxError | ModelError | EngineError | LedgerError | ComparisonError,
     )
     return "; ".join(str(error).splitlines()) if known else None
 

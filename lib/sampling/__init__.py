@@ -10,9 +10,14 @@ engine may stop earlier or later than another without the program changing.
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-EngineName = Literal["auto", "openvino", "transformers"]
+ENGINES = ("auto", "openvino", "transformers")
+
+
+class EngineError(RuntimeError):
+    """An engine that cannot start, failed or stopped answering; the message carries its reason."""
+
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +71,17 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(model: str, adapter: str | None = None, engine: EngineName = "auto") -> Engine:
-    """The fastest engine that is here: OpenVINO on a CPU, transformers elsewhere (or where named)."""
+def open_engine(model: str, adapter: str | None = None, engine: str = "auto") -> Engine:
+    """An engine by name, by the address of an OpenAI-compatible server, or "auto": the fastest that is here.
+
+    "auto" is OpenVINO on a CPU and transformers elsewhere. Raises EngineError for a name that is none of these.
+    """
+    if engine.startswith(("http://", "https://")):
+        from lib.sampling.server import ServerEngine
+
+        return ServerEngine(engine, model, adapter)
+    if engine not in ENGINES:
+        raise EngineError(f"engine {engine!r}: choose one of {', '.join(ENGINES)}, or a server's http address")
     if engine == "openvino" or (engine == "auto" and not _cuda()):
         from lib.sampling.openvino import OpenVinoEngine
 

@@ -19,16 +19,12 @@ from typing import Any
 
 from lib.models import ModelError, openvino_dir
 from lib.prompts import cut_at_stops
-from lib.sampling import Completion, Request, Settings, stop_token_ids
+from lib.sampling import Completion, EngineError, Request, Settings, stop_token_ids
 
 IN_FLIGHT = 128  # requests in the scheduler at a time; more gains nothing on a few cores
 TOKENS_PER_STEP = 512  # prompts are read in pieces of what the requests being drawn leave of this
 QUANTIZATION_GROUP = 64  # activations to a scale; the default of 32 costs a quarter of the speed
 SPARE = 8  # more at hand, so that a place never waits for the caller; many would arrive before their prefix is cached
-
-
-class EngineError(RuntimeError):
-    """The sampling process failed; the message carries its error."""
 
 
 Drawn = tuple[int, list[int], bool]  # request number, its tokens, whether it ended by itself
