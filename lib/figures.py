@@ -102,14 +102,13 @@ def solved_against_k(passed: "numpy.ndarray") -> tuple[Any, pandas.DataFrame]:
 def winners_per_task(passed: "numpy.ndarray", tiers: Sequence[int]) -> tuple[Any, pandas.DataFrame]:
     """How many of a task's n draws passed, by tier: the spread of p_succ."""
     data = pandas.DataFrame({"tier": list(tiers), "passed": passed.sum(axis=1)})
+    import seaborn
+
     figure, axes = plt.subplots()
-    bins = numpy.arange(passed.shape[1] + 2) - 0.5
-    groups = sorted(set(tiers))
-    axes.hist(
-        [data.loc[data["tier"] == tier, "passed"] for tier in groups], bins=bins, stacked=True, label=groups
-    )
+    palette = list(COLOURS[: data["tier"].nunique()])
+    seaborn.histplot(data, x="passed", hue="tier", multiple="stack", discrete=True, palette=palette, ax=axes)
     axes.set(xlabel=f"draws that passed, of {passed.shape[1]}", ylabel="tasks")
-    axes.legend(title="tier")
+    axes.locator_params(integer=True)
     return figure, data
 
 
