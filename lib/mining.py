@@ -10,9 +10,10 @@ import collections
 import dataclasses
 import os
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lib.ledger import Attempt, Ledger, now
 from lib.prompts import Prompt, build_prompt
@@ -40,6 +41,7 @@ class _Job:
 
 Queue = collections.deque[tuple[Request, Completion, str, "Future[tuple[Verdict, Verdict]]"]]
 SAME_FOR_EVERY_TEST = ("timeout", "memory", "compile-error", "no-code")
+Scorer = Literal["random", "shortest", "likeliest", "distinct"]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
@@ -185,11 +187,17 @@ def _attempt(
     )
 
 
-def select_winners(attempts: Iterable[Attempt], per_task: int, seed: int) -> list[Attempt]:
+def select_winners(
+    attempts: Iterable[Attempt], per_task: int, seed: int, scorer: Scorer = "random"
+) -> list[Attempt]:
     """At most `per_task` attempts a task among those that pass every test, no two with one syntax tree.
 
-    Which of several is kept is drawn with `seed`, so that neither short nor early programs are favoured.
+    scorer s(p, y): `random` draws with `seed`, so that neither short nor early programs are favoured; `shortest`; `likeliest`
+    by log-probability a token; `distinct` takes, one after the other, the program least like those taken (Jaccard distance of
+    tokens). Ties go by syntax tree. Raises ValueError for an unknown scorer, or `likeliest` without log-probabilities.
     """
+    if scorer not in get_args(Scorer):
+        raise ValueError(f"scorer={scorer!r}: choose one of {', '.join(get_args(Scorer))}")
     by_task: dict[str, dict[str, Attempt]] = collections.defaultdict(dict)
     for attempt in attempts:
         if attempt.solved:
@@ -198,8 +206,55 @@ def select_winners(attempts: Iterable[Attempt], per_task: int, seed: int) -> lis
     kept = []
     for task_id in sorted(by_task):
         distinct = [by_task[task_id][digest] for digest in sorted(by_task[task_id])]
-        kept += rng.sample(distinct, min(per_task, len(distinct)))
+        kept += _best(distinct, min(per_task, len(distinct)), scorer, rng)
     return kept
+
+
+def _best(distinct: Sequence[Attempt], count: int, scorer: Scorer, rng: random.Random) -> list[Attempt]:
+    if scorer == "random":
+        return rng.sample(distinct, count)
+    if scorer == "shortest":
+        return sorted(distinct, key=lambda attempt: len(attempt.program))[:count]
+    if scorer == "likeliest":
+        return sorted(distinct, key=_likelihood, reverse=True)[:count]
+    tokens = {id(attempt): set(re.findall(r"\w+|[^\w\s]", attempt.program)) for attempt in distinct}
+    taken = [rng.choice(distinct)] if count else []
+    while len(taken) < count:
+        rest = [attempt for attempt in distinct if attempt not in taken]
+        taken.append(max(rest, key=lambda a: min(_jaccard(tokens[id(a)], tokens[id(b)]) for b in taken)))
+    return taken
+
+
+def _likelihood(attempt: Attempt) -> float:
+    if attempt.logprob_sum is None:
+        raise ValueError(f"{attempt.task_id}: no log-probability was kept; `likeliest` needs it")
+    return attempt.logprob_sum / max(1, attempt.n_tokens)
+
+
+def _jaccard(a: set[str], b: set[str]) -> float:
+    """Jaccard distance, 0 for equal sets."""
+    return 1 - len(a & b) / len(a | b) if a | b else 0.0
+
+
+def random_control(
+    attempts: Iterable[Attempt], winners: Sequence[Attempt], seed: int, keep: Callable[[Attempt], bool]
+) -> list[Attempt]:
+    """As many attempts a task as `winners` has, drawn at random from those that `keep` admits: what selection is measured by.
+
+    With `keep` always true: random draws; with `not attempt.solved`: losers. No two have one syntax tree. A task that has too few
+    gives what it has, so compare the lengths.
+    """
+    wanted = collections.Counter(winner.task_id for winner in winners)
+    pools: dict[str, dict[str, Attempt]] = collections.defaultdict(dict)
+    for attempt in attempts:
+        if attempt.task_id in wanted and keep(attempt):
+            pools[attempt.task_id].setdefault(syntax_digest(attempt.program), attempt)
+    rng = random.Random(seed)
+    control = []
+    for task_id in sorted(wanted):
+        pool = [pools[task_id][digest] for digest in sorted(pools[task_id])]
+        control += rng.sample(pool, min(wanted[task_id], len(pool)))
+    return control
 
 
 def syntax_digest(program: str) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lib.ledger import Ledger
-from lib.mining import Policy, attempt_all, decidable, judge, select_winners, syntax_digest
+from lib.mining import Policy, attempt_all, decidable, judge, random_control, select_winners, syntax_digest
 from lib.sampling import Settings, open_engine
 from lib.sandbox import Sandbox
 from lib.tasks import by_split, read_tasks
@@ -93,6 +93,44 @@ def test_a_program_that_fails_one_test_is_no_winner():
 def test_which_winners_are_kept_depends_on_the_seed_alone():
     pool = [won("t", f"def f(a):\n    return {n}\n") for n in range(20)]
     assert select_winners(pool, 3, 1) == select_winners(pool[::-1], 3, 1) != select_winners(pool, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("scorer", "first"),
+    [("shortest", "def f(a):\n    return a\n"), ("likeliest", "def f(a):\n    return a + 0\n")],
+)
+def test_a_scorer_says_which_winner_comes_first(scorer, first):
+    pool = [
+        won("t", "def f(a):\n    return a\n", logprob_sum=-9.0, n_tokens=3),
+        won("t", "def f(a):\n    return a + 0\n", logprob_sum=-8.0, n_tokens=8),
+        won("t", "def f(a):\n    b = a\n    return b\n", logprob_sum=-9.0, n_tokens=6),
+    ]
+    assert [winner.program for winner in select_winners(pool, 1, 0, scorer)] == [first]
+
+
+def test_distinct_winners_are_far_from_each_other():
+    near = [won("t", f"def f(a):\n    return a + {n}\n") for n in range(9)]
+    far = won("t", "def f(a):\n    while True:\n        break\n    yield from [a]\n")
+    assert far in select_winners([*near, far], 2, 0, "distinct")
+
+
+def test_likeliest_needs_log_probabilities():
+    with pytest.raises(ValueError, match="t: no log-probability was kept"):
+        select_winners([won("t", "p", logprob_sum=None)], 1, 0, "likeliest")
+
+
+def test_an_unknown_scorer_is_named():
+    with pytest.raises(ValueError, match="scorer='best': choose one of random, shortest"):
+        select_winners([], 1, 0, "best")
+
+
+def test_a_control_has_as_many_of_each_task():
+    pool = [won(task, f"def f(a):\n    return {n}\n") for task in "ab" for n in range(9)]
+    lost = [won(task, f"def f(a):\n    return -{n}\n", hidden_ok=False, status="wrong-output") for task in "ab" for n in range(9)]
+    winners = select_winners(pool, 3, 0)
+    control = random_control(pool + lost, winners, 1, lambda attempt: not attempt.solved)
+    assert [attempt.task_id for attempt in control] == ["a"] * 3 + ["b"] * 3
+    assert not any(attempt.solved for attempt in control)
 
 
 def test_a_program_without_a_syntax_tree_stands_for_itself():
