@@ -111,8 +111,7 @@ def solved_table(n: int) -> Floats:
     C(n−c,k)/C(n,k) = Π_{i<k} (1 − c/(n−i)), a factor below 0 standing for 0.
     """
     losses = 1 - numpy.arange(n + 1)[:, None] / (n - numpy.arange(n))  # (n + 1, n)
-    table: Floats = 1 - numpy.cumprod(numpy.maximum(losses, 0.0), axis=1)
-    return table
+    return numpy.asarray(1 - numpy.cumprod(numpy.maximum(losses, 0), axis=1), dtype=numpy.float64)
 
 
 def solved_curve(
