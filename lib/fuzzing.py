@@ -18,8 +18,10 @@ import ast
 import collections
 import dataclasses
 import itertools
+import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lib.corpora.literals import parsed
@@ -63,6 +65,12 @@ def fuzz(
     each = (test for test in tests if _all_pass(sandbox, task, oracles, [test]))
     agreed = tuple(itertools.islice(each, count))
     return agreed if agreed and _all_pass(sandbox, task, oracles, agreed) else ()
+
+
+def fuzz_all(tasks: Sequence[Task], count: int, seed: int, sandbox: Sandbox) -> list[tuple[str, ...]]:
+    """`fuzz` for every task by its reference, several at a time; a task without a reference gets none."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda task: fuzz(task, oracles_of(task), count, seed, sandbox), tasks))
 
 
 def oracles_of(task: Task, winners: Iterable[str] = ()) -> tuple[str, ...]:

@@ -264,7 +264,7 @@ def test_the_effect_counts_what_is_rejected_and_what_is_lost():
 
 
 def test_from_two_visible_asserts_most_plausible_wrong_answers_are_rejected(sandbox):
-    """Every twentieth starter task, 20 asserts: measured 13 of 14, and right by construction."""
+    """Every twentieth starter task with 20 asserts: 13 of 14 when this was written."""
     rejected = wrong = 0
     for judged in list(STARTER.values())[::20]:
         blind = dataclasses.replace(judged, hidden_tests=())
