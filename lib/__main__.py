@@ -162,17 +162,17 @@ def check_ids(responses: dict[str, str], tasks: Sequence["Task"], submission: st
 
 
 def with_fuzzed(tasks: Sequence["Task"], args: argparse.Namespace, box: "Sandbox") -> list["Task"]:
-    """The tasks with up to --fuzz new asserts among the tests that are scored. Seed 0: the same ones each time."""
+    """The tasks with the tests that are scored and up to --fuzz asserts made from these, the same each time."""
     from lib import fuzzing
 
-    judged = []
-    for task, more in zip(tasks, fuzzing.fuzz_all(tasks, args.fuzz, 0, box), strict=True):
-        if args.tests == "visible" and task.visible_tests:
-            task = dataclasses.replace(task, visible_tests=task.visible_tests + more)
-        elif task.tests(args.tests):
-            task = fuzzing.augment(task, more)
-        judged.append(task)
-    return judged
+    without: dict[str, Any] = {"visible": {"hidden_tests": ()}, "hidden": {"visible_tests": ()}, "all": {}}
+    scored = [dataclasses.replace(task, **without[args.tests]) for task in tasks]
+    asserts = fuzzing.fuzz_all(scored, args.fuzz, 0, box)
+    name = "visible_tests" if args.tests == "visible" else "hidden_tests"
+    return [
+        dataclasses.replace(task, **{name: getattr(task, name) + more})
+        for task, more in zip(scored, asserts, strict=True)
+    ]
 
 
 def fuzzed_facts(
@@ -180,7 +180,7 @@ def fuzzed_facts(
     verdicts: Sequence["Verdict"], args: argparse.Namespace, box: "Sandbox",
 ) -> Payload:  # fmt: skip
     """How many asserts there are and why not more; how many answers they alone reject."""
-    sizes = [[len(task.tests("all")) for task in some] for some in (tasks, judged)]
+    sizes = [[len(task.tests(args.tests)) for task in some] for some in (tasks, judged)]
     added = [more - fewer for fewer, more in zip(*sizes, strict=True)]
     functions = [task.mode == "function" and task.programming_language == "python" for task in tasks]
     bare = [function and not task.reference for function, task in zip(functions, tasks, strict=True)]
