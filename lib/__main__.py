@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from lib.sandbox import Verdict
+    from lib.sandbox import Sandbox, Verdict
     from lib.tasks import Case, Task
 
 Payload = dict[str, Any]
@@ -59,8 +59,8 @@ def score(args: argparse.Namespace) -> tuple[Payload, str]:
     """Judge a submission file: a missing response is no-code, a sandbox error stops everything."""
     from lib import corpora, sandbox
 
-    if args.fuzz:
-        raise CommandError("--fuzz: this version cannot fuzz asserts; leave it out")
+    if args.fuzz < 0:
+        raise CommandError(f"--fuzz {args.fuzz}: asserts to add to each task, so 1 or more")
     tasks, skipped = runnable(corpora.read(args.tasks))
     responses = corpora.read_submission(args.submission)
     check_ids(responses, [*tasks, *skipped], args.submission, args.tasks)
@@ -69,13 +69,17 @@ def score(args: argparse.Namespace) -> tuple[Payload, str]:
         programs = [
             sandbox.extract_code(responses.get(task.task_id, ""), task.programming_language) for task in tasks
         ]
-        jobs = [(task, program or "") for task, program in zip(tasks, programs, strict=True)]
+        judged = with_fuzzed(tasks, args, box) if args.fuzz else tasks
+        jobs = [(task, program or "") for task, program in zip(judged, programs, strict=True)]
         verdicts = box.grade_many(jobs, tests=args.tests, alias=args.alias)
         stop_on_sandbox_error([task.task_id for task in tasks], verdicts)
+        fuzzed = fuzzed_facts(tasks, judged, programs, verdicts, args, box) if args.fuzz else {}
         mode = box.mode
     if args.out:
         write_verdicts(Path(args.out), tasks, verdicts)
     payload = summary(verdicts, args.tests, args.alias, mode, time.monotonic() - started)
+    if args.fuzz:
+        payload["fuzzed"] = fuzzed
     if skipped:
         payload["skipped"] = {task.task_id: task.programming_language for task in skipped}
     return payload, score_words(payload)
@@ -177,6 +181,47 @@ def check_ids(responses: dict[str, str], tasks: Sequence["Task"], submission: st
         )
 
 
+def with_fuzzed(tasks: Sequence["Task"], args: argparse.Namespace, box: "Sandbox") -> list["Task"]:
+    """The tasks with the tests that are scored and up to --fuzz asserts made from these, the same each time."""
+    from lib import fuzzing
+
+    without: dict[str, Any] = {"visible": {"hidden_tests": ()}, "hidden": {"visible_tests": ()}, "all": {}}
+    scored = [dataclasses.replace(task, **without[args.tests]) for task in tasks]
+    asserts = fuzzing.fuzz_all(scored, args.fuzz, 0, box)
+    name = "visible_tests" if args.tests == "visible" else "hidden_tests"
+    return [
+        dataclasses.replace(task, **{name: getattr(task, name) + more})
+        for task, more in zip(scored, asserts, strict=True)
+    ]
+
+
+def fuzzed_facts(
+    tasks: Sequence["Task"], judged: Sequence["Task"], programs: Sequence[str | None],
+    verdicts: Sequence["Verdict"], args: argparse.Namespace, box: "Sandbox",
+) -> Payload:  # fmt: skip
+    """How many asserts there are and why not more; how many answers they alone reject."""
+    sizes = [[len(task.tests(args.tests)) for task in some] for some in (tasks, judged)]
+    added = [more - fewer for fewer, more in zip(*sizes, strict=True)]
+    functions = [task.mode == "function" and task.programming_language == "python" for task in tasks]
+    bare = [function and not task.reference for function, task in zip(functions, tasks, strict=True)]
+    failed = [
+        (task, program or "")
+        for task, program, verdict, more in zip(tasks, programs, verdicts, added, strict=True)
+        if more and verdict.status != "success"
+    ]
+    before = box.grade_many(failed, tests=args.tests, alias=args.alias)
+    stop_on_sandbox_error([task.task_id for task, _ in failed], before)
+    return {
+        "asked_per_task": args.fuzz,
+        "asserts": sum(added),
+        "tasks": sum(more > 0 for more in added),
+        "without_reference": sum(bare),
+        "nothing_to_fuzz": sum(f and not b and not n for f, b, n in zip(functions, bare, added, strict=True)),
+        "not_python_functions": functions.count(False),
+        "rejected": sum(verdict.status == "success" for verdict in before),
+    }
+
+
 def stop_on_sandbox_error(names: Sequence[str], verdicts: Sequence["Verdict"]) -> None:
     """Raise CommandError when the sandbox, not a program, is at fault."""
     bad = [
@@ -229,6 +274,13 @@ def score_words(payload: Payload) -> str:
         "  ".join(f"{status} {count}" for status, count in payload["statuses"].items()),
         f"sandbox mode {payload['sandbox_mode']}, {payload['seconds']} s",
     ]
+    if "fuzzed" in payload:
+        facts = payload["fuzzed"]
+        lines.append(
+            f"{facts['asserts']} fuzzed asserts for {facts['tasks']} tasks reject {facts['rejected']} "
+            f"answers that pass the rest; none for {facts['without_reference']} tasks without a reference, "
+            f"{facts['nothing_to_fuzz']} that gave none, {facts['not_python_functions']} of other kinds"
+        )
     if "skipped" in payload:
         languages = ", ".join(sorted(set(payload["skipped"].values())))
         lines.append(f"skipped {len(payload['skipped'])} tasks; not installed here: {languages}")
@@ -331,7 +383,7 @@ def _score_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--alias", choices=("strict", "permissive"), default="strict", help="how entry points are matched"
     )
-    sub.add_argument("--fuzz", type=int, default=0, metavar="N", help="add N fuzzed asserts a task")
+    sub.add_argument("--fuzz", type=int, default=0, metavar="N", help="add N fuzzed asserts a task; needs references")
     sub.add_argument("--out", metavar="FILE", help="write one verdict a line")
     _unconfined(sub)
 

@@ -11,7 +11,7 @@ import pytest
 
 from lib.__main__ import main
 from lib.pipeline import ROOT
-from lib.tasks import Task, write_tasks
+from lib.tasks import Case, Task, write_tasks
 
 COMMANDS = ("run", "doctor", "score", "execute", "decontaminate", "report")
 Capture = pytest.CaptureFixture[str]
@@ -130,6 +130,37 @@ def test_score_names_file_and_line_of_a_broken_row(files: Callable, tmp_path: Pa
     with (tmp_path / "tasks.jsonl").open("a") as tasks:
         tasks.write("{broken\n")
     assert "tasks.jsonl:4" in refusal(capsys, "score", *arguments)
+
+
+def test_score_adds_fuzzed_asserts_and_says_what_they_reject(
+    tmp_path: Path, files: Callable, capsys: Capture
+) -> None:
+    arguments = files({"a": RIGHT, "b": ABSOLUTE, "c": ABSOLUTE})
+    reference = "def double(n):\n    return n + n\n"
+    known = [task(name, reference=reference) for name in "ab"]
+    io = task("d", mode="program", cases=(Case("", "1\n"),), visible_tests=(), hidden_tests=())
+    write_tasks(tmp_path / "tasks.jsonl", [*known, task("c"), io])
+    assert main(["score", *arguments, "--tests", "visible", "--fuzz", "6", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["statuses"] == {"success": 2, "wrong-output": 1, "no-code": 1}
+    assert row["fuzzed"] == {
+        "asked_per_task": 6,
+        "asserts": 12,
+        "tasks": 2,
+        "without_reference": 1,
+        "nothing_to_fuzz": 0,
+        "not_python_functions": 1,
+        "rejected": 1,
+    }
+    main(["score", *arguments, "--fuzz", "6"])
+    assert "12 fuzzed asserts for 2 tasks reject 0 answers that pass the rest" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", ["-1", "many", "2.5"])
+def test_score_refuses_a_number_of_asserts_that_is_none(
+    files: Callable, capsys: Capture, number: str
+) -> None:
+    assert "--fuzz" in refusal(capsys, "score", *files({"a": RIGHT}), "--fuzz", number)
 
 
 # ------------------------------------------------------------------------------------------------------------- execute

@@ -1,0 +1,109 @@
+"""Winners for one draw, adaptive against uniform K at equal budget: recorded attempts replayed in any order.
+
+    python benchmarks/adaptive.py [--ledger FILE --tasks FILE] [--quick] [--json]
+
+FILE is a mining ledger with equally many draws for each task, as runs/cpu/attempts/mining.jsonl. Without one
+the attempts are made up: tasks as unlike as Beta(0.3, 1.2), winners one of nine programs, some likelier than
+others. The hint is the logarithm of the prompt's length; made-up tasks have none.
+"""
+
+import argparse
+import collections
+import json
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lib.adaptive import Pool, simulate  # noqa: E402
+from lib.ledger import Ledger  # noqa: E402
+from lib.mining import syntax_digest  # noqa: E402
+from lib.tasks import read_tasks  # noqa: E402
+
+WINNERS_PER_TASK = 4
+Row = dict[str, Any]
+
+
+def recorded(ledger: str, tasks: str) -> tuple[list[Pool], list[float]]:
+    """The pools of a ledger, in the order of task ids, and the hint of each task."""
+    pools: dict[str, list[tuple[bool, str]]] = collections.defaultdict(list)
+    for attempt in Ledger(ledger):
+        digest = syntax_digest(attempt.program) if attempt.solved else ""
+        pools[attempt.task_id].append((attempt.solved, digest))
+    prompts = {task.task_id: task.prompt for task in read_tasks(tasks)}
+    names = sorted(pools)
+    return [pools[name] for name in names], [math.log(len(prompts[name])) for name in names]
+
+
+def made_up(tasks: int = 150, draws: int = 20) -> list[Pool]:
+    """Pools of tasks that differ as real ones do."""
+    rng = np.random.default_rng(0)
+    q = rng.beta(0.3, 1.2, tasks)
+    shares = 1 / np.arange(1, 10)
+    programs = rng.choice(9, size=(tasks, draws), p=shares / shares.sum())
+    solved = rng.random((tasks, draws)) < q[:, None]
+    pairs = zip(solved.tolist(), programs.tolist(), strict=True)
+    return [list(zip(won, map(str, drawn), strict=True)) for won, drawn in pairs]
+
+
+def rows(pools: Sequence[Pool], hint: Sequence[float] | None, ks: Sequence[int], seeds: int) -> Iterator[Row]:
+    """Means over seeds for each budget, in draws a task."""
+    kinds = [("no hint", None), ("prompt length", hint)] if hint else [("no hint", None)]
+    for name, known in kinds:
+        for k in ks:
+            pairs = [
+                simulate(pools, k * len(pools), WINNERS_PER_TASK, known, seed=seed) for seed in range(seeds)
+            ]
+            ratios = [ours.per_draw / uniform.per_draw for ours, uniform in pairs]
+            where = f"K={k}, {name}"
+            for what in ("winners", "distinct", "solved", "draws"):
+                for who, index in (("adaptive", 0), ("uniform", 1)):
+                    mean = float(np.mean([getattr(pair[index], what) for pair in pairs]))
+                    yield {"name": f"{what}, {who}, {where}", "value": round(mean, 2), "unit": "count"}
+            for what, value in (("mean", np.mean(ratios)), ("least", min(ratios)), ("most", max(ratios))):
+                full_name = f"ratio, {what} of seeds, {where}"
+                yield {"name": full_name, "value": round(float(value), 4), "unit": "ratio"}
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Everything, as the one JSON object."""
+    pools, hint = recorded(options.ledger, options.tasks) if options.ledger else (made_up(), None)
+    shortest = min(map(len, pools))
+    ks = [k for k in (2, 4, 6, 8, 12, 20, 50) if k <= shortest / 2]
+    lines = list(rows(pools, hint, ks, 3 if options.quick else 10))
+    best = "prompt length" if hint else "no hint"
+    ratios = {
+        f"winners per draw, adaptive/uniform, K={k}": line["value"]
+        for k in ks
+        for line in lines
+        if line["name"] == f"ratio, mean of seeds, K={k}, {best}"
+    }
+    return {"benchmark": "adaptive", "rows": lines, "ratios": ratios}
+
+
+def main() -> None:
+    """Print a table, or with --json one JSON object."""
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser.add_argument("--ledger", help="a mining ledger; made-up attempts without one")
+    parser.add_argument("--tasks", default="data/starter_bn.jsonl", help="the tasks it was mined on")
+    parser.add_argument("--quick", action="store_true", help="3 seeds for 10")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args()
+    result = measure(options)
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    for line in result["rows"]:
+        print(f"{line['name']:<60} {line['value']:>10.6g} {line['unit']}")
+    for name, value in result["ratios"].items():
+        print(f"{name:<60} {value:>10.4g}")
+
+
+if __name__ == "__main__":
+    main()
