@@ -374,14 +374,14 @@ def _all_sign_flips(sizes: Floats, counts: npt.NDArray[np.int64]) -> tuple[Float
 
 
 def minimum_detectable_effect(
-    n_tasks: int, discordant_rate: float, power: float = 0.8, level: float = 0.05
+    n_tasks: int, discordant_rate: float, power: float = 0.8, level: float = 0.05, binary: bool = True
 ) -> float:
-    """Smallest true difference δ that a two-sided McNemar test at `level` finds with `power`.
+    """Smallest true difference δ that a two-sided paired test at `level` finds with `power`.
 
     n δ² = (z_{1−α/2} √ψ + z_{power} √(ψ − δ²))² solved for δ (Connor 1987), ψ the discordant rate; for rates
-    over several draws ψ is the mean squared difference. A difference δ needs ψ ≥ δ. Where the observed ψ is
-    less, all that changes goes one way: P(Bin(n, δ) ≥ m) = power, m the fewest wins with 2·2⁻ᵐ ≤ level.
-    inf when n < m: nothing could be found. Raises ValueError for values out of range.
+    over several draws (`binary=False`) ψ is the mean squared difference. With 0/1 results a difference δ needs
+    ψ ≥ δ. Where the observed ψ is less, all that changes goes one way: P(Bin(n, δ) ≥ m) = power, m the fewest
+    wins with 2·2⁻ᵐ ≤ level. inf when n < m: nothing could be found. Raises ValueError for values out of range.
     """
     if n_tasks < 1 or not 0 <= discordant_rate <= 1 or not 0 < level < 1 or not 0.5 <= power < 1:
         given = f"n_tasks={n_tasks}, discordant_rate={discordant_rate}, power={power}, level={level}"
@@ -393,7 +393,7 @@ def minimum_detectable_effect(
     n, edge = n_tasks + z_power**2, z_level**2 * discordant_rate
     root = math.sqrt(max(0.0, n_tasks * edge - n * (edge - z_power**2 * discordant_rate)))
     effect = (math.sqrt(n_tasks * edge) + root) / n
-    if 0 < effect <= discordant_rate:
+    if 0 < effect <= (discordant_rate if binary else 1):
         return effect
     return float(stats.beta.ppf(power, wins, n_tasks - wins + 1))
 
@@ -492,7 +492,7 @@ def compare(
         p_mcnemar=mcnemar_exact(first, second) if binary else None,
         p_permutation=paired_permutation(first, second, seed=seed),
         wins=wins, losses=losses, ties=len(first) - wins - losses, n_tasks=len(first),
-        mde=minimum_detectable_effect(len(first), float((difference**2).mean()), level=1 - level),
+        mde=minimum_detectable_effect(len(first), float((difference**2).mean()), level=1 - level, binary=binary),
     )
 
 

@@ -606,3 +606,10 @@ def test_two_samples_print_their_sizes_and_interval() -> None:
 def test_two_samples_refuse_impossible_counts() -> None:
     with pytest.raises(ValueError, match="outside"):
         est.two_proportion(5, 4, 1, 4)
+
+
+def test_detectable_effect_of_rates_over_draws_solves_the_equation() -> None:
+    n, psi, z_level, z_power = 60, 0.02, 1.959964, 0.841621
+    delta = est.minimum_detectable_effect(n, psi, binary=False)
+    assert n * delta**2 == pytest.approx((z_level * psi**0.5 + z_power * (psi - delta**2) ** 0.5) ** 2, rel=1e-4)
+    assert 0.04 < delta < 0.06
