@@ -23,7 +23,7 @@ from lib.tasks import Case, Task, TestSet
 
 Future = concurrent.futures.Future[Verdict]
 
-REMEMBERED = 50_000  # verdicts kept for identical programs
+REMEMBERED = 8_192  # verdicts kept for identical programs, 2 KB each
 
 
 class Sandbox:
