@@ -1,6 +1,7 @@
 """The workbook's pictures: functions from data to a matplotlib figure, one style, colour-blind safe, and `save`."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,17 @@ TYPE_NAMES = {
 PROTOCOL_NAMES = {"greedy": "greedy", "draws": "mean of draws"}
 
 
-def style() -> None:
-    """One look for every figure: readable at a column's width, with a font that has Bangla where one is installed."""
+_banner = ""  # set by `style`
+
+
+def style(run: str | Path | None = None) -> None:
+    """One look for every figure: readable at a column's width, with a font that has Bangla where one is installed.
+
+    The banner of a run whose training tasks overlap with its evaluation tasks (banners.txt) heads every figure.
+    """
+    global _banner
+    banners = Path(run) / "banners.txt" if run is not None else None
+    _banner = banners.read_text(encoding="utf-8").strip() if banners and banners.is_file() else ""
     plt.rcParams.update(
         {
             "figure.figsize": (5.2, 3.2),
@@ -45,6 +55,13 @@ def style() -> None:
     )
 
 
+def _subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
+    figure, axes = plt.subplots(*shape, **options)
+    if _banner:
+        figure.suptitle("\n".join(textwrap.wrap(_banner, 90)), color="#8c1d18", fontsize=7, fontweight="bold")
+    return figure, axes
+
+
 def save(figure: Any, path: Path, data: pandas.DataFrame, caption: str) -> None:
     """Write `path`.png, .pdf, the data behind the picture as .csv, and the caption as .txt."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +75,7 @@ def fertility(spent: pandas.DataFrame, unit: str = "word") -> tuple[Any, pandas.
     """Tokens a unit by kind of text and tokenizer, with intervals over texts; rows of `lib.fertility.Fertility`."""
     data = spent[spent["unit"] == unit].reset_index(drop=True)
     kinds, tokenizers = list(dict.fromkeys(data["texts"])), list(dict.fromkeys(data["tokenizer"]))
-    figure, axes = plt.subplots(figsize=(6.4, 1.1 + 0.55 * len(kinds)))
+    figure, axes = _subplots(figsize=(6.4, 1.1 + 0.55 * len(kinds)))
     for index, name in enumerate(tokenizers):
         rows = data[data["tokenizer"] == name].set_index("texts").loc[kinds]
         y = numpy.arange(len(kinds)) + (index - (len(tokenizers) - 1) / 2) * 0.26
@@ -91,7 +108,7 @@ def solved_against_k(passed: "numpy.ndarray") -> tuple[Any, pandas.DataFrame]:
             "theory": [float((1 - (1 - p) ** k).sum()) for k in ks],
         }
     )
-    figure, axes = plt.subplots()
+    figure, axes = _subplots()
     axes.plot(data["k"], data["solved"], "o-", label="solved within k draws (unbiased)")
     axes.plot(data["k"], data["theory"], "--", label="Σ 1 − (1 − p̂)^k")
     axes.set(xlabel="k, draws a task", ylabel=f"tasks solved, of {len(passed)}", ylim=(0, None))
@@ -104,7 +121,7 @@ def winners_per_task(passed: "numpy.ndarray", tiers: Sequence[int]) -> tuple[Any
     data = pandas.DataFrame({"tier": list(tiers), "passed": passed.sum(axis=1)})
     import seaborn
 
-    figure, axes = plt.subplots()
+    figure, axes = _subplots()
     palette = list(COLOURS[: data["tier"].nunique()])
     seaborn.histplot(data, x="passed", hue="tier", multiple="stack", discrete=True, palette=palette, ax=axes)
     axes.set(xlabel=f"draws that passed, of {passed.shape[1]}", ylabel="tasks")
@@ -115,7 +132,7 @@ def winners_per_task(passed: "numpy.ndarray", tiers: Sequence[int]) -> tuple[Any
 def loss_curve(history: Sequence[dict[str, float]]) -> tuple[Any, pandas.DataFrame]:
     """Training loss and token accuracy over steps."""
     data = pandas.DataFrame(history)[["step", "loss", "mean_token_accuracy"]]
-    figure, axes = plt.subplots()
+    figure, axes = _subplots()
     axes.plot(data["step"], data["loss"], label="loss")
     axes.set(xlabel="step", ylabel="loss on completion tokens")
     right = axes.twinx()
@@ -128,7 +145,7 @@ def loss_curve(history: Sequence[dict[str, float]]) -> tuple[Any, pandas.DataFra
 def gmpo_curves(steps: Sequence[dict[str, Any]]) -> tuple[Any, pandas.DataFrame]:
     """Reward and the share of prompts that are neither all right nor all wrong; advantage variance of two normalisers."""
     data = pandas.DataFrame(steps)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.8))
+    figure, (left, right) = _subplots(1, 2, figsize=(7.2, 2.8))
     left.plot(data["step"], data["reward"], "o-", label="mean reward")
     left.plot(data["step"], data["decidable"], "s--", label="decidable prompts")
     left.set(xlabel="step", ylabel="share", ylim=(0, 1))
@@ -143,7 +160,7 @@ def gmpo_curves(steps: Sequence[dict[str, Any]]) -> tuple[Any, pandas.DataFrame]
 def score_bars(scores: pandas.DataFrame, tests: str = "hidden") -> tuple[Any, pandas.DataFrame]:
     """pass@1 by model and protocol with its interval; one group a protocol."""
     data = scores[(scores["tests"] == tests) & scores["protocol"].isin(PROTOCOL_NAMES)].reset_index(drop=True)
-    figure, axes = plt.subplots()
+    figure, axes = _subplots()
     models = list(dict.fromkeys(data["model"]))
     for index, model in enumerate(models):
         rows = data[data["model"] == model].set_index("protocol").loc[list(PROTOCOL_NAMES)]
@@ -163,7 +180,7 @@ def score_bars(scores: pandas.DataFrame, tests: str = "hidden") -> tuple[Any, pa
 def over_runs(rates: pandas.DataFrame) -> tuple[Any, pandas.DataFrame]:
     """pass@1 of every run as a point, runs of one model joined to their mean; rows of `lib.comparison.rates_of_runs`."""
     models, runs = list(dict.fromkeys(rates["model"])), list(dict.fromkeys(rates["run"]))
-    figure, panels = plt.subplots(1, len(PROTOCOL_NAMES), sharey=True, figsize=(6.4, 3.2))
+    figure, panels = _subplots(1, len(PROTOCOL_NAMES), sharey=True, figsize=(6.4, 3.2))
     for axes, (protocol, name) in zip(panels, PROTOCOL_NAMES.items(), strict=True):
         table = rates[rates["protocol"] == protocol].pivot(index="model", columns="run", values="rate")
         table = table.loc[models, runs] * 100
@@ -182,7 +199,7 @@ def failure_shares(failures: pandas.DataFrame, column: str) -> tuple[Any, pandas
     data = failures.groupby(["model", column], sort=False).size().rename("count").reset_index()
     table = data.pivot(index=column, columns="model", values="count").fillna(0).sort_index()
     table = table[list(dict.fromkeys(failures["model"]))]
-    figure, axes = plt.subplots()
+    figure, axes = _subplots()
     table.rename(index=TYPE_NAMES).plot.barh(ax=axes, width=0.75, color=COLOURS)
     axes.set(xlabel="failed draws", ylabel="")
     axes.invert_yaxis()

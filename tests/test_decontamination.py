@@ -14,13 +14,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lib import corpora
+from lib import corpora, figures
 from lib.decontamination import (
     Outcome,
     SplitOverlapError,
     Thresholds,
     check_split,
     decontaminate,
+    guard_run,
     is_current,
     read_exclusions,
     retained,
@@ -40,7 +41,7 @@ from lib.decontamination.planting import (
 )
 from lib.decontamination.shingles import Sets, character_ngrams, concatenate
 from lib.decontamination.structure import LANGUAGES, structure_sets, subtrees
-from lib.tasks import Task, TaskError
+from lib.tasks import Case, Task, TaskError, write_tasks
 
 EXTERNAL = Path(__file__).parent.parent / "data" / "external"
 STARTER = Path(__file__).parent.parent / "data"
@@ -562,6 +563,37 @@ def test_an_allowed_overlap_is_reported_and_bannered() -> None:
     assert overlap and overlap.allowed
     assert (overlap.train_ids, overlap.evaluation_ids) == (("1", "2"), ("e",))
     assert "1 evaluation tasks overlap with training (e)" in overlap.banner()
+
+
+def run_with(folder: Path, train: list[Task], held_out: list[Task]) -> Path:
+    """A run folder with these tasks, the held-out ones as development and as test split."""
+    (folder / "tasks").mkdir()
+    for name, tasks in (("train", train), ("dev", held_out), ("test", held_out)):
+        whole = [dataclasses.replace(one, cases=(Case("1\n", "1\n"),)) for one in tasks]
+        write_tasks(folder / "tasks" / f"{name}.jsonl", whole)
+    return folder
+
+
+def test_a_run_whose_sides_overlap_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SplitOverlapError, match="1 ↔ e"):
+        guard_run(run_with(tmp_path, *two_sides()))
+    assert not (tmp_path / "banners.txt").exists()
+
+
+def test_an_allowed_overlap_heads_every_figure_of_the_run(tmp_path: Path) -> None:
+    guard_run(run_with(tmp_path, *two_sides()), allow_overlap=True)
+    figures.style(tmp_path)
+    heads = [figures.loss_curve([{"step": 1, "loss": 1, "mean_token_accuracy": 0}])[0],
+             figures.solved_against_k(np.ones((2, 3), bool))[0]]  # fmt: skip
+    figures.style()
+    assert all("TRAINED ON EVALUATION TASKS" in figure.get_suptitle() for figure in heads)
+
+
+def test_a_run_that_is_mended_loses_its_banner(tmp_path: Path) -> None:
+    (tmp_path / "banners.txt").write_text("TRAINED ON EVALUATION TASKS")
+    assert not guard_run(run_with(tmp_path, [task("1")], [task("ee")]))
+    figures.style(tmp_path)
+    assert figures.solved_against_k(np.ones((2, 3), bool))[0].get_suptitle() == ""
 
 
 def test_disjoint_sides_pass_without_a_banner() -> None:

@@ -12,7 +12,7 @@ from lib.decontamination import files
 from lib.decontamination.guard import Overlap, SplitOverlapError, check_split
 from lib.decontamination.outcome import Decisions, Exclusion, Outcome, Side, decide, fingerprint
 from lib.decontamination.screen import Match, Screen, Thresholds, items_of
-from lib.tasks import Task, TaskError
+from lib.tasks import Task, TaskError, read_tasks
 
 __all__ = [
     "Exclusion",
@@ -23,13 +23,16 @@ __all__ = [
     "Thresholds",
     "check_split",
     "decontaminate",
+    "guard_run",
     "is_current",
     "read_exclusions",
     "retained",
     "screen",
     "verbatim",
+    "write_banner",
 ]
 
+BANNERS = "banners.txt"  # in a run folder: what its figures and its report carry
 SAMPLE = 50  # borderline pairs handed to a reviewer
 read_exclusions = files.read_exclusions
 
@@ -135,3 +138,22 @@ def _check_ids(side: str, tasks: Sequence[Task]) -> None:
                 " lib.corpora.pool keeps the ids of several corpora apart"
             )
         seen.add(task.task_id)
+
+
+def guard_run(run: Path, allow_overlap: bool = False) -> Overlap:
+    """The split guard over a run's `tasks` folder, before anything is mined or trained; leaves the banner.
+
+    Raises SplitOverlapError naming ids when training and held-out tasks overlap and that is not allowed.
+    """
+    train, dev, test = (read_tasks(run / "tasks" / f"{split}.jsonl") for split in ("train", "dev", "test"))
+    overlap = check_split(train, [*dev, *test], allow_overlap)
+    write_banner(run, overlap)
+    return overlap
+
+
+def write_banner(run: Path, overlap: Overlap) -> None:
+    """Put an allowed overlap where every figure and the report show it; without one, take the banner away."""
+    if overlap:
+        (run / BANNERS).write_text(overlap.banner() + "\n", encoding="utf-8")
+    else:
+        (run / BANNERS).unlink(missing_ok=True)
