@@ -139,7 +139,9 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
 
     runs = [comparison.read_run(Path(folder)) for folder in args.run_dirs]
     rows, found = comparison.together(runs)
-    words = comparison.in_words(rows, found)
+    visible = comparison.on_visible_tests(runs)
+    shown = ", ".join(f"{model} {rate:.1%}" for model, rate in visible.items())
+    words = f"{comparison.in_words(rows, found)}\nOn visible tests the draws would have said: {shown}."
     if args.out:
         from lib import figures
 
@@ -150,7 +152,8 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
         figures.save(figure, out / "runs", data, f"pass@1 on the hidden tests of {n} held-out tasks, run by run.")
         comparison.all_scores(runs).to_csv(out / "scores.csv", index=False)
         (out / "runs.md").write_text(comparison.table(rows, found), encoding="utf-8")
-    return {"runs": [run.name for run in runs], "rows": rows, "sentences": [one.sentence for one in found]}, words
+    sentences = [one.sentence for one in found]
+    return {"runs": [run.name for run in runs], "rows": rows, "visible": visible, "sentences": sentences}, words
 
 
 # ------------------------------------------------------------------------------------------------------- their pieces

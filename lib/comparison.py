@@ -124,6 +124,12 @@ def all_scores(runs: Sequence[Run]) -> pandas.DataFrame:
     return pandas.concat([run.scores for run in runs], ignore_index=True)
 
 
+def on_visible_tests(runs: Sequence[Run]) -> dict[str, float]:
+    """{model: mean over runs of its draws' rate on the *visible* tests}: what choosing by these would report."""
+    rows = all_scores(runs).query("tests == 'visible' and protocol == 'draws'")
+    return {str(model): float(rate) for model, rate in rows.groupby("model", sort=False)["rate"].mean().items()}
+
+
 def in_words(rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) -> str:
     """A line a row, then a sentence a comparison."""
     lines = [

@@ -10,12 +10,19 @@ from lib import comparison, figures
 from lib.comparison import ComparisonError, Run
 
 
+def _scores(seed: int) -> pandas.DataFrame:
+    rows = [("base", "visible", 0.2 + seed / 10), ("rsft", "visible", 0.5), ("base", "hidden", 0.1)]
+    return pandas.DataFrame(
+        [{"model": m, "tests": t, "protocol": "draws", "rate": rate, "seed": seed} for m, t, rate in rows]
+    )
+
+
 def run_of(name: str, base: list[list[int]], rsft: list[list[int]], ids: tuple[str, ...] = ("a", "b")) -> Run:
     """A run whose two models have these draws; rows are tasks."""
     drawn = {"base": numpy.array(base, bool), "rsft": numpy.array(rsft, bool)}
     passed = {(model, kind): draws[:, :1] if kind == "greedy" else draws
               for model, draws in drawn.items() for kind in ("greedy", "draws")}  # fmt: skip
-    return Run(name, int(name[-1]), ids, passed, pandas.DataFrame({"seed": [int(name[-1])]}))
+    return Run(name, int(name[-1]), ids, passed, _scores(int(name[-1])))
 
 
 ONE = run_of("seed0", [[0, 1], [0, 0]], [[1, 1], [0, 1]])
@@ -46,7 +53,11 @@ def test_each_task_is_compared_with_itself() -> None:
 
 
 def test_scores_of_all_runs_stand_below_one_another() -> None:
-    assert comparison.all_scores([ONE, TWO])["seed"].tolist() == [0, 1]
+    assert comparison.all_scores([ONE, TWO])["seed"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_visible_rates_are_means_over_runs() -> None:
+    assert comparison.on_visible_tests([ONE, TWO]) == {"base": pytest.approx(0.25), "rsft": 0.5}
 
 
 def test_the_figure_shows_a_line_a_run_and_their_mean() -> None:

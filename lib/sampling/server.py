@@ -48,17 +48,17 @@ class ServerEngine:
         """Completions in the order in which they finish. Raises EngineError once a request has failed for good."""
         waiting = iter(requests)
         flying: dict[Future[Completion], Request] = {}
-        with ThreadPoolExecutor(IN_FLIGHT) as pool:
-            try:
-                while True:
-                    for request in itertools.islice(waiting, IN_FLIGHT - len(flying)):
-                        flying[pool.submit(self._complete, request, settings)] = request
-                    if not flying:
-                        return
-                    for done in wait(flying, return_when=FIRST_COMPLETED).done:
-                        yield flying.pop(done), done.result()
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        pool = ThreadPoolExecutor(IN_FLIGHT)
+        try:
+            while True:
+                for request in itertools.islice(waiting, IN_FLIGHT - len(flying)):
+                    flying[pool.submit(self._complete, request, settings)] = request
+                if not flying:
+                    return
+                for done in wait(flying, return_when=FIRST_COMPLETED).done:
+                    yield flying.pop(done), done.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the server
 
     def _complete(self, request: Request, settings: Settings) -> Completion:
         body = {
