@@ -15,7 +15,11 @@ MAX_REPLY = 8 << 20  # bytes of one frame from a candidate
 MAX_REQUEST = 64 << 20
 LOOK_S = 0.1
 _READ_BYTES = 8192
-_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+PLAIN = 2  # marshal's version without interned strings, which a forked child pays for in pages
+_encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
+_pieces: Any = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
+    None, _encoder.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
+)  # made once: JSONEncoder.encode makes one a message
 _from_json = json.JSONDecoder().raw_decode
 
 
@@ -25,6 +29,11 @@ class Garbage(Exception):
 
 class Closed(Exception):
     """The other side is gone."""
+
+
+def to_json(message: Any) -> bytes:
+    """A message as compact JSON."""
+    return "".join(_pieces(message, 0)).encode()
 
 
 class Channel:
@@ -44,7 +53,7 @@ class Channel:
         """Send one frame a message. Raises Closed when nobody is left to read them."""
         parts: list[bytes] = []
         for message in messages:
-            body = _to_json(message).encode() if self.trusting else marshal.dumps(message)
+            body = to_json(message) if self.trusting else marshal.dumps(message, PLAIN)
             parts += (len(body).to_bytes(4, "little"), body)
         data = b"".join(parts)
         while data:

@@ -41,7 +41,7 @@ def spawn(module: str, sock: socket.socket, settings: Any, python: str, **stream
     sandbox = os.path.dirname(os.path.abspath(__file__))
     program = _BOOTSTRAP.format(lib=os.path.dirname(sandbox), sandbox=sandbox, module=module)
     command = [python, "-B", "-P", "-s", "-S", "-c", program, str(sock.fileno()), json.dumps(settings)]
-    environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PATH": "/usr/bin:/bin"}
+    environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1"}
     return subprocess.Popen(
         command, pass_fds=[sock.fileno()], env=environment, cwd="/", stdin=subprocess.DEVNULL,
         start_new_session=True, **streams,
@@ -76,7 +76,7 @@ class Worker:
     def tell(self, do: str, descriptors: Sequence[int] = (), **details: Any) -> None:
         """Send one command that has no answer."""
         self.asked += 1
-        message = marshal.dumps({"do": do, "n": self.asked, **details})
+        message = marshal.dumps({"do": do, "n": self.asked, **details}, frames.PLAIN)
         try:
             socket.send_fds(self.control, [message], list(descriptors))
         except OSError:

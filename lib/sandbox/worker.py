@@ -24,16 +24,19 @@ import sys
 import time
 from typing import Any
 
-from lib.sandbox import candidate, confinement, kernel, sealed, seccomp
+from lib.sandbox import candidate, confinement, frames, kernel, sealed, seccomp
 from lib.sandbox.confinement import MEBIBYTE, Plan
 
+# Imported before the first fork. Not here: tempfile, hashlib, uuid and others whose shared libraries every fork would pay
+# for (a mapping costs 1.5 µs a candidate) and few programs import.
 WARM = (
-    "abc array ast bisect calendar cmath collections collections.abc contextlib copy dataclasses datetime decimal enum "
-    "fractions functools hashlib heapq io itertools json keyword locale math numbers operator os pprint queue random re "
-    "statistics string struct sys tempfile textwrap threading time traceback types typing unicodedata uuid warnings"
+    "abc ast bisect calendar collections collections.abc contextlib copy dataclasses datetime decimal enum fractions functools "
+    "heapq io itertools json keyword locale math numbers operator os random re string struct sys textwrap threading time "
+    "traceback types typing warnings"
 )
 FILE_BYTES = 16 * MEBIBYTE  # the largest file, stdout included
 OPEN_FILES = 128
+POOL_BYTES = 16384  # of CPython's allocator, one size of object a pool
 
 
 def main(control_descriptor: int, settings: str) -> None:
@@ -51,6 +54,7 @@ def main(control_descriptor: int, settings: str) -> None:
     _confine(plan)
     zygote = Zygote(control, plan, mapped)
     gc.collect()
+    filling = fill_holes()  # noqa: F841
     gc.freeze()
     gc.disable()
     control.send(b'{"n":0}')
@@ -70,6 +74,21 @@ def warm(modules: list[str]) -> None:
         importlib.import_module(name)
     exec(compile("def warm(x: int = 1) -> list[int]:\n    return [x]", "<warm>", "exec"), {})
     candidate.rehearse()
+
+
+def fill_holes() -> list[object]:
+    """Objects that take up every free block of the heap's pools in use; keep them.
+
+    A child's own objects then lie side by side in fresh pools, and it copies a tenth fewer of the pages it shares.
+    """
+    kept: list[object] = [float(n) for n in range(POOL_BYTES // 8)]
+    for size in range(48, 513, 16):
+        run, last, whole = 0, 0, (POOL_BYTES - 48) // size - 1
+        while run < whole:  # until a pool has been filled from end to end
+            kept.append(bytes(size - sys.getsizeof(b"") - 8))
+            here = id(kept[-1])
+            run, last = (run + 1 if here == last + size else 0), here
+    return kept
 
 
 def _confine(plan: Plan) -> None:
@@ -108,7 +127,7 @@ class Zygote:
             command = marshal.loads(message)
             answer = getattr(self, "do_" + command["do"])(command, descriptors)
             if answer:
-                self.control.send(json.dumps(answer | {"n": command["n"]}).encode())
+                self.control.send(frames.to_json(answer | {"n": command["n"]}))
         if self.child:
             os.kill(self.child, signal.SIGKILL)
 
@@ -125,7 +144,7 @@ class Zygote:
 
     def _become_candidate(self, descriptor: int) -> None:
         try:
-            self.control.close()
+            os.close(self.control.fileno())
             for each in self.filters:
                 each.install()
             self.session.channel.descriptor = descriptor
@@ -157,7 +176,7 @@ class Zygote:
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "rss_mb": usage.ru_maxrss / 1024,
         }
-        self.control.send(json.dumps(answer).encode())
+        self.control.send(frames.to_json(answer))
         if not self.plan.sealed:
             wipe(self.plan.scratch)
         self._fork(descriptors[0])
