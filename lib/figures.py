@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy
 import pandas
 
+from lib.ablation import Row
 from lib.budget import expected_solved
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
@@ -114,6 +115,39 @@ def solved_against_k(passed: "numpy.ndarray") -> tuple[Any, pandas.DataFrame]:
     axes.set(xlabel="k, draws a task", ylabel=f"tasks solved, of {len(passed)}", ylim=(0, None))
     axes.legend()
     return figure, data
+
+
+def k_ablation(rows: Sequence[Row]) -> tuple[Any, pandas.DataFrame]:
+    """Best-of-K by visible tests beside its truth on hidden ones, what repeats, and what a winner costs; rows of `lib.ablation`."""
+    data = pandas.DataFrame([vars(row) for row in rows])
+    figure, (shares, repeats, cost) = _subplots(1, 3, figsize=(7.8, 2.9), width_ratios=(2, 1, 1))
+    for quantity, tests, label, marker in (
+        ("best-of-K", "visible", "best-of-K, by visible tests", "o"),
+        ("solved", "all", "some draw passes every test", "^"),
+        ("best-of-K", "hidden", "best-of-K, truth on hidden tests", "s"),
+        ("draws that pass", "all", "mean of draws, every test", "D"),
+    ):
+        _band(shares, data[(data["quantity"] == quantity) & (data["tests"] == tests)], label, marker)
+    for tests, line in (("visible", ":"), ("hidden", "--")):
+        for value in data[(data["quantity"] == "greedy") & (data["tests"] == tests)]["value"]:
+            shares.axhline(value, color="#555555", linestyle=line, linewidth=1, label=f"greedy, {tests} tests")
+    shares.set(ylabel=f"share of {rows[0].n_tasks} tasks", ylim=(0, 1))
+    _band(repeats, data[data["quantity"] == "repeated programs"], "", "o")
+    repeats.set(title="programs seen before", ylabel="share of K draws", ylim=(0, 1))
+    _band(cost, data[data["quantity"] == "draws a distinct winner"], "", "o")
+    cost.set(title="cost", ylabel="draws a distinct winner", ylim=(0, None))
+    for axes in (shares, repeats, cost):
+        axes.set(xscale="log", xlabel="K, draws a task")
+        axes.set_xticks(sorted(set(data["k"])), [str(k) for k in sorted(set(data["k"]))])
+        axes.minorticks_off()
+        axes.title.set_size(9)
+    figure.legend(*shares.get_legend_handles_labels(), ncols=3, loc="outside upper center", fontsize=7.5)
+    return figure, data
+
+
+def _band(axes: Any, data: pandas.DataFrame, label: str, marker: str) -> None:
+    (line,) = axes.plot(data["k"], data["value"], marker=marker, markersize=4, label=label)
+    axes.fill_between(data["k"], data["lo"], data["hi"], color=line.get_color(), alpha=0.13, linewidth=0)
 
 
 def winners_per_task(passed: "numpy.ndarray", tiers: Sequence[int]) -> tuple[Any, pandas.DataFrame]:

@@ -1,0 +1,113 @@
+"""The K ablation on any task file: one pool of draws, every K from it, in figures/.
+
+    python benchmarks/k_ablation.py --tasks data/external/blp/dev_v2.csv --take 100 --visible 1 --name dev_v2
+    python benchmarks/k_ablation.py --tasks data/starter_bn.jsonl --split test --name starter_test
+
+`--visible N` keeps a task's first N asserts as the visible ones, by which programs are selected, and holds the rest back as
+hidden ones; a task with too few is left out. Sampling is that of preset cpu. Attempts are kept in --run-dir: a second call
+draws only what is missing. Writes k_ablation_NAME.{csv,md,png,pdf} and manifest-k_ablation_NAME.json.
+"""
+
+import argparse
+import dataclasses
+import json
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lib import doctor, figures  # noqa: E402
+from lib.ablation import Row, ablation, pools, table  # noqa: E402
+from lib.corpora import read  # noqa: E402
+from lib.ledger import Ledger  # noqa: E402
+from lib.mining import Policy, attempt_all  # noqa: E402
+from lib.pipeline import write_json  # noqa: E402
+from lib.presets import load_preset  # noqa: E402
+from lib.progress import track  # noqa: E402
+from lib.sampling import Settings, open_engine  # noqa: E402
+from lib.sandbox import Sandbox  # noqa: E402
+from lib.tasks import Task, by_split  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", default=str(ROOT / "data/starter_bn.jsonl"))
+    parser.add_argument("--split", help="only tasks of this split")
+    parser.add_argument("--take", type=int, help="so many tasks, drawn with --seed")
+    parser.add_argument("--visible", type=int, help="visible asserts a task; the others are held back as hidden ones")
+    parser.add_argument("--name", default="starter")
+    parser.add_argument("--draws", type=int, default=100)
+    parser.add_argument("--ks", default="1,10,20,50,100")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run-dir", type=Path, default=ROOT / "runs/k_ablation")
+    parser.add_argument("--out", type=Path, default=ROOT / "figures")
+    parser.add_argument("--quick", action="store_true", help="4 tasks, 10 draws, written beside the attempts only")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args()
+    if options.quick:
+        options.take, options.draws, options.ks, options.out = 4, 10, "1,5,10", options.run_dir
+    tasks = chosen(options)
+    rows = measured(tasks, options)
+    write(rows, tasks, options)
+    if options.json:
+        named = [{"name": f"{row.quantity} {row.tests} K={row.k}", "value": row.value, "unit": row.unit} for row in rows]
+        print(json.dumps({"benchmark": "k_ablation", "rows": named, "ratios": {}}))
+    else:
+        print(table(rows))
+
+
+def chosen(options: argparse.Namespace) -> list[Task]:
+    """The tasks asked for, their asserts divided."""
+    tasks = read(options.tasks)
+    if options.split:
+        tasks = by_split(tasks, options.split)
+    if options.visible:
+        tasks = [divided(task, options.visible) for task in tasks if len(task.tests("all")) > options.visible]
+    return random.Random(options.seed).sample(tasks, options.take) if options.take else tasks
+
+
+def divided(task: Task, visible: int) -> Task:
+    """The task with its first asserts visible and the others hidden."""
+    tests = task.tests("all")
+    return dataclasses.replace(task, visible_tests=tests[:visible], hidden_tests=tests[visible:])
+
+
+def measured(tasks: Sequence[Task], options: argparse.Namespace) -> list[Row]:
+    """Draw, grade, count."""
+    values = load_preset("cpu")["02_mining"]
+    sampled = Settings(values["temperature"], 0.95, values["max_new_tokens"])
+    greedy = dataclasses.replace(sampled, temperature=0.0)
+    policy = Policy("k_ablation", "embedded", "", options.seed)
+    ledger = Ledger(options.run_dir / f"{options.name}.jsonl")
+    engine = open_engine("embedded")
+    show = (lambda items, total: items) if options.json else track
+    with Sandbox() as sandbox:
+        attempts = attempt_all(tasks, options.draws, engine, sandbox, ledger, sampled, policy, show)
+        answers = attempt_all(tasks, 1, engine, sandbox, ledger, greedy, policy, show)
+    engine.close()
+    return ablation(pools(attempts, tasks), [int(k) for k in options.ks.split(",")], answers)
+
+
+def write(rows: Sequence[Row], tasks: Sequence[Task], options: argparse.Namespace) -> None:
+    """Figure, its numbers, the table in Markdown, and what they came from."""
+    figures.style()
+    figure, data = figures.k_ablation(rows)
+    stem = options.out / f"k_ablation_{options.name}"
+    figures.save(figure, stem, data, f"K ablation, {options.name}: {len(tasks)} tasks, {options.draws} draws a task.")
+    stem.with_suffix(".md").write_text(table(rows) + "\n", encoding="utf-8")
+    manifest = {
+        "command": {name: str(value) for name, value in sorted(vars(options).items()) if name not in ("out", "run_dir", "json")},
+        "settings": load_preset("cpu")["02_mining"],
+        "task_ids": [task.task_id for task in tasks],
+        "git": doctor.git_state(),
+        "versions": doctor.versions(),
+        "platform": doctor.platform_facts(),
+    }
+    write_json(options.out / f"manifest-k_ablation_{options.name}.json", manifest)
+
+
+if __name__ == "__main__":
+    main()
