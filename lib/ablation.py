@@ -42,6 +42,9 @@ class Row:
     n_tasks: int
 
 
+ROW = tuple(field.name for field in dataclasses.fields(Row))
+
+
 @dataclasses.dataclass(frozen=True)
 class Pool:
     """n draws of one task: how many pass the visible tests, how many all, repeats of each program and of each winner."""
@@ -76,6 +79,11 @@ def _pool(attempts: Sequence[Attempt]) -> Pool:
         winners=tuple(collections.Counter(winners).values()),
         tokens=sum(attempt.n_tokens for attempt in attempts),
     )
+
+
+def doublings(n: int) -> list[int]:
+    """1, 2, 4, … and n."""
+    return sorted({n, *(1 << bit for bit in range(n.bit_length()))})
 
 
 def ablation(drawn: Sequence[Pool], ks: Sequence[int], greedy: Sequence[Attempt] = ()) -> list[Row]:

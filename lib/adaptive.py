@@ -119,12 +119,12 @@ class Yield:
 
 def simulate(
     pools: Sequence[Pool], budget: int, m: int, hint: npt.ArrayLike | None = None, batch: int = 1,
-    worth: float = 0.0, seed: int = 0,
+    worth: float = 0.0, seed: int = 0, round_draws: int | None = None,
 ) -> tuple[Yield, Yield]:  # fmt: skip
     """(adaptive, uniform): recorded attempts replayed in an order shuffled by `seed`, at one budget.
 
     Uniform gives every task budget // tasks draws, and one more to as many as the remainder says. Adaptive
-    makes rounds of a tenth of the tasks times `batch`. Neither draws more of a task than was recorded, which
+    makes rounds of `round_draws`, by default a tenth of the tasks times `batch`. Neither draws more of a task than was recorded, which
     costs adaptive the more, the nearer budget / tasks comes to the length of the pools.
     Raises ValueError for a budget below 1 or one that uniform cannot spend.
     """
@@ -135,11 +135,11 @@ def simulate(
     found = [_distinct([pool[i] for i in rng.permutation(len(pool))]) for pool in pools]
     uniform = np.full(tasks, budget // tasks)
     uniform[rng.permutation(tasks)[: budget % tasks]] += 1
-    made, round_draws = np.zeros(tasks, dtype=np.int64), batch * max(1, tasks // 10)
+    made, most = np.zeros(tasks, dtype=np.int64), round_draws or batch * max(1, tasks // 10)
     while made.sum() < budget:
         counts = [(int(n), winners[n]) for n, winners in zip(made, found, strict=True)]
         left = [len(pool) - n for pool, n in zip(pools, made, strict=True)]
-        total = min(round_draws, budget - int(made.sum()))
+        total = min(most, budget - int(made.sum()))
         chosen = plan(counts, m, total, fit_prior(counts, hint), batch, left, worth, seed)
         if not chosen.any():
             break

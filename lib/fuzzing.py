@@ -26,6 +26,7 @@ from typing import Any
 
 from lib.corpora.literals import parsed
 from lib.estimators import Interval, wilson_interval
+from lib.ledger import Attempt
 from lib.mining import syntax_digest
 from lib.sandbox import Sandbox, SandboxError, Verdict
 from lib.tasks import Case, Task
@@ -79,6 +80,26 @@ def oracles_of(task: Task, winners: Iterable[str] = ()) -> tuple[str, ...]:
         return (task.reference,)
     distinct = tuple({syntax_digest(winner): winner for winner in winners}.values())
     return distinct if len(distinct) > 1 else ()
+
+
+def margins(
+    attempts: Iterable[Attempt], tasks: Sequence[Task], asserts: Sequence[Sequence[str]], sandbox: Sandbox
+) -> dict[tuple[Any, ...], float]:
+    """The share of its task's fuzzed asserts that each attempt passes, by the attempt's key; 1 where a task has none.
+
+    Raises SandboxError when the sandbox itself fails.
+    """
+    made = {task.task_id: (task, tests) for task, tests in zip(tasks, asserts, strict=True)}
+    judged = [attempt for attempt in attempts if made[attempt.task_id][1]]
+    alone = {
+        task_id: dataclasses.replace(task, visible_tests=(), hidden_tests=tuple(tests))
+        for task_id, (task, tests) in made.items()
+    }
+    verdicts = sandbox.grade_many([(alone[attempt.task_id], attempt.program) for attempt in judged])
+    return {
+        attempt.key: _checked(verdict).passed / verdict.total
+        for attempt, verdict in zip(judged, verdicts, strict=True)
+    }
 
 
 def augment(task: Task, asserts: Sequence[str]) -> Task:

@@ -8,13 +8,15 @@ must pass the hidden tests of its training task too, not only the visible one.
 import ast
 import collections
 import dataclasses
+import math
 import os
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal, get_args
 
+from lib.adaptive import fit_prior, plan
 from lib.ledger import Attempt, Ledger, now
 from lib.prompts import Prompt, build_prompt
 from lib.sampling import Completion, Engine, Request, Settings, draw_seed
@@ -41,7 +43,7 @@ class _Job:
 
 Queue = collections.deque[tuple[Request, Completion, str, "Future[tuple[Verdict, Verdict]]"]]
 SAME_FOR_EVERY_TEST = ("timeout", "memory", "compile-error", "no-code")
-Scorer = Literal["random", "shortest", "likeliest", "distinct"]
+Scorer = Literal["random", "shortest", "likeliest", "distinct", "margin"]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
@@ -65,16 +67,66 @@ def attempt_all(
     if settings.temperature == 0 and draws > 1:
         raise ValueError(f"draws={draws} at temperature 0: greedy decoding has one answer; use draws=1")
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
-    jobs = {
-        _key(job, settings, policy): job
-        for draw in range(draws)
-        for job in (_Job(task, prompt, draw) for task, prompt in zip(tasks, prompts, strict=True))
-    }
-    done = {attempt.key: attempt for attempt in ledger if attempt.key in jobs}
-    todo = [job for key, job in jobs.items() if key not in done]
+    jobs = [_Job(task, prompt, draw) for draw in range(draws) for task, prompt in zip(tasks, prompts, strict=True)]
+    keys = [_key(job, settings, policy) for job in jobs]
+    done = {attempt.key: attempt for attempt in ledger}
+    todo = [job for key, job in zip(keys, jobs, strict=True) if key not in done]
     for attempt in progress(_attempts(todo, engine, sandbox, ledger, settings, policy), len(todo)):
         done[attempt.key] = attempt
-    return [done[key] for key in jobs]
+    return [done[key] for key in keys]
+
+
+def attempt_adaptively(
+    tasks: Sequence[Task],
+    budget: int,
+    per_task: int,
+    engine: Engine,
+    sandbox: Sandbox,
+    ledger: Ledger,
+    settings: Settings,
+    policy: Policy,
+    progress: Progress = lambda items, total: items,
+) -> list[Attempt]:
+    """`budget` attempts spread over the tasks by what the next draw of each promises, `per_task` distinct winners being enough.
+
+    Rounds of a quarter of the tasks, planned by `lib.adaptive` with the prompt's length as a hint. A rerun finds each round's
+    attempts in the ledger and so plans the same rounds. Raises ValueError for a budget below 1 or greedy decoding.
+    """
+    if budget < 1 or settings.temperature == 0:
+        raise ValueError(f"budget={budget}, temperature={settings.temperature}: a budget of 1 or more, and sampling")
+    prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
+    hint = [math.log(len(task.prompt)) for task in tasks]
+    there = {attempt.key: attempt for attempt in ledger}
+    made: list[Attempt] = []
+
+    def rounds() -> Iterator[Attempt]:
+        while len(made) < budget:
+            counts = _counts(tasks, made)
+            total = min(budget - len(made), max(1, len(tasks) // 4))
+            chosen = plan(counts, per_task, total, fit_prior(counts, hint), seed=policy.seed)
+            jobs = [_Job(*pair, n) for pair, (n, _), one in zip(zip(tasks, prompts, strict=True), counts, chosen, strict=True) if one]
+            if not jobs:
+                return
+            keys = [_key(job, settings, policy) for job in jobs]
+            todo = [job for key, job in zip(keys, jobs, strict=True) if key not in there]
+            for attempt in _attempts(todo, engine, sandbox, ledger, settings, policy):
+                there[attempt.key] = attempt
+                yield attempt
+            made.extend(there[key] for key in keys)
+
+    collections.deque(progress(rounds(), budget), maxlen=0)
+    return made
+
+
+def _counts(tasks: Sequence[Task], attempts: Iterable[Attempt]) -> list[tuple[int, int]]:
+    """(draws made, distinct winners) of each task."""
+    draws: collections.Counter[str] = collections.Counter()
+    winners: dict[str, set[str]] = collections.defaultdict(set)
+    for attempt in attempts:
+        draws[attempt.task_id] += 1
+        if attempt.solved:
+            winners[attempt.task_id].add(syntax_digest(attempt.program))
+    return [(draws[task.task_id], len(winners[task.task_id])) for task in tasks]
 
 
 def _key(job: _Job, settings: Settings, policy: Policy) -> tuple[Any, ...]:
@@ -188,25 +240,37 @@ def _attempt(
 
 
 def select_winners(
-    attempts: Iterable[Attempt], per_task: int, seed: int, scorer: Scorer = "random"
+    attempts: Iterable[Attempt],
+    per_task: int,
+    seed: int,
+    scorer: Scorer = "random",
+    margins: Mapping[tuple[Any, ...], float] | None = None,
 ) -> list[Attempt]:
     """At most `per_task` attempts a task among those that pass every test, no two with one syntax tree.
 
     scorer s(p, y): `random` draws with `seed`, so that neither short nor early programs are favoured; `shortest`; `likeliest`
     by log-probability a token; `distinct` takes, one after the other, the program least like those taken (Jaccard distance of
-    tokens). Ties go by syntax tree. Raises ValueError for an unknown scorer, or `likeliest` without log-probabilities.
+    tokens); `margin` prefers those that pass more of the fuzzed tests. `margins` gives that share by an attempt's key; under
+    every other scorer a winner must pass them all. Ties go by syntax tree. Raises ValueError for an unknown scorer, `likeliest`
+    without log-probabilities, `margin` without margins.
     """
     if scorer not in get_args(Scorer):
         raise ValueError(f"scorer={scorer!r}: choose one of {', '.join(get_args(Scorer))}")
+    if scorer == "margin" and margins is None:
+        raise ValueError("scorer='margin': needs fuzzed tests; set fuzzed_tests to 1 or more")
+    share = margins or {}
     by_task: dict[str, dict[str, Attempt]] = collections.defaultdict(dict)
     for attempt in attempts:
-        if attempt.solved:
+        if attempt.solved and (scorer == "margin" or share.get(attempt.key, 1.0) == 1.0):
             by_task[attempt.task_id].setdefault(syntax_digest(attempt.program), attempt)
     rng = random.Random(seed)
     kept = []
     for task_id in sorted(by_task):
         distinct = [by_task[task_id][digest] for digest in sorted(by_task[task_id])]
-        kept += _best(distinct, min(per_task, len(distinct)), scorer, rng)
+        if scorer == "margin":
+            kept += sorted(distinct, key=lambda attempt: -share.get(attempt.key, 1.0))[:per_task]
+        else:
+            kept += _best(distinct, min(per_task, len(distinct)), scorer, rng)
     return kept
 
 

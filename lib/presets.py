@@ -39,7 +39,7 @@ _ALL = ("environment", "preprocessing", "mining", "sft", "gmpo", "evaluation")
 STAGES = (
     Stage("00_environment", (), ("environment.json",)),
     Stage("01_preprocessing", (), (_TASKS, "preprocessing.json")),
-    Stage("02_mining", (_TASKS,), ("winners.jsonl", "mining.json")),
+    Stage("02_mining", (_TASKS,), ("winners.jsonl", "mining.json", "k_ablation.csv")),
     Stage("03_sft", (_TASKS, "winners.jsonl"), ("adapters/rsft/*", "sft.json")),
     Stage("04_gmpo", (_TASKS, _MINED, "adapters/rsft/*"), ("adapters/gmpo/*", "gmpo.json")),
     Stage("05_evaluation", (_TASKS, "adapters/*/*"), ("scores.csv", "evaluation.json")),

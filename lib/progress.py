@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -29,6 +29,67 @@ def _lines(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
             shown = time.monotonic()
             rate = done / (shown - start)
             print(f"{done}/{total} {what}, {rate:.1f}/s, {(total - done) / rate:.0f} s left", flush=True)
+
+
+class Standing:
+    """How a mining run stands: attempts, prompts with a winner, winners, speed and time left, from attempts as they come."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.winners = total, 0, 0
+        self.prompts: set[str] = set()
+        self.solved: set[str] = set()
+        self.start = time.monotonic()
+
+    def take(self, attempt: Any) -> None:
+        """Count one attempt."""
+        self.done += 1
+        self.prompts.add(attempt.task_id)
+        if attempt.solved:
+            self.winners += 1
+            self.solved.add(attempt.task_id)
+
+    def row(self) -> dict[str, str]:
+        """The live table's one row."""
+        rate = self.done / max(time.monotonic() - self.start, 1e-9)
+        return {
+            "attempts": f"{self.done} of {self.total}",
+            "prompts": f"{len(self.prompts)}",
+            "prompts with a winner": f"{len(self.solved)}",
+            "winners": f"{self.winners}",
+            "attempts/s": f"{rate:.1f}",
+            "time left": f"{(self.total - self.done) / rate:.0f} s" if rate else "",
+        }
+
+
+def watch(attempts: Iterable[Any], total: int) -> Iterator[Any]:
+    """Pass attempts through beside a live table; in an unattended run a line now and then."""
+    standing = Standing(total)
+    show = _print_row if os.environ.get("WORKBOOK_BATCH") else _live_table()
+    shown = standing.start
+    every_s = EVERY_S if show is _print_row else 1.0
+    for attempt in attempts:
+        yield attempt
+        standing.take(attempt)
+        if time.monotonic() - shown >= every_s:
+            shown = time.monotonic()
+            show(standing.row())
+    if standing.done:
+        show(standing.row())
+
+
+def _print_row(row: dict[str, str]) -> None:
+    print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+
+
+def _live_table() -> Callable[[dict[str, str]], None]:
+    from IPython.display import HTML, display
+
+    def html(row: dict[str, str]) -> HTML:
+        cells = "".join(f"<td>{value}</td>" for value in row.values())
+        return HTML(f"<table><tr>{''.join(f'<th>{name}</th>' for name in row)}</tr><tr>{cells}</tr></table>")
+
+    shown = display(HTML(""), display_id=True)
+    return lambda row: shown.update(html(row)) if shown is not None else None
 
 
 class Log(list[dict[str, Any]]):

@@ -11,6 +11,7 @@ import pytest
 from lib import fuzzing
 from lib.sandbox import Sandbox
 from lib.tasks import Task, read_tasks
+from tests.test_ledger import ROW
 
 ROOT = Path(__file__).parent.parent
 STARTER = {task.task_id: task for task in read_tasks(ROOT / "data/starter_bn.jsonl")}
@@ -276,3 +277,12 @@ def test_from_two_visible_asserts_most_plausible_wrong_answers_are_rejected(sand
         rejected += sum(verdict.status != "success" for verdict in verdicts)
     print(f"{rejected} of {wrong} plausible wrong answers rejected")
     assert rejected / wrong >= 0.75
+
+
+def test_margins_are_the_share_of_fuzzed_asserts_passed(sandbox):
+    tests = ["assert f(1) == 1", "assert f(2) == 2"]
+    programs = {"def f(a):\n    return a\n": 1.0, "def f(a):\n    return 1\n": 0.5, "def f(a):\n    return 0\n": 0.0}
+    attempts = [dataclasses.replace(ROW, task_id="t", program=program, seed=n) for n, program in enumerate(programs)]
+    judged = fuzzing.margins(attempts, [task("assert f(0) == 0")], [tests], sandbox)
+    assert [judged[attempt.key] for attempt in attempts] == list(programs.values())
+    assert fuzzing.margins(attempts, [task("assert f(0) == 0")], [()], sandbox) == {}

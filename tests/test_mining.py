@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from lib.ledger import Ledger
-from lib.mining import Policy, attempt_all, decidable, judge, random_control, select_winners, syntax_digest
+from lib.mining import (
+    Policy,
+    attempt_adaptively,
+    attempt_all,
+    decidable,
+    judge,
+    random_control,
+    select_winners,
+    syntax_digest,
+)
+from lib.progress import watch
 from lib.sampling import Settings, open_engine
 from lib.sandbox import Sandbox
 from lib.tasks import by_split, read_tasks
@@ -141,3 +151,44 @@ def test_decidable_tasks_have_right_and_wrong_draws():
     a, b, c = TASKS[:3]
     rows = [won(a.task_id, "p"), won(a.task_id, "q", status="timeout"), won(b.task_id, "p"), won(c.task_id, "p", status="memory")]
     assert decidable(TASKS, rows) == [a]
+
+
+def test_adaptive_rounds_spend_the_budget_and_are_found_again(tmp_path, engine, sandbox):
+    ledger = Ledger(tmp_path / "a.jsonl")
+    first = attempt_adaptively(TASKS, 6, 1, engine, sandbox, ledger, SETTINGS, POLICY)
+    assert len({attempt.key for attempt in first}) == len(list(ledger)) <= 6
+    for task in TASKS:
+        mine = [attempt for attempt in first if attempt.task_id == task.task_id]
+        assert [attempt.draw for attempt in mine] == list(range(len(mine)))
+    asked = []
+    again = attempt_adaptively(
+        TASKS, 6, 1, engine, sandbox, ledger, SETTINGS, POLICY, lambda items, total: (asked.append(list(items)), ())[1]
+    )
+    assert asked == [[]] and again == first
+
+
+def test_a_task_with_enough_winners_is_drawn_no_more(tmp_path, engine, sandbox):
+    made = attempt_adaptively(TASKS, 40, 1, engine, sandbox, Ledger(tmp_path / "a.jsonl"), SETTINGS, POLICY)
+    for task in TASKS:
+        solved = [attempt.solved for attempt in made if attempt.task_id == task.task_id]
+        assert True not in solved[:-1]
+
+
+def test_a_budget_below_one_is_refused(tmp_path, engine, sandbox):
+    with pytest.raises(ValueError, match="budget=0"):
+        attempt_adaptively(TASKS, 0, 1, engine, sandbox, Ledger(tmp_path / "a"), SETTINGS, POLICY)
+
+
+def test_fuzzed_tests_reject_winners_or_rank_them():
+    strong, weak = (won("t", f"def f(a):\n    return a + {n}\n", seed=n) for n in range(2))
+    share = {strong.key: 1.0, weak.key: 0.5}
+    assert select_winners([weak, strong], 2, 0, "random", share) == [strong]
+    assert select_winners([weak, strong], 2, 0, "margin", share) == [strong, weak]
+    with pytest.raises(ValueError, match="margin.*needs fuzzed tests"):
+        select_winners([weak], 1, 0, "margin")
+
+
+def test_the_live_line_counts_prompts_and_winners(capsys, monkeypatch):
+    monkeypatch.setenv("WORKBOOK_BATCH", "1")
+    list(watch([won("a", "p"), won("a", "q", status="timeout"), won("b", "p", status="timeout")], 4))
+    assert "attempts 3 of 4, prompts 2, prompts with a winner 1, winners 1" in capsys.readouterr().out
