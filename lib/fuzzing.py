@@ -456,3 +456,18 @@ def effect(before: Sequence[bool], after: Sequence[bool], right: Sequence[bool])
 
 def _precision(truths: Sequence[bool]) -> tuple[float, Interval] | None:
     return (sum(truths) / len(truths), wilson_interval(sum(truths), len(truths))) if truths else None
+
+
+def in_words(found: Effect) -> str:
+    """The effect as a sentence, every share with its interval."""
+    if not found.winners:
+        return "No program passes the visible tests: nothing to harden."
+    parts = [
+        f"{found.winners} programs pass the visible tests, {found.right} of them the hidden ones too;",
+        f"fuzzed asserts reject {found.rejected}, {found.lost} of these right.",
+    ]
+    for when, precision in (("before", found.precision_before), ("after", found.precision_after)):
+        if precision:
+            rate, (lo, hi) = precision
+            parts.append(f"Precision {when}: {rate:.1%} [{lo:.1%}, {hi:.1%}].")
+    return " ".join(parts)

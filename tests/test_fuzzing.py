@@ -286,3 +286,10 @@ def test_margins_are_the_share_of_fuzzed_asserts_passed(sandbox):
     judged = fuzzing.margins(attempts, [task("assert f(0) == 0")], [tests], sandbox)
     assert [judged[attempt.key] for attempt in attempts] == list(programs.values())
     assert fuzzing.margins(attempts, [task("assert f(0) == 0")], [()], sandbox) == {}
+
+
+def test_an_effect_is_told_with_its_intervals():
+    told = fuzzing.in_words(fuzzing.effect([True] * 4, [True, True, True, False], [True, True, False, False]))
+    assert "4 programs pass the visible tests, 2 of them" in told and "reject 1, 0 of these right" in told
+    assert "before: 50.0% [15.0%, 85.0%]" in told and "after: 66.7% [20.8%, 93.9%]" in told
+    assert fuzzing.in_words(fuzzing.effect([False], [True], [True])).startswith("No program")
