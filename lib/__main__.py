@@ -156,6 +156,16 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
     return {"runs": [run.name for run in runs], "rows": rows, "visible": visible, "sentences": sentences}, words
 
 
+def merge(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Add an adapter to its base model's weights."""
+    from lib import adapters
+
+    folder, out = Path(args.adapter), Path(args.out)
+    model = args.model or adapters.base_of(folder)
+    adapters.merge(folder, model, out)
+    return {"adapter": str(folder), "model": model, "out": str(out)}, f"{folder} merged into {model}: {out}"
+
+
 # ------------------------------------------------------------------------------------------------------- their pieces
 
 
@@ -356,6 +366,10 @@ def parser() -> argparse.ArgumentParser:
     sub = command("compare", compare, "evaluated runs side by side: rates, paired tests, a table and a figure")
     sub.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
     sub.add_argument("--out", metavar="DIR", help="folder for scores.csv, runs.md and the figure")
+    sub = command("merge", merge, "plain weights from a LoRA adapter and its base model")
+    sub.add_argument("adapter", metavar="ADAPTER", help="a PEFT folder, such as runs/cpu/adapters/rsft")
+    sub.add_argument("--model", help="the base; default: the one the adapter's training.json names")
+    sub.add_argument("--out", required=True, metavar="DIR", help="a folder that does not exist yet")
     return top
 
 
@@ -433,6 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def one_line(error: Exception) -> str | None:
     """What to tell the user about an error that is about their input or machine; None for a fault of this program."""
+    from lib.adapters import AdapterError
     from lib.comparison import ComparisonError
     from lib.ledger import LedgerError
     from lib.models import ModelError
@@ -447,7 +462,7 @@ def one_line(error: Exception) -> str | None:
         return str(error)  # a failing cell is told in a block of lines
     known = isinstance(
         error,
-        CommandError | TaskError | SandboxError | ModelError | EngineError | LedgerError | ComparisonError,
+        CommandError | TaskError | SandboxError | ModelError | EngineError | LedgerError | ComparisonError | AdapterError,
     )
     return "; ".join(str(error).splitlines()) if known else None
 

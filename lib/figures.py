@@ -163,10 +163,19 @@ def winners_per_task(passed: "numpy.ndarray", tiers: Sequence[int]) -> tuple[Any
     return figure, data
 
 
-def loss_curve(history: Sequence[dict[str, float]]) -> tuple[Any, pandas.DataFrame]:
-    """Training loss and token accuracy over steps."""
+def loss_curve(
+    history: Sequence[dict[str, float]], held_out: Sequence[dict[str, float]] = ()
+) -> tuple[Any, pandas.DataFrame]:
+    """Training loss and token accuracy over steps; beside them pass@1 on held-out tasks, where it was measured."""
     data = pandas.DataFrame(history)[["step", "loss", "mean_token_accuracy"]]
-    figure, axes = _subplots()
+    panels = 2 if held_out else 1
+    figure, rows = _subplots(1, panels, squeeze=False, figsize=(3.6 + 1.8 * panels, 3.0))
+    axes = rows[0, 0]
+    if held_out:
+        measured = pandas.DataFrame(held_out)
+        rows[0, 1].plot(measured["step"], 100 * measured["pass_at_1"], "o-")
+        rows[0, 1].set(xlabel="step", ylabel="greedy pass@1 on held-out tasks, %", ylim=(0, None))
+        data = data.merge(measured, on="step", how="outer")
     axes.plot(data["step"], data["loss"], label="loss")
     axes.set(xlabel="step", ylabel="loss on completion tokens")
     right = axes.twinx()

@@ -40,7 +40,7 @@ STAGES = (
     Stage("00_environment", (), ("environment.json",)),
     Stage("01_preprocessing", (), (_TASKS, "preprocessing.json")),
     Stage("02_mining", (_TASKS,), ("winners.jsonl", "mining.json", "k_ablation.csv")),
-    Stage("03_sft", (_TASKS, "winners.jsonl"), ("adapters/rsft/*", "sft.json")),
+    Stage("03_sft", (_TASKS, _MINED, "winners.jsonl"), ("adapters/rsft/*", "sft.json")),
     Stage("04_gmpo", (_TASKS, _MINED, "adapters/rsft/*"), ("adapters/gmpo/*", "gmpo.json")),
     Stage("05_evaluation", (_TASKS, "adapters/*/*"), ("scores.csv", "evaluation.json")),
     Stage("06_failure_taxonomy", (_TASKS, _EVALUATED, "evaluation.json"), ("failures.csv",)),

@@ -1,87 +1,103 @@
-"""Fine-tuning on a few real rows: what is learnt, what carries loss, what the optimiser holds."""
+"""Fine-tuning on a few real rows: what is learnt, what carries loss, what the optimiser holds, and how a run ends or goes on."""
 
 import dataclasses
+import json
+import random
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as some
 from safetensors.torch import load_file
 
+from lib.held_out import LoadedEngine, greedy_pass_at_1
+from lib.model_card import read_facts
+from lib.models import resolve
+from lib.presets import load_preset
 from lib.prompts import build_prompt
-from lib.sft import SftSettings, TrainingError, examples, precision, train
+from lib.sandbox import Sandbox
+from lib.sft import (
+    TARGET_MODULES,
+    SftSettings,
+    TrainingError,
+    batch_order,
+    encode,
+    examples,
+    fitting,
+    last_checkpoint,
+    out_of_memory,
+    precision,
+    run_identity,
+    train,
+    train_once,
+)
 from lib.tasks import read_tasks
 from tests.test_ledger import ROW
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
 PICKED = [TASKS[name] for name in ("bn/add_numbers", "bn/square", "bn/is_odd", "bn/subtract")]
 SETTINGS = SftSettings(steps=3, batch_size=2, lora_rank=4, lora_alpha=8, learning_rate=1e-3, warmup_ratio=0.0)
-
-
-def winners():
-    return [dataclasses.replace(ROW, task_id=task.task_id, program=task.reference) for task in PICKED]
+STOPPABLE = dataclasses.replace(SETTINGS, steps=4, lora_dropout=0.2, checkpoint_every=2)
+SCORES = {0: 0.25, 2: 0.75, 4: 0.5}
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """One short training run that the tests look at from several sides."""
+def tokenizer():
+    import unsloth  # noqa: F401, I001
     from transformers import AutoTokenizer
 
-    from lib.models import resolve
+    return AutoTokenizer.from_pretrained(resolve("embedded"))
 
+
+@pytest.fixture(scope="module")
+def rows(tokenizer):
+    winners = [dataclasses.replace(ROW, task_id=task.task_id, program=task.reference) for task in PICKED]
+    return examples(winners, PICKED, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, rows):
+    """One short training run that the tests look at from several sides."""
     folder = tmp_path_factory.mktemp("sft") / "adapter"
-    rows = examples(winners(), PICKED, AutoTokenizer.from_pretrained(resolve("embedded")))
     history = []
-    return folder, rows, history, train("embedded", rows, folder, SETTINGS, history.append)
+    return folder, history, train("embedded", rows, folder, SETTINGS, history.append)
 
 
-def test_a_row_continues_the_prompt_as_mined(trained):
-    _, rows, _, _ = trained
-    assert rows[0]["prompt"].endswith("def add_numbers(a, b):")
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, rows):
+    """The trainer of the `paper` preset, and the preset."""
+    from lib.sft_trainer import build
+
+    preset = load_preset("paper")["03_sft"]
+    names = {field.name for field in dataclasses.fields(SftSettings)}
+    settings = SftSettings(**{name: value for name, value in preset.items() if name in names})
+    return build("embedded", rows, tmp_path_factory.mktemp("paper"), settings)[0]
+
+
+def scored(model, tokenizer, step):
+    return SCORES[step]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, rows):
+    """A run with dropout, checkpoints and held-out scores that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole") / "adapter"
+    return folder, train("embedded", rows, folder, STOPPABLE, held_out=scored)
+
+
+def losses(summary):
+    return [(row["step"], row["loss"]) for row in summary["log"]]
+
+
+# ------------------------------------------------------------------------------------------------------------ rows
+
+
+def test_a_row_continues_the_prompt_as_mined(rows):
+    assert rows[0]["task_id"] == "bn/add_numbers" and rows[0]["prompt"].endswith("def add_numbers(a, b):")
     assert rows[0]["completion"] == "\n    return a + b\n```"
-
-
-def test_the_loss_falls_and_the_weights_move(trained):
-    folder, _, history, summary = trained
-    assert summary["last_loss"] < summary["first_loss"] and len(history) == SETTINGS.steps
-    moved = [t for name, t in load_file(folder / "adapter_model.safetensors").items() if "lora_B" in name]
-    assert moved and all(t.abs().max() > 0 for t in moved)
-
-
-def test_the_optimiser_state_is_8_bit(trained):
-    assert "torch.uint8" in trained[3]["optimizer_state"]
-
-
-def test_the_adapter_folder_is_whole_and_nothing_is_left_beside_it(trained):
-    folder = trained[0]
-    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in folder.iterdir()}
-    assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
-
-
-def test_the_loss_covers_the_completion_and_its_end_only(trained):
-    import unsloth  # noqa: F401
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from trl import SFTTrainer
-
-    from lib.models import resolve
-    from lib.sft import _config
-
-    tokenizer = AutoTokenizer.from_pretrained(resolve("embedded"))
-    model = AutoModelForCausalLM.from_pretrained(resolve("embedded"), dtype=torch.bfloat16)
-    trainer = SFTTrainer(
-        model=model, args=_config(SETTINGS, trained[0].parent / "look"),
-        train_dataset=Dataset.from_list(trained[1]), processing_class=tokenizer,
-    )  # fmt: skip
-    batch = next(iter(trainer.get_train_dataloader()))
-    texts = {row["completion"] + tokenizer.eos_token for row in trained[1]}
-    for labels in batch["labels"]:
-        assert tokenizer.decode(labels[labels != -100]) in texts
-
-
-def test_no_winners_trains_nothing(tmp_path):
-    with pytest.raises(TrainingError, match="no winners"):
-        train("embedded", [], tmp_path / "adapter", SETTINGS)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_winner_must_begin_with_its_prompts_prefill():
@@ -95,5 +111,259 @@ def test_a_winner_must_begin_with_its_prompts_prefill():
     assert build_prompt(TASKS["bn/square"], Chat()).code_prefill == "def square(n):"
 
 
-def test_precision_is_one_the_device_computes_in():
-    assert precision() in ("bf16", "fp16", "fp32")
+def test_prompt_tokens_are_those_the_sampler_started_from(rows, tokenizer):
+    for row in rows:
+        ids = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
+        one = encode(row, tokenizer)
+        assert one["input_ids"][: len(ids)] == ids and set(one["labels"][: len(ids)]) == {-100}
+
+
+def test_no_prompt_token_carries_loss_and_the_end_is_learnt(built, rows, tokenizer):
+    batch = next(iter(built.get_train_dataloader()))
+    texts = {row["completion"] + tokenizer.eos_token for row in rows}
+    assert len(batch["labels"]) == 16
+    for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+        assert tokenizer.decode(labels[labels != -100]) in texts
+        assert torch.equal(ids[labels != -100], labels[labels != -100])
+
+
+def test_rows_longer_than_the_context_are_left_out_and_named(rows, tokenizer):
+    lengths = [len(encode(row, tokenizer)["input_ids"]) for row in rows]
+    kept, longer = fitting(rows, tokenizer, max(lengths) - 1)
+    assert longer == [place for place, length in enumerate(lengths) if length == max(lengths)]
+    assert len(kept) + len(longer) == len(rows)
+
+
+def test_only_rows_longer_than_the_context_train_nothing(rows, tmp_path):
+    with pytest.raises(TrainingError, match="max_length=8: all 4 rows are longer"):
+        train("embedded", rows, tmp_path / "adapter", dataclasses.replace(SETTINGS, max_length=8))
+    assert not (tmp_path / "adapter").exists()
+
+
+@given(some.lists(some.integers(1, 50), min_size=1, max_size=40), some.integers(1, 9), some.integers(1, 30), some.integers(0, 99))
+def test_every_row_is_learnt_from_equally_often(lengths, size, batches, seed):
+    order = batch_order(lengths, size, batches, seed)
+    counts = Counter({row: 0 for row in range(len(lengths))}) + Counter(order)
+    assert len(order) == size * batches and set(order) <= set(range(len(lengths)))
+    assert max(counts.values()) - min(counts[row] for row in range(len(lengths))) <= 1
+    assert order == batch_order(lengths, size, batches, seed)
+
+
+def test_rows_of_like_length_share_a_batch():
+    lengths = random.Random(0).sample(range(1000), 64)
+    order = batch_order(lengths, 8, 8, 0)
+    batches = [sorted(lengths[row] for row in order[start : start + 8]) for start in range(0, 64, 8)]
+    assert sorted(batches) == [sorted(lengths)[start : start + 8] for start in range(0, 64, 8)]
+    assert batches != sorted(batches)
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
+
+def test_the_loss_falls_and_the_weights_move(trained):
+    folder, history, summary = trained
+    assert summary["last_loss"] < summary["first_loss"] and len(history) == SETTINGS.steps
+    moved = [t for name, t in load_file(folder / "adapter_model.safetensors").items() if "lora_B" in name]
+    assert moved and all(t.abs().max() > 0 for t in moved)
+
+
+def test_the_optimiser_state_is_8_bit(trained):
+    assert trained[2]["optimizer_state"] == ["torch.uint8"]
+
+
+def test_the_adapter_folder_is_whole_and_nothing_is_left_beside_it(trained):
+    folder = trained[0]
+    there = {path.name for path in folder.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "training.json"} <= there
+    assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
+
+
+def test_tokens_are_counted_without_padding(trained, rows, tokenizer):
+    each = [len(encode(row, tokenizer)["input_ids"]) for row in rows]
+    assert trained[2]["tokens"] == sum(each[row] for row in batch_order(each, 2, 3, SETTINGS.seed))
+
+
+def test_the_paper_preset_builds_table_3(built):
+    args, lora = built.args, built.model.peft_config["default"]
+    told = (args.max_length, args.per_device_train_batch_size, args.gradient_accumulation_steps, args.max_steps)
+    assert told == (1024, 16, 4, 60)
+    assert (args.learning_rate, args.weight_decay, args.warmup_steps) == (5e-5, 0.04, 6)
+    assert (args.lr_scheduler_type.value, args.seed) == ("cosine", 3407)
+    assert (lora.r, lora.lora_alpha, lora.lora_dropout) == (32, 64, 0.05)
+    assert set(lora.target_modules) == set(TARGET_MODULES) and len(TARGET_MODULES) == 7
+    group = built.optimizer.param_groups[0]
+    assert (type(built.optimizer).__name__, group["lr"], group["weight_decay"]) == ("AdamW8bit", 5e-5, 0.04)
+
+
+def test_the_base_computes_in_the_precision_that_is_said(built):
+    named = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+    frozen = {named[weight.dtype] for weight in built.model.parameters() if not weight.requires_grad}
+    assert frozen == {precision()}
+
+
+def test_the_best_adapter_is_kept_and_the_curve_begins_before_training(whole):
+    folder, summary = whole
+    assert summary["held_out"] == [{"step": step, "pass_at_1": score} for step, score in SCORES.items()]
+    assert (summary["kept_step"], summary["steps"]) == (2, 4)
+
+
+def test_what_is_kept_is_what_was_evaluated(whole, rows, tmp_path):
+    """With the scores turned round the last adapter is kept, and it is another one."""
+    train("embedded", rows, tmp_path / "last", STOPPABLE, held_out=lambda model, tokenizer, step: step)
+    ours, last = (load_file(folder / "adapter_model.safetensors") for folder in (whole[0], tmp_path / "last"))
+    assert any(not torch.equal(ours[name], last[name]) for name in ours)
+
+
+def test_training_ends_when_held_out_scores_stop_rising(rows, tmp_path):
+    settings = dataclasses.replace(SETTINGS, steps=6, checkpoint_every=1, patience=2)
+    summary = train("embedded", rows, tmp_path / "adapter", settings, held_out=lambda model, tokenizer, step: 1 / (1 + step))
+    assert (summary["steps"], summary["kept_step"]) == (3, 1)
+
+
+# ------------------------------------------------------------------------------------------------- stopped and continued
+
+
+def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(whole, rows, tmp_path):
+    """Losses agree to 1e-6: one thread count, one machine, CPU kernels without atomics. The half-written checkpoint is skipped."""
+    folder = tmp_path / "adapter"
+
+    def pull_the_plug(row):
+        if row["step"] == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train("embedded", rows, folder, STOPPABLE, pull_the_plug, scored)
+    assert not folder.exists()
+    shutil.copytree(tmp_path / "adapter.trainer/checkpoint-2", tmp_path / "adapter.trainer/checkpoint-3")
+    (tmp_path / "adapter.trainer/checkpoint-3/trainer_state.json").write_text('{"best_metric": 0.')
+    seen = []
+    summary = train("embedded", rows, folder, STOPPABLE, seen.append, scored)
+    assert summary["resumed_from"] == 2 and summary["optimizer_state"] == ["torch.uint8"]
+    assert [row["step"] for row in seen] == [1, 2, 3, 4]
+    assert losses(summary) == pytest.approx(losses(whole[1]), abs=1e-6)
+    assert (summary["held_out"], summary["kept_step"]) == (whole[1]["held_out"], whole[1]["kept_step"])
+    ours, theirs = (load_file(path / "adapter_model.safetensors") for path in (folder, whole[0]))
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-6) for name in theirs)
+
+
+def test_a_checkpoint_of_another_run_is_not_continued(rows, tmp_path):
+    folder = tmp_path / "adapter.trainer"
+    (folder / "checkpoint-1").mkdir(parents=True)
+    (folder / "checkpoint-1/trainer_state.json").write_text("{}")
+    (folder / "run.json").write_text(json.dumps(run_identity("embedded", rows[:1], SETTINGS)))
+    assert train("embedded", rows, tmp_path / "adapter", SETTINGS)["resumed_from"] == 0
+
+
+def test_the_newest_whole_checkpoint_is_found(tmp_path):
+    for step, text in ((2, "{}"), (10, '{"log_history": []}'), (12, '{"log_his')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text(text)
+    (tmp_path / "checkpoint-14").mkdir()
+    assert last_checkpoint(tmp_path).name == "checkpoint-10"
+    assert last_checkpoint(tmp_path / "none") is None
+
+
+def test_an_adapter_that_is_there_is_not_trained_again(trained, rows):
+    folder, history, summary = trained
+    before, seen = (folder / "adapter_model.safetensors").stat().st_mtime_ns, []
+    assert losses(train_once("embedded", rows, folder, SETTINGS, seen.append)) == losses(summary)
+    assert (folder / "adapter_model.safetensors").stat().st_mtime_ns == before
+    assert [row["loss"] for row in seen] == [row["loss"] for row in history]
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_no_winners_trains_nothing(tmp_path):
+    with pytest.raises(TrainingError, match="no winners"):
+        train("embedded", [], tmp_path / "adapter", SETTINGS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_winner_is_enough(rows, tmp_path):
+    summary = train("embedded", rows[:1], tmp_path / "adapter", dataclasses.replace(SETTINGS, steps=2))
+    assert summary["examples"] == 1 and summary["last_loss"] < summary["first_loss"]
+
+
+def test_a_loss_that_is_no_number_stops_and_the_best_adapter_is_kept(rows, tmp_path):
+    """Weights are made useless after step 2; what is kept is what was evaluated best, at step 1."""
+
+    def poison(model, tokenizer, step):
+        if step == 2:
+            next(weight for name, weight in model.named_parameters() if "lora_B" in name).data.fill_(float("nan"))
+        return 1.0 if step == 1 else 0.0
+
+    settings = dataclasses.replace(SETTINGS, checkpoint_every=1)
+    with pytest.raises(TrainingError, match=r"step 3: a gradient is not a number; the adapter of step 1 is kept"):
+        train("embedded", rows, tmp_path / "adapter", settings, held_out=poison)
+    kept = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert all(weight.isfinite().all() for weight in kept.values())
+    assert read_facts(tmp_path / "adapter")["summary"]["kept_step"] == 1
+
+
+def test_a_learning_rate_that_blows_up_keeps_weights_that_still_worked(rows, tmp_path):
+    """Warm-up: nothing at step 1, 5e37 at step 2, so step 3 overflows. The weights after step 1 are those of the last finite loss."""
+    settings = dataclasses.replace(SETTINGS, steps=4, learning_rate=1e38, warmup_ratio=0.5)
+    with pytest.raises(TrainingError, match="step 3: .* the adapter of step 1 is kept .* lower learning_rate"):
+        train("embedded", rows, tmp_path / "adapter", settings)
+    kept = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert all(weight.isfinite().all() and weight.abs().max() < 1 for weight in kept.values())
+
+
+def test_running_out_of_memory_names_the_setting_to_change(rows, tmp_path):
+    def hungry(model, tokenizer, step):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    settings = dataclasses.replace(SETTINGS, checkpoint_every=1)
+    with pytest.raises(TrainingError, match="at batch_size=2.*set batch_size=1 and gradient_accumulation=2"):
+        train("embedded", rows, tmp_path / "adapter", settings, held_out=hungry)
+
+
+def test_the_advice_on_memory_ends_where_nothing_is_left_to_halve():
+    tight = dataclasses.replace(SETTINGS, batch_size=1)
+    assert "base_weights='4bit'" in out_of_memory(tight)
+    assert "max_length=512" in out_of_memory(dataclasses.replace(tight, base_weights="4bit"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here, which can do this")
+def test_quantised_base_weights_need_a_gpu(rows, tmp_path):
+    with pytest.raises(TrainingError, match="base_weights='4bit': needs a CUDA GPU"):
+        train("embedded", rows, tmp_path / "adapter", dataclasses.replace(SETTINGS, base_weights="4bit"))
+
+
+@pytest.mark.parametrize(
+    ("values", "fault"),
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"patience": 2}, "checkpoint_every"),
+        ({"base_weights": "2bit"}, "16bit, 8bit, 4bit"),
+        ({"target_modules": ()}, "target_modules"),
+    ],
+)
+def test_settings_out_of_range_are_refused(values, fault):
+    with pytest.raises(ValueError, match=fault):
+        SftSettings(**values)
+
+
+# ---------------------------------------------------------------------------------------------- held-out evaluation
+
+
+def test_held_out_pass_at_1_is_what_the_sandbox_says_of_the_greedy_answers(tokenizer):
+    from transformers import AutoModelForCausalLM
+
+    from lib.sampling import Request, Settings
+
+    model = AutoModelForCausalLM.from_pretrained(resolve("embedded"), dtype=torch.bfloat16)
+    with Sandbox() as sandbox:
+        score = greedy_pass_at_1(PICKED, sandbox, 16)(model, tokenizer, 0)
+        prompts = [build_prompt(task, tokenizer) for task in PICKED]
+        requests = [Request(place, prompt.text, prompt.stops, 0) for place, prompt in enumerate(prompts)]
+        answers = LoadedEngine(model, tokenizer).stream(requests, Settings(temperature=0.0, max_new_tokens=16))
+        programs = [prompts[request.key].program(completion.text) for request, completion in answers]
+        passed = [v.status == "success" for v in sandbox.grade_many(list(zip(PICKED, programs, strict=True)))]
+    assert score == sum(passed) / 4 and any(passed)
+
+
+def test_no_held_out_tasks_are_refused():
+    with pytest.raises(ValueError, match="no held-out tasks"):
+        greedy_pass_at_1([], None, 16)
