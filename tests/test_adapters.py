@@ -15,7 +15,7 @@ from lib.estimators import rate_over_tasks
 from lib.model_card import add_scores, read_facts, write_card
 from lib.models import resolve
 from lib.sampling import Request, Settings, open_engine
-from lib.sft import TARGET_MODULES, SftSettings
+from lib.sft import TARGET_MODULES
 
 LAYER = "model.layers.3.mlp.down_proj"
 

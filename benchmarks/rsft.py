@@ -1,0 +1,356 @@
+"""RSFT and its controls on the starter tasks' test split, hidden tests: the same size, the same steps, several seeds.
+
+    python benchmarks/rsft.py [--quick] [--json] [--seeds 0,1,2] [--arms …]
+    python benchmarks/rsft.py --warm-start [--quick] [--json]
+
+Arms, all trained from the base with preset cpu's settings:
+
+    rsft-1          winners: at most 4 a task, none twice, drawn at random among those that pass every test
+    rsft-2          the same from both rounds, the second mined by rsft-1
+    random-winners  as many of all passing draws, without cap and with repeats
+    random-draws    as many draws of the same tasks, passed or not: selection left out
+    failing-draws   as many draws that compile and fail, of the same tasks as far as these have them
+    references      as many reference solutions that pass, of the same tasks first, repeated where there are too few
+
+Everything is kept under --run-dir, a ledger and an adapter folder an arm: a second call does only what is missing. Writes
+rsft_arms.{csv,md,png,pdf} and manifest-rsft_arms.json to --out. `--warm-start` trains on references of the program tasks in Lua,
+R, OCaml and Fortran instead and measures the held-out ones before and after; it writes rsft_warm_start.* likewise.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import unsloth  # noqa: F401  # before transformers, which it patches
+
+# isort: split
+import numpy
+import pandas
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from transformers import AutoTokenizer  # noqa: E402
+
+from lib import doctor, figures  # noqa: E402
+from lib.estimators import compare, pass_at_k_per_task, wilson_interval  # noqa: E402
+from lib.evaluation import adapter_name, answer, passed_matrix  # noqa: E402
+from lib.ledger import Attempt, Ledger  # noqa: E402
+from lib.mining import Policy, select_winners  # noqa: E402
+from lib.model_card import read_facts  # noqa: E402
+from lib.models import resolve  # noqa: E402
+from lib.pipeline import write_json  # noqa: E402
+from lib.presets import NOTEBOOKS, load_preset, read_notebook  # noqa: E402
+from lib.progress import track  # noqa: E402
+from lib.rounds import Plan, mine  # noqa: E402
+from lib.rounds import figures as round_figures
+from lib.sampling import Settings, open_engine  # noqa: E402
+from lib.sandbox import Sandbox, languages  # noqa: E402
+from lib.sft import SftSettings, Solution, examples, train_once  # noqa: E402
+from lib.tasks import Task, by_split, read_tasks  # noqa: E402
+from lib.training_set import (  # noqa: E402
+    equally_many,
+    failing_draws,
+    random_draws,
+    random_winners,
+    references,
+)
+
+MODEL = "embedded"
+ARMS = ("rsft-1", "rsft-2", "random-winners", "random-draws", "failing-draws", "references")
+AGAINST = ("base", "random-winners", "failing-draws")
+LANGUAGES = ("lua", "r", "ocaml", "fortran")
+WARM_TOKENS = 192  # a program is longer than a function
+Answers = dict[str, list[Attempt]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much is drawn, trained and asked."""
+
+    mining: Plan
+    sft: SftSettings
+    draws: int
+    temperature: float
+    max_new_tokens: int
+
+
+def preset_sizes(seed: int, quick: bool) -> Sizes:
+    """Preset cpu's; in miniature with `quick`."""
+    preset = load_preset("cpu")
+    mining, evaluation = preset["02_mining"], preset["05_evaluation"]
+    values = read_notebook(NOTEBOOKS / "03_sft.ipynb").defaults | preset["03_sft"]
+    names = {field.name for field in dataclasses.fields(SftSettings)}
+    sft = SftSettings(**{name: value for name, value in values.items() if name in names} | {"seed": 3407 + seed})
+    plan = Plan(
+        draws=4 if quick else mining["draws"],
+        winners_per_task=mining["winners_per_task"],
+        sampling=Settings(mining["temperature"], 0.95, mining["max_new_tokens"]),
+        seed=seed,
+    )
+    if quick:
+        sft = dataclasses.replace(sft, steps=2, gradient_accumulation=1)
+    return Sizes(plan, sft, 4 if quick else evaluation["draws"], evaluation["temperature"], evaluation["max_new_tokens"])
+
+
+# ------------------------------------------------------------------------------------------------------------ arms
+
+
+def run_seed(seed: int, arms: Sequence[str], tasks: Sequence[Task], options: argparse.Namespace) -> dict[str, Answers]:
+    """{arm: its answers to the test tasks}, the base first."""
+    folder, sizes = options.run_dir / f"seed{seed}", preset_sizes(seed, options.quick)
+    train, test = (sample(by_split(tasks, split), options.quick) for split in ("train", "test"))
+    tokenizer, found = AutoTokenizer.from_pretrained(resolve(MODEL)), dict[str, Answers]()
+    with Sandbox() as sandbox:
+        found["base"] = evaluated(None, test, folder / "base.jsonl", sizes, sandbox)
+        mined = mine(MODEL, None, train, Ledger(folder / "mining.jsonl"), sizes.mining, sandbox, track)
+        winners = select_winners(mined, sizes.mining.winners_per_task, seed)
+        for arm in arms:
+            solutions = chosen(arm, train, mined, winners, folder, sizes, tokenizer, sandbox)
+            adapter = folder / arm
+            train_once(MODEL, examples(solutions, train, tokenizer), adapter, sizes.sft, say(f"seed {seed}, {arm}"))
+            found[arm] = evaluated(adapter, test, folder / f"{arm}.jsonl", sizes, sandbox)
+    return found
+
+
+def sample(tasks: Sequence[Task], quick: bool) -> list[Task]:
+    """All tasks; with `quick` a few easy ones."""
+    return [task for task in tasks if task.tier == 1][:5] if quick else list(tasks)
+
+
+def chosen(
+    arm: str, train: Sequence[Task], mined: Sequence[Attempt], winners: Sequence[Attempt], folder: Path, sizes: Sizes,
+    tokenizer: Any, sandbox: Sandbox,
+) -> Sequence[Solution]:  # fmt: skip
+    """The programs an arm learns from."""
+    seed = sizes.mining.seed
+    if arm == "rsft-1":
+        return winners
+    if arm == "rsft-2":
+        ledger = Ledger(folder / "mining-2.jsonl")
+        again = mine(MODEL, folder / "rsft-1", train, ledger, sizes.mining, sandbox, track)
+        return select_winners([*mined, *again], sizes.mining.winners_per_task, seed)
+    if arm == "random-winners":
+        return random_winners(mined, len(winners), seed)
+    if arm == "random-draws":
+        return random_draws(mined, winners, seed)
+    if arm == "failing-draws":
+        return failing_draws(mined, winners, seed)
+    return equally_many(references(train, tokenizer, sandbox)[0], winners, seed)
+
+
+def evaluated(adapter: Path | None, tasks: Sequence[Task], ledger: Path, sizes: Sizes, sandbox: Sandbox) -> Answers:
+    """Greedy answers and draws of the model with `adapter`; a finished ledger starts no engine's work."""
+    engine = open_engine(MODEL, adapter and str(adapter))
+    policy = Policy("rsft", MODEL, adapter_name(adapter) if adapter else "", sizes.mining.seed)
+    try:
+        return answer(
+            tasks, engine, sandbox, Ledger(ledger), policy, sizes.draws, sizes.temperature, sizes.max_new_tokens, track
+        )
+    finally:
+        engine.close()
+
+
+def say(what: str) -> Any:
+    """A log that prints every tenth step."""
+
+    def log(row: dict[str, float]) -> None:
+        if row["step"] % 10 == 0:
+            print(f"{what}: step {row['step']:.0f}, loss {row['loss']:.3f}", flush=True)
+
+    return log
+
+
+# ---------------------------------------------------------------------------------------------------------- numbers
+
+
+def per_task(given: Answers, tasks: Sequence[Task], tests: str) -> dict[str, "numpy.ndarray"]:
+    """{protocol: (tasks,) rates}."""
+    greedy, drawn = (passed_matrix(given[name], tasks, tests) for name in ("greedy", "draws"))
+    k = min(10, drawn.shape[1])
+    return {"greedy": greedy.mean(axis=1), "draws": drawn.mean(axis=1), f"pass@{k}": pass_at_k_per_task(drawn, k)}
+
+
+def table(
+    by_seed: dict[int, dict[str, Answers]], tasks: Sequence[Task], tests: str, against: Sequence[str] = AGAINST
+) -> pandas.DataFrame:
+    """Tidy rows, one an arm, seed, protocol and what it is compared with; seed "all" has each task's mean over seeds.
+
+    Intervals are Wilson's over tasks, p-values paired over tasks; exact McNemar only where a task has one answer.
+    """
+    values = {
+        (str(seed), arm): per_task(given, tasks, tests) for seed, arms in by_seed.items() for arm, given in arms.items()
+    }
+    arms = list(dict.fromkeys(arm for _, arm in values))
+    for arm in arms:
+        seeds = [values[str(seed), arm] for seed in by_seed]
+        values["all", arm] = {protocol: numpy.mean([one[protocol] for one in seeds], axis=0) for protocol in seeds[0]}
+    rows = []
+    for (seed, arm), protocols in values.items():
+        for protocol, rates in protocols.items():
+            lo, hi = wilson_interval(float(rates.sum()), len(rates))
+            row = {"model": arm, "seed": seed, "tests": tests, "protocol": protocol, "n_tasks": len(rates),
+                   "rate": float(rates.mean()), "lo": lo, "hi": hi}  # fmt: skip
+            others = [other for other in against if other != arm and (seed, other) in values]
+            rows += [row | versus(rates, values[seed, other][protocol], other) for other in others] or [row]
+    return pandas.DataFrame(rows)
+
+
+def versus(rates: "numpy.ndarray", other: "numpy.ndarray", name: str) -> dict[str, Any]:
+    """The paired comparison's columns."""
+    found = compare(rates, other)
+    return {"vs": name, "difference": found.difference, "difference_lo": found.lo, "difference_hi": found.hi,
+            "p_mcnemar": found.p_mcnemar, "p_permutation": found.p_permutation}  # fmt: skip
+
+
+def markdown(data: pandas.DataFrame, sizes: dict[str, str]) -> str:
+    """One line an arm, over all seeds: rates with intervals, permutation p against each comparison."""
+    protocols = list(dict.fromkeys(data["protocol"]))
+    others = [name for name in dict.fromkeys(data["vs"]) if isinstance(name, str)]
+    lines = ["| arm | trained on | " + " | ".join(protocols) + " | p, draws, vs " + " / ".join(others) + " |"]
+    lines.append("|---" * (3 + len(protocols)) + "|")
+    for arm, rows in data[data["seed"] == "all"].groupby("model", sort=False):
+        first = rows.drop_duplicates("protocol").set_index("protocol")
+        cells = [f"{100 * r.rate:.1f} % [{100 * r.lo:.1f}, {100 * r.hi:.1f}]" for r in first.loc[protocols].itertuples()]
+        drawn = rows[rows["protocol"] == "draws"].set_index("vs")["p_permutation"]
+        p = " / ".join(f"{drawn[name]:.3g}" if name in drawn.index else "–" for name in others)
+        lines.append(f"| {arm} | {sizes.get(str(arm), '')} | " + " | ".join(cells) + f" | {p} |")
+    return "\n".join(lines) + "\n"
+
+
+def picture(data: pandas.DataFrame) -> Any:
+    """Every arm's rate over all seeds with its interval, single seeds as points beside it."""
+    import matplotlib.pyplot as plt
+
+    arms, protocols = list(dict.fromkeys(data["model"])), list(dict.fromkeys(data["protocol"]))
+    figure, panels = plt.subplots(1, len(protocols), sharey=True, figsize=(7.6, 0.9 + 0.34 * len(arms)))
+    for axes, protocol in zip(panels, protocols, strict=True):
+        rows = data[data["protocol"] == protocol].drop_duplicates(["model", "seed"])
+        for y, arm in enumerate(arms):
+            mine_ = rows[rows["model"] == arm]
+            mean = mine_[mine_["seed"] == "all"].iloc[0]
+            axes.plot([100 * mean["lo"], 100 * mean["hi"]], [y, y], color="#999999", linewidth=1.2)
+            axes.plot(100 * mine_[mine_["seed"] != "all"]["rate"], [y] * (len(mine_) - 1), "o", color="#56B4E9", markersize=3.5)
+            axes.plot(100 * mean["rate"], y, "|", color="black", markersize=12, markeredgewidth=2)
+        axes.set(xlabel="% of tasks", title=protocol, yticks=range(len(arms)), yticklabels=arms)
+    panels[0].invert_yaxis()
+    return figure
+
+
+# ------------------------------------------------------------------------------------------------------- warm start
+
+
+def warm_start(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, str], list[Task]]:
+    """Train on references of the program tasks' training split; measure the held-out ones before and after, by language."""
+    here = [name for name in LANGUAGES if languages.available().get(name)]
+    missing = sorted(set(LANGUAGES) - set(here))
+    if not here:
+        sys.exit(f"not installed here: {', '.join(missing)}; `make toolchains` installs them")
+    if missing:
+        print(f"not installed here, left out: {', '.join(missing)}")
+    tasks = read_tasks(ROOT / "data/starter_io.jsonl")
+    train, test = (
+        [task.in_language(name) for task in by_split(tasks, split)[: 2 if options.quick else None] for name in here]
+        for split in ("train", "test")
+    )
+    sizes, folder = preset_sizes(0, options.quick), options.run_dir / "warm_start"
+    sizes = dataclasses.replace(sizes, draws=2 if options.quick else 10, temperature=0.8, max_new_tokens=WARM_TOKENS)
+    sft = dataclasses.replace(sizes.sft, steps=2 if options.quick else options.warm_steps)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(MODEL))
+    with Sandbox() as sandbox:
+        before = evaluated(None, test, folder / "base.jsonl", sizes, sandbox)
+        programs, left_out = references(train, tokenizer, sandbox)
+        print(f"{len(programs)} references, left out: {left_out or 'none'}")
+        train_once(MODEL, examples(programs, train, tokenizer), folder / "warm", sft, say("warm start"))
+        after = evaluated(folder / "warm", test, folder / "warm.jsonl", sizes, sandbox)
+    parts = []
+    for name in [*here, "all"]:
+        some = [task for task in test if name in ("all", task.programming_language)]
+        ids = {task.task_id for task in some}
+        kept = {
+            arm: {protocol: [one for one in given if one.task_id in ids] for protocol, given in answers.items()}
+            for arm, answers in (("base", before), ("warm start", after))
+        }
+        part = table({0: kept}, some, "all", ("base",))
+        parts.append(part[part["seed"] == "0"].assign(language=name, model=part["model"] + f", {name}"))
+    return pandas.concat(parts, ignore_index=True).assign(seed="all"), {"warm start": f"{len(programs)} rows"}, test
+
+
+# ------------------------------------------------------------------------------------------------------------- main
+
+
+def main() -> None:
+    """Run what is missing, write table and figure, print the table or with --json one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--arms", default=",".join(ARMS), help="a list, in order; rsft-2 needs rsft-1 before it")
+    parser.add_argument("--warm-start", action="store_true")
+    parser.add_argument("--warm-steps", type=int, default=80)
+    parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--quick", action="store_true", help="5 tasks, 2 steps, two arms; written beside the attempts only")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args()
+    options.run_dir = options.run_dir or ROOT / "runs" / ("rsft-quick" if options.quick else "rsft")
+    options.out = options.out or (options.run_dir if options.quick else ROOT / "figures")
+    shown, sys.stdout = sys.stdout, sys.stderr if options.json else sys.stdout
+    data, words, tasks = warm_start(options) if options.warm_start else arms_run(options)
+    name = "rsft_warm_start" if options.warm_start else "rsft_arms"
+    write(data, words, tasks, name, options)
+    sys.stdout = shown
+    if options.json:
+        rows = data[data["seed"] == "all"].drop_duplicates(["model", "protocol"])
+        named = [{"name": f"{r.model} {r.protocol}", "value": r.rate, "unit": f"share of {r.n_tasks} tasks"} for r in rows.itertuples()]
+        print(json.dumps({"benchmark": name, "rows": named, "ratios": {}}))
+    else:
+        print(markdown(data, words))
+
+
+def arms_run(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, str], list[Task]]:
+    """All seeds, all arms."""
+    arms = ["rsft-1", "failing-draws"] if options.quick else options.arms.split(",")
+    unknown = set(arms) - set(ARMS)
+    if unknown or ("rsft-2" in arms and "rsft-1" not in arms[: arms.index("rsft-2")]):
+        sys.exit(f"--arms {options.arms}: choose from {', '.join(ARMS)}; rsft-2 comes after rsft-1")
+    tasks = read_tasks(ROOT / "data/starter_bn.jsonl")
+    seeds = [0] if options.quick else [int(seed) for seed in options.seeds.split(",")]
+    by_seed = {seed: run_seed(seed, arms, tasks, options) for seed in seeds}
+    test = sample(by_split(tasks, "test"), options.quick)
+    data = table(by_seed, test, "hidden")
+    distinct = {
+        (str(seed), arm): round_figures(given, test)["distinct"] for seed, found in by_seed.items() for arm, given in found.items()
+    }
+    data["distinct"] = [distinct.get((seed, arm)) for seed, arm in zip(data["seed"], data["model"], strict=True)]
+    facts = {arm: [read_facts(options.run_dir / f"seed{seed}" / arm) for seed in seeds] for arm in arms}
+    words = {
+        arm: " / ".join(str(one["rows"]) for one in some) + " rows of " + " / ".join(str(len(one["task_ids"])) for one in some) + " tasks"
+        for arm, some in facts.items()
+    }
+    return data, words, test
+
+
+def write(data: pandas.DataFrame, words: dict[str, str], tasks: Sequence[Task], name: str, options: argparse.Namespace) -> None:
+    """Table, figure and what they came from."""
+    figures.style()
+    caption = f"{name}: {len(tasks)} held-out tasks, {data['tests'].iloc[0]} tests; bars are Wilson 95 % intervals over tasks."
+    figures.save(picture(data), options.out / name, data, caption)
+    (options.out / f"{name}.md").write_text(markdown(data, words), encoding="utf-8")
+    hidden = ("out", "run_dir", "json")
+    manifest = {
+        "command": {key: str(value) for key, value in sorted(vars(options).items()) if key not in hidden},
+        "settings": load_preset("cpu"),
+        "trained_on": words,
+        "task_ids": [task.task_id for task in tasks],
+        "git": doctor.git_state(),
+        "versions": doctor.versions(),
+        "platform": doctor.platform_facts(),
+    }
+    write_json(options.out / f"manifest-{name}.json", manifest)
+
+
+if __name__ == "__main__":
+    main()
