@@ -46,8 +46,7 @@ from lib.models import resolve  # noqa: E402
 from lib.pipeline import write_json  # noqa: E402
 from lib.presets import NOTEBOOKS, load_preset, read_notebook  # noqa: E402
 from lib.progress import track  # noqa: E402
-from lib.rounds import Plan, mine  # noqa: E402
-from lib.rounds import figures as round_figures
+from lib.rounds import Plan, mine, round_figures  # noqa: E402
 from lib.sampling import Settings, open_engine  # noqa: E402
 from lib.sandbox import Sandbox, languages  # noqa: E402
 from lib.sft import SftSettings, Solution, examples, train_once  # noqa: E402

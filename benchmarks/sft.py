@@ -82,7 +82,7 @@ def through_trl(steps: int, folder: Path) -> Any:
     order = batch_order(lengths, wanted.batch_size, steps * wanted.gradient_accumulation, wanted.seed)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = bitsandbytes.optim.AdamW8bit(
-        weights, lr=wanted.learning_rate, weight_decay=wanted.weight_decay, min_8bit_size=1024
+        weights, lr=wanted.learning_rate, weight_decay=wanted.weight_decay, min_8bit_size=1
     )
     arguments = SFTConfig(
         output_dir=str(folder), per_device_train_batch_size=wanted.batch_size,

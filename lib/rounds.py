@@ -102,7 +102,7 @@ def iterate(
     def look(number: int, adapter: Path | None, summary: dict[str, Any]) -> Round:
         ledger = Ledger(folder / "held_out.jsonl")
         given = asked(model, adapter, held_out, ledger, plan, sandbox, progress)
-        return Round(number, adapter, summary, given, {"round": number} | figures(given, held_out))
+        return Round(number, adapter, summary, given, {"round": number} | round_figures(given, held_out))
 
     found = [look(0, None, {})]
     pool = list(winners)
@@ -168,7 +168,7 @@ def rates(answers: Answers, tasks: Sequence[Task], tests: str = "hidden") -> dic
     }
 
 
-def figures(answers: Answers, tasks: Sequence[Task], tests: str = "hidden") -> dict[str, Any]:
+def round_figures(answers: Answers, tasks: Sequence[Task], tests: str = "hidden") -> dict[str, Any]:
     """pass@1 greedy and over n draws, pass@n, and how unlike a task's draws are.
 
     `distinct` is the share of a task's n draws that differ in syntax tree, `distinct_winners` how many do among those that pass

@@ -195,10 +195,10 @@ def config(settings: SftSettings, folder: Path, evaluating: bool = False) -> Any
 
 
 def adamw_8bit(model: Any, settings: SftSettings) -> Any:
-    """bitsandbytes' AdamW with 8-bit states for every tensor of at least 1,024 elements."""
+    """bitsandbytes' AdamW with 8-bit states for every tensor, the small ones too."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return bitsandbytes.optim.AdamW8bit(
-        weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, min_8bit_size=1024
+        weights, lr=settings.learning_rate, weight_decay=settings.weight_decay, min_8bit_size=1
     )
 
 

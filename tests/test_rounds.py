@@ -8,7 +8,7 @@ import pytest
 from lib.ledger import Ledger
 from lib.model_card import read_facts
 from lib.models import resolve
-from lib.rounds import Plan, before_and_after, figures, iterate, plan_like
+from lib.rounds import Plan, before_and_after, iterate, plan_like, round_figures
 from lib.sampling import Settings
 from lib.sandbox import Sandbox
 from lib.sft import SftSettings, TrainingError, examples
@@ -54,7 +54,7 @@ def test_figures_count_distinct_programs_and_pass_at_n():
     drawn = [attempt(task, 0, True, "def f(): return 1"), attempt(task, 1, True, "def f():  return 1")]
     drawn += [attempt(other, 0, False, "def f(): return 2"), attempt(other, 1, True, "def f(): return 3")]
     greedy = [attempt(task, 0, True, ""), attempt(other, 0, False, "")]
-    found = figures({"greedy": greedy, "draws": drawn}, TRAIN)
+    found = round_figures({"greedy": greedy, "draws": drawn}, TRAIN)
     assert (found["greedy"], found["pass@1"], found["pass@2"]) == (0.5, 0.75, 1.0)
     assert (found["distinct"], found["distinct_winners"]) == (0.75, 1.0)
 

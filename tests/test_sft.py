@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 from safetensors.torch import load_file
 
@@ -73,8 +73,8 @@ def built(tmp_path_factory, rows):
 
     preset = load_preset("paper")["03_sft"]
     names = {field.name for field in dataclasses.fields(SftSettings)}
-    settings = SftSettings(**{name: value for name, value in preset.items() if name in names})
-    return build("embedded", rows, tmp_path_factory.mktemp("paper"), settings)[0]
+    table_3 = SftSettings(**{name: value for name, value in preset.items() if name in names})
+    return build("embedded", rows, tmp_path_factory.mktemp("paper"), table_3)[0]
 
 
 def scored(model, tokenizer, step):
@@ -140,6 +140,7 @@ def test_only_rows_longer_than_the_context_train_nothing(rows, tmp_path):
     assert not (tmp_path / "adapter").exists()
 
 
+@settings(deadline=None)
 @given(some.lists(some.integers(1, 50), min_size=1, max_size=40), some.integers(1, 9), some.integers(1, 30), some.integers(0, 99))
 def test_every_row_is_learnt_from_equally_often(lengths, size, batches, seed):
     order = batch_order(lengths, size, batches, seed)
@@ -215,8 +216,8 @@ def test_what_is_kept_is_what_was_evaluated(whole, rows, tmp_path):
 
 
 def test_training_ends_when_held_out_scores_stop_rising(rows, tmp_path):
-    settings = dataclasses.replace(SETTINGS, steps=6, checkpoint_every=1, patience=2)
-    summary = train("embedded", rows, tmp_path / "adapter", settings, held_out=lambda model, tokenizer, step: 1 / (1 + step))
+    changed = dataclasses.replace(SETTINGS, steps=6, checkpoint_every=1, patience=2)
+    summary = train("embedded", rows, tmp_path / "adapter", changed, held_out=lambda model, tokenizer, step: 1 / (1 + step))
     assert (summary["steps"], summary["kept_step"]) == (3, 1)
 
 
@@ -293,9 +294,9 @@ def test_a_loss_that_is_no_number_stops_and_the_best_adapter_is_kept(rows, tmp_p
             next(weight for name, weight in model.named_parameters() if "lora_B" in name).data.fill_(float("nan"))
         return 1.0 if step == 1 else 0.0
 
-    settings = dataclasses.replace(SETTINGS, checkpoint_every=1)
+    changed = dataclasses.replace(SETTINGS, checkpoint_every=1)
     with pytest.raises(TrainingError, match=r"step 3: a gradient is not a number; the adapter of step 1 is kept"):
-        train("embedded", rows, tmp_path / "adapter", settings, held_out=poison)
+        train("embedded", rows, tmp_path / "adapter", changed, held_out=poison)
     kept = load_file(tmp_path / "adapter/adapter_model.safetensors")
     assert all(weight.isfinite().all() for weight in kept.values())
     assert read_facts(tmp_path / "adapter")["summary"]["kept_step"] == 1
@@ -303,9 +304,9 @@ def test_a_loss_that_is_no_number_stops_and_the_best_adapter_is_kept(rows, tmp_p
 
 def test_a_learning_rate_that_blows_up_keeps_weights_that_still_worked(rows, tmp_path):
     """Warm-up: nothing at step 1, 5e37 at step 2, so step 3 overflows. The weights after step 1 are those of the last finite loss."""
-    settings = dataclasses.replace(SETTINGS, steps=4, learning_rate=1e38, warmup_ratio=0.5)
+    changed = dataclasses.replace(SETTINGS, steps=4, learning_rate=1e38, warmup_ratio=0.5)
     with pytest.raises(TrainingError, match="step 3: .* the adapter of step 1 is kept .* lower learning_rate"):
-        train("embedded", rows, tmp_path / "adapter", settings)
+        train("embedded", rows, tmp_path / "adapter", changed)
     kept = load_file(tmp_path / "adapter/adapter_model.safetensors")
     assert all(weight.isfinite().all() and weight.abs().max() < 1 for weight in kept.values())
 
@@ -314,9 +315,9 @@ def test_running_out_of_memory_names_the_setting_to_change(rows, tmp_path):
     def hungry(model, tokenizer, step):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    settings = dataclasses.replace(SETTINGS, checkpoint_every=1)
+    changed = dataclasses.replace(SETTINGS, checkpoint_every=1)
     with pytest.raises(TrainingError, match="at batch_size=2.*set batch_size=1 and gradient_accumulation=2"):
-        train("embedded", rows, tmp_path / "adapter", settings, held_out=hungry)
+        train("embedded", rows, tmp_path / "adapter", changed, held_out=hungry)
 
 
 def test_the_advice_on_memory_ends_where_nothing_is_left_to_halve():
