@@ -57,7 +57,7 @@ def doctor(args: argparse.Namespace) -> tuple[Payload, str]:
 
 def score(args: argparse.Namespace) -> tuple[Payload, str]:
     """Judge a submission file: a missing response is no-code, a sandbox error stops everything."""
-    from lib import corpora, sandbox
+    from lib import corpora, fuzzing, sandbox
 
     if args.fuzz < 0:
         raise CommandError(f"--fuzz {args.fuzz}: asserts to add to each task, so 1 or more")
@@ -69,7 +69,7 @@ def score(args: argparse.Namespace) -> tuple[Payload, str]:
         programs = [
             sandbox.extract_code(responses.get(task.task_id, ""), task.programming_language) for task in tasks
         ]
-        judged = with_fuzzed(tasks, args, box) if args.fuzz else tasks
+        judged = fuzzing.hardened(tasks, args.tests, args.fuzz, 0, box) if args.fuzz else tasks
         jobs = [(task, program or "") for task, program in zip(judged, programs, strict=True)]
         verdicts = box.grade_many(jobs, tests=args.tests, alias=args.alias)
         stop_on_sandbox_error([task.task_id for task in tasks], verdicts)
@@ -182,20 +182,6 @@ def check_ids(responses: dict[str, str], tasks: Sequence["Task"], submission: st
         raise CommandError(
             f"{submission}: answers {len(unknown)} ids that {tasks_from} does not have, the first {unknown[0]!r}"
         )
-
-
-def with_fuzzed(tasks: Sequence["Task"], args: argparse.Namespace, box: "Sandbox") -> list["Task"]:
-    """The tasks with the tests that are scored and up to --fuzz asserts made from these, the same each time."""
-    from lib import fuzzing
-
-    without: dict[str, Any] = {"visible": {"hidden_tests": ()}, "hidden": {"visible_tests": ()}, "all": {}}
-    scored = [dataclasses.replace(task, **without[args.tests]) for task in tasks]
-    asserts = fuzzing.fuzz_all(scored, args.fuzz, 0, box)
-    name = "visible_tests" if args.tests == "visible" else "hidden_tests"
-    return [
-        dataclasses.replace(task, **{name: getattr(task, name) + more})
-        for task, more in zip(scored, asserts, strict=True)
-    ]
 
 
 def fuzzed_facts(

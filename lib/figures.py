@@ -136,9 +136,10 @@ def k_ablation(rows: Sequence[Row]) -> tuple[Any, pandas.DataFrame]:
     repeats.set(title="programs seen before", ylabel="share of K draws", ylim=(0, 1))
     _band(cost, data[data["quantity"] == "draws a distinct winner"], "", "o")
     cost.set(title="cost", ylabel="draws a distinct winner", ylim=(0, None))
+    ks = sorted(set(data["k"]))
     for axes in (shares, repeats, cost):
         axes.set(xscale="log", xlabel="K, draws a task")
-        axes.set_xticks(sorted(set(data["k"])), [str(k) for k in sorted(set(data["k"]))])
+        axes.set_xticks(ks, [str(k) if axes is shares or (len(ks) - 1 - n) % 2 == 0 else "" for n, k in enumerate(ks)])
         axes.minorticks_off()
         axes.title.set_size(9)
     figure.legend(*shares.get_legend_handles_labels(), ncols=3, loc="outside upper center", fontsize=7.5)
