@@ -89,7 +89,7 @@ def attempt_adaptively(
 ) -> list[Attempt]:
     """`budget` attempts spread over the tasks by what the next draw of each promises, `per_task` distinct winners being enough.
 
-    Rounds of a quarter of the tasks, planned by `lib.adaptive` with the prompt's length as a hint. A rerun finds each round's
+    Rounds of a tenth of the tasks, planned by `lib.adaptive` with the prompt's length as a hint. A rerun finds each round's
     attempts in the ledger and so plans the same rounds. Raises ValueError for a budget below 1 or greedy decoding.
     """
     if budget < 1 or settings.temperature == 0:
@@ -102,7 +102,7 @@ def attempt_adaptively(
     def rounds() -> Iterator[Attempt]:
         while len(made) < budget:
             counts = _counts(tasks, made)
-            total = min(budget - len(made), max(1, len(tasks) // 4))
+            total = min(budget - len(made), max(1, len(tasks) // 10))
             chosen = plan(counts, per_task, total, fit_prior(counts, hint), seed=policy.seed)
             jobs = [_Job(*pair, n) for pair, (n, _), one in zip(zip(tasks, prompts, strict=True), counts, chosen, strict=True) if one]
             if not jobs:
