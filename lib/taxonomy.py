@@ -397,6 +397,14 @@ def got_and_expected(message: str) -> tuple[str, str]:
     return best["got"].removesuffix(", but"), best["expected"].removesuffix(", but")
 
 
+def failed_test_and_sides(task: Task, message: str) -> tuple[str, str, str]:
+    """The failing test, what it got (or the exception), what it expected, as a message tells them."""
+    test, rest = _failed_test(task, message), _after_test(task, message).lstrip("…: ")
+    got, expected = got_and_expected(rest)
+    literal = _compared(_tree(test)) if test else UNREADABLE
+    return test, got or rest, expected or ("" if literal is UNREADABLE else repr(literal))
+
+
 def _assert_sides(task: Task, message: str) -> tuple[list[Any], Any]:
     """The literal arguments of the failed assert's call, and the literal it compares with."""
     tree = _tree(_failed_test(task, message))
