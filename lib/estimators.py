@@ -318,11 +318,16 @@ def best_of_k(visible: npt.ArrayLike, hidden: npt.ArrayLike, k: int, level: floa
     `visible` and `hidden` are (n_tasks, n_draws). Raises ValueError for unequal shapes or k outside
     1..n_draws.
     """
-    seen, truth = _same_draws(visible, hidden, k)
-    chosen = seen[:, :k].argmax(axis=1)
-    scored = truth[np.arange(len(truth)), chosen]
+    scored = best_of_k_passed(visible, hidden, k)
     result = rate_over_tasks(scored, "wilson", f"best-of-{k}", tests="hidden", level=level)
     return dataclasses.replace(result, draws=k)
+
+
+def best_of_k_passed(visible: npt.ArrayLike, hidden: npt.ArrayLike, k: int) -> npt.NDArray[np.bool_]:
+    """Does the draw that `best_of_k` submits pass the hidden tests? (n_tasks,). Raises ValueError like it."""
+    seen, truth = _same_draws(visible, hidden, k)
+    chosen = seen[:, :k].argmax(axis=1)
+    return truth[np.arange(len(truth)), chosen]
 
 
 def best_of_k_per_task(visible: npt.ArrayLike, hidden: npt.ArrayLike, k: int) -> Floats:

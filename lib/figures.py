@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy
 import pandas
 from matplotlib import font_manager
+from matplotlib.ticker import MaxNLocator
 
 from lib.budget import expected_solved
 
@@ -93,6 +94,13 @@ def _subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
     figure.get_layout_engine().set(rect=(0, height, 1, 1 - height))
     figure.text(0.995, 0.004, _mark, ha="right", va="bottom", fontsize=5, color="#666666")
     return figure, axes
+
+
+def whole_steps(axes: Any) -> None:
+    """Whole numbers on the x axis, also where there is one step only."""
+    low, high = axes.dataLim.intervalx
+    axes.set_xlim(low - 0.5, high + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def note(figure: Any, words: str) -> None:
@@ -192,6 +200,8 @@ def gmpo_curves(steps: Sequence[dict[str, Any]]) -> tuple[Any, pandas.DataFrame]
     right.plot(data["step"], data["advantage_var_per_prompt"], "s--", label="per-prompt z-score")
     right.set(xlabel="step", ylabel="variance of advantages")
     right.legend()
+    for axes in (left, right):
+        whole_steps(axes)
     return figure, data
 
 

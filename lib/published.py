@@ -21,7 +21,15 @@ import numpy.typing
 
 from lib import corpora
 from lib.decontamination import verbatim
-from lib.estimators import Comparison, Rate, TwoSample, compare, rate_over_tasks, two_proportion, wilson_interval
+from lib.estimators import (
+    Comparison,
+    Rate,
+    TwoSample,
+    compare,
+    rate_over_tasks,
+    two_proportion,
+    wilson_interval,
+)
 from lib.sandbox import Sandbox, SandboxError, extract_code
 from lib.tasks import Task, TaskError
 
@@ -30,6 +38,7 @@ COLUMNS = (
 )  # fmt: skip
 NUMBERS = Path(__file__).resolve().parent.parent / "data" / "published.csv"
 FILES = ("test_v1.csv", "test_full.csv", "troopers_submission.json", "troopers_rsft_ds.jsonl")
+PROTOCOL = "best-of-100"
 GROUPS = {"all": "all tasks", "trained": "trained on", "untrained": "not trained on"}
 SUITES = {"visible": "visible assert", "all": "full suite"}
 
@@ -163,10 +172,8 @@ def findings(judged: Audit) -> Findings:
         for suite, results in passed.items()
         if chosen.any()
     }
-    both = [
-        {key: rate_over_tasks(results, method, "best-of-100", tests=key[1]) for key, results in kinds.items()}
-        for method in ("wilson", "clopper-pearson")
-    ]
+    wilson = {key: rate_over_tasks(found, "wilson", PROTOCOL, tests=key[1]) for key, found in kinds.items()}
+    exact = {key: rate_over_tasks(found, "clopper-pearson", PROTOCOL, tests=key[1]) for key, found in kinds.items()}
     contamination = {
         suite: two_proportion(
             int(results[judged.trained].sum()), int(judged.trained.sum()),
@@ -179,7 +186,7 @@ def findings(judged: Audit) -> Findings:
         judged.visible, judged.full, judged.task_ids, judged.task_ids, SUITES["visible"], SUITES["all"],
         tests_a="visible", tests_b="all", across_tests=True,
     )  # fmt: skip
-    return Findings(*both, contamination, drop)
+    return Findings(wilson, exact, contamination, drop)
 
 
 def rows(found: Findings) -> Iterator[dict[str, Any]]:

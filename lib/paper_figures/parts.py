@@ -14,8 +14,10 @@ GREY = "#7a7a7a"  # published numbers and nothing else
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-def table_picture(data: pandas.DataFrame, widths: Sequence[int], grey: Sequence[int] = ()) -> Any:
-    """A table as a figure: `widths` are columns in characters, longer cells wrap; rows in `grey` are published."""
+def table_picture(
+    data: pandas.DataFrame, widths: Sequence[int], grey_rows: Sequence[int] = (), grey_columns: Sequence[int] = ()
+) -> Any:
+    """A table as a figure: `widths` are columns in characters, longer cells wrap; published rows and columns are grey."""
     cells = [[textwrap.fill(str(cell), width) for cell, width in zip(row, widths, strict=True)]
              for row in [list(data.columns), *data.to_numpy().tolist()]]  # fmt: skip
     lines = [max(cell.count("\n") + 1 for cell in row) for row in cells]
@@ -30,7 +32,7 @@ def table_picture(data: pandas.DataFrame, widths: Sequence[int], grey: Sequence[
         cell.set(height=heights[row] / sum(heights), linewidth=0.4, edgecolor="#bbbbbb")
         cell.visible_edges = "B"
         cell.PAD = 0.5 / widths[column]  # half a character
-        cell.get_text().set_color(GREY if row - 1 in grey else "black")
+        cell.get_text().set_color(GREY if row - 1 in grey_rows or column in grey_columns else "black")
         cell.get_text().set_fontweight("bold" if row == 0 else "normal")
     return figure
 

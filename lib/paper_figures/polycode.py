@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas
-from matplotlib.ticker import MaxNLocator
 
-from lib.figures import COLOURS, note
+from lib.figures import COLOURS, note, whole_steps
 from lib.figures import _subplots as subplots
 from lib.paper_figures.parts import GREY, MARKS, failure_picture, failure_rates, interval_marks, legend_above
 from lib.published import Published
@@ -122,5 +121,5 @@ def failure_kinds(failures: pandas.DataFrame, sizes: Mapping[str, tuple[int, int
 
 def _steps_only(axes: Any, columns: int) -> None:
     """Whole steps on the x axis, the legend above."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_steps(axes)
     legend_above(axes, columns)

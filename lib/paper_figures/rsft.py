@@ -68,12 +68,12 @@ def _fields(path: Path) -> list[str]:
 
 
 def settings(published: Mapping[str, Any], ours: Mapping[str, Any]) -> Picture:
-    """Table 3: the settings of mining and fine-tuning, published beside this run's; a name only one side has is "—"."""
-    names = list(dict.fromkeys([*published, *ours]))
-    table = [{"setting": name.replace("_", " "), "published": published.get(name, "—"), "this run": ours.get(name, "—")}
-             for name in names]  # fmt: skip
+    """Table 3: settings of mining and fine-tuning, by stage and name; "—" where this run has none of that name."""
+    table = [{"stage": stage[3:], "setting": name.replace("_", " "), "published": value,
+              "this run": ours.get(stage, {}).get(name, "—")}
+             for stage in ("02_mining", "03_sft") for name, value in published[stage].items()]  # fmt: skip
     data = pandas.DataFrame(table)
-    return table_picture(data, (30, 14, 14)), data
+    return table_picture(data, (10, 26, 14, 14), grey_columns=(2,)), data
 
 
 # ------------------------------------------------------------------------------------------------------------ figure 1
@@ -166,12 +166,12 @@ def best_of_k_table(data: pandas.DataFrame) -> Any:
 def best_of_k_figure(data: pandas.DataFrame) -> Any:
     """Figure 2: rates against K, this run's in colour, published ones in grey; solid: visible, dashed: hidden or all."""
     figure, axes = subplots(figsize=(5.2, 3.4))
-    for index, ((source, tests), rows) in enumerate(data.groupby(["source", "tests"], sort=False)):
+    for index, ((source, tests), part) in enumerate(data.groupby(["source", "tests"], sort=False)):
         ours, wide = source == "this run", tests == "visible"
         colour = COLOURS[0 if wide else 1] if ours else GREY
-        label = f"{source}, {tests} tests (n = {rows['n_tasks'].iloc[0]})"
-        errors = 100 * numpy.array([rows["rate"] - rows["lo"], rows["hi"] - rows["rate"]])
-        axes.errorbar(rows["K"] * 1.08 ** (index % 3 - 1), 100 * rows["rate"], yerr=errors, fmt="-" if wide else "--",
+        label = f"{source}, {tests} tests (n = {part['n_tasks'].iloc[0]})"
+        errors = 100 * numpy.array([part["rate"] - part["lo"], part["hi"] - part["rate"]])
+        axes.errorbar(part["K"] * 1.08 ** (index % 3 - 1), 100 * part["rate"], yerr=errors, fmt="-" if wide else "--",
                       marker=MARKS[index], color=colour, capsize=2, elinewidth=0.9, label=label)  # fmt: skip
     ticks = sorted(set(data["K"]))
     axes.set_xscale("log")
@@ -206,8 +206,8 @@ def submission(found: Findings, numbers: Sequence[Published]) -> Picture:
         interval_marks(axes, chosen, y, COLOURS[index], MARKS[index], suite)
         for place, row in zip(y, chosen.itertuples(), strict=True):
             axes.text(100 * row.hi + 1, place, f"{row.passed:g} of {row.n_tasks:g}", va="center", fontsize=7)
-    x, y = [100 * suites.get(suite, math.nan) for suite in SUITES.values()], (-0.36, 0.36)
-    axes.plot(x, y, "|", color=GREY, markersize=9, markeredgewidth=2, label="published, all tasks")
+    x = [100 * suites.get(suite, math.nan) for suite in SUITES.values()]
+    axes.plot(x, (-0.36, 0.36), "|", color=GREY, markersize=9, markeredgewidth=2, label="published, all tasks")
     axes.set_yticks(range(len(groups)), groups)
     axes.grid(axis="y", visible=False)
     axes.set_xticks(range(0, 101, 20))
