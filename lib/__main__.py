@@ -146,7 +146,7 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
         from lib import figures
 
         out = Path(args.out)
-        figures.style()
+        figures.style(*args.run_dirs)
         figure, data = figures.over_runs(comparison.rates_of_runs(runs))
         n = rows[0]["n_tasks"]
         figures.save(figure, out / "runs", data, f"pass@1 on the hidden tests of {n} held-out tasks, run by run.")
@@ -154,6 +154,28 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
         (out / "runs.md").write_text(comparison.table(rows, found), encoding="utf-8")
     sentences = [one.sentence for one in found]
     return {"runs": [run.name for run in runs], "rows": rows, "visible": visible, "sentences": sentences}, words
+
+
+def published(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Judge the published submission again, from the public files alone."""
+    from lib import published, sandbox
+
+    missing = published.missing_files(args.data)
+    if missing:
+        raise CommandError(f"{missing[0]}: not found; data/README.md says where public corpora go")
+    with sandbox.Sandbox() as box:
+        found = published.findings(published.audit(args.data, box))
+    rows = list(published.rows(found))
+    if args.out:
+        from lib import figures
+        from lib.paper_figures import rsft
+
+        figures.style()
+        figure, data = rsft.submission(found, published.read_published(published.NUMBERS))
+        figures.save(figure, Path(args.out) / "published_submission", data, rsft.SUBMISSION)
+    tests = {suite: dataclasses.asdict(test) for suite, test in found.contamination.items()}
+    payload = {"rows": rows, "trained_against_not": tests, "visible_against_full": dataclasses.asdict(found.drop)}
+    return payload, published.in_words(found)
 
 
 # ------------------------------------------------------------------------------------------------------- their pieces
@@ -342,6 +364,9 @@ def parser() -> argparse.ArgumentParser:
     sub = command("compare", compare, "evaluated runs side by side: rates, paired tests, a table and a figure")
     sub.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
     sub.add_argument("--out", metavar="DIR", help="folder for scores.csv, runs.md and the figure")
+    sub = command("published", published, "the published BLP-2025 submission, run again on both suites")
+    sub.add_argument("--data", default="data/external/blp", metavar="DIR", help="default: data/external/blp")
+    sub.add_argument("--out", metavar="DIR", help="folder for the figure and its data")
     return top
 
 

@@ -1,5 +1,7 @@
 """The workbook's pictures: functions from data to a matplotlib figure, one style, colour-blind safe, and `save`."""
 
+import hashlib
+import json
 import os
 import textwrap
 from collections.abc import Sequence
@@ -12,6 +14,8 @@ matplotlib.use(os.environ.get("MPLBACKEND", "Agg"))  # a notebook asks for its o
 import matplotlib.pyplot as plt
 import numpy
 import pandas
+from matplotlib import font_manager
+from matplotlib.ticker import MaxNLocator
 
 from lib.ablation import Row
 from lib.budget import expected_solved
@@ -28,24 +32,30 @@ TYPE_NAMES = {
 PROTOCOL_NAMES = {"greedy": "greedy", "draws": "mean of draws"}
 
 
-_banner = ""  # set by `style`
+BANGLA_FONTS = ("Noto Sans Bengali", "Lohit Bengali", "Noto Serif Bengali", "Kalpurush", "SolaimanLipi", "Vrinda", "FreeSans")
+LAST_STAGE = "07"  # draws the figures, so its own key cannot be in them
+
+_banner = ""  # set by `style`, like the next
+_mark = ""
 
 
-def style(run: str | Path | None = None) -> None:
+def style(*runs: str | Path) -> None:
     """One look for every figure: readable at a column's width, with a font that has Bangla where one is installed.
 
-    The banner of a run whose training tasks overlap with its evaluation tasks (banners.txt) heads every figure.
+    The banner of a run whose training tasks overlap with its evaluation tasks (banners.txt) heads every figure, and
+    the run's id and manifest hash stand in its corner.
     """
-    global _banner
-    banners = Path(run) / "banners.txt" if run is not None else None
-    _banner = banners.read_text(encoding="utf-8").strip() if banners and banners.is_file() else ""
+    global _banner, _mark
+    found = [Path(run) / "banners.txt" for run in runs]
+    _banner = "\n".join(path.read_text(encoding="utf-8").strip() for path in found if path.is_file())
+    _mark = "  ".join(filter(None, map(manifest_mark, runs)))
     plt.rcParams.update(
         {
             "figure.figsize": (5.2, 3.2),
             "figure.dpi": 110,
             "savefig.dpi": 200,
             "font.size": 9,
-            "font.family": ["DejaVu Sans", "Noto Sans Bengali"],
+            "font.family": ["DejaVu Sans", *filter(None, [bangla_font()])],
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
@@ -58,11 +68,47 @@ def style(run: str | Path | None = None) -> None:
     )
 
 
+def bangla_font() -> str | None:
+    """The first font of BANGLA_FONTS that is installed."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return next((name for name in BANGLA_FONTS if name in installed), None)
+
+
+def manifest_mark(run: str | Path) -> str:
+    """"run RUN_ID · manifest HASH"; empty where the run has no manifest.
+
+    HASH: twelve digits of the SHA-256 of the run's id and the keys of its stages before the figures, as JSON with
+    sorted names. A stage's key is itself a digest of parameters, inputs and code.
+    """
+    path = Path(run) / "manifest.json"
+    if not path.is_file():
+        return ""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    keys = {name: stage["key"] for name, stage in manifest["stages"].items() if name < LAST_STAGE}
+    content = json.dumps({"run_id": manifest["run_id"], "stages": keys}, sort_keys=True)
+    return f"run {manifest['run_id']} · manifest {hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
 def _subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
     figure, axes = plt.subplots(*shape, **options)
     if _banner:
         figure.suptitle("\n".join(textwrap.wrap(_banner, 90)), color="#8c1d18", fontsize=7, fontweight="bold")
+    height = 0.13 / figure.get_figheight()  # a line's share of the picture, kept free for the mark and a note
+    figure.get_layout_engine().set(rect=(0, height, 1, 1 - height))
+    figure.text(0.995, 0.004, _mark, ha="right", va="bottom", fontsize=5, color="#666666")
     return figure, axes
+
+
+def whole_steps(axes: Any) -> None:
+    """Whole numbers on the x axis, also where there is one step only."""
+    low, high = axes.dataLim.intervalx
+    axes.set_xlim(low - 0.5, high + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def note(figure: Any, words: str) -> None:
+    """A line in the lower left corner, across from the run's mark."""
+    figure.text(0.005, 0.004, words, ha="left", va="bottom", fontsize=5, color="#666666")
 
 
 def save(figure: Any, path: Path, data: pandas.DataFrame, caption: str) -> None:
@@ -191,6 +237,8 @@ def gmpo_curves(steps: Sequence[dict[str, Any]]) -> tuple[Any, pandas.DataFrame]
     right.plot(data["step"], data["advantage_var_per_prompt"], "s--", label="per-prompt z-score")
     right.set(xlabel="step", ylabel="variance of advantages")
     right.legend()
+    for axes in (left, right):
+        whole_steps(axes)
     return figure, data
 
 
