@@ -88,9 +88,8 @@ class Run:
         scratch.mkdir(exist_ok=True)
         with self.errors.open("w") as errors:
             self.started = time.perf_counter()
-            self.process = subprocess.Popen(
-                command, env=os.environ | {"TMPDIR": str(scratch)}, stdout=subprocess.PIPE, stderr=errors
-            )
+            folders = {"TMPDIR": str(scratch), "TORCHINDUCTOR_CACHE_DIR": str(folder / "torch")}
+            self.process = subprocess.Popen(command, env=os.environ | folders, stdout=subprocess.PIPE, stderr=errors)
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
 
@@ -114,7 +113,7 @@ class Run:
             return "inside an append"
         if size(self.ledger) > self.size:
             return "between rows"
-        return "before the first row" if self.process.stdout.read() else "in start-up"
+        return "before the first row" if b"ready" in (self.process.stdout.read() or b"") else "in start-up"
 
 
 def size(path: Path) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.sandbox import process_tree, tree_cpu  # noqa: E402
+from benchmarks.sandbox import tree_cpu  # noqa: E402
 from lib.ledger import Ledger  # noqa: E402
 from lib.mining import Policy, attempt_all  # noqa: E402
 from lib.prompts import build_prompt  # noqa: E402
@@ -41,11 +41,28 @@ class Turn:
 
     wall_s: float
     own_cpu_s: float
+    engine_cpu_s: float
     samples: int
     tokens: int
     sandbox_cpu_s: float = 0.0
     sync_s: float = 0.0
     syncs: int = 0
+
+
+class Clock:
+    """Wall and CPU seconds of this process, and CPU seconds of others with all below them, while entered."""
+
+    def __init__(self, pids: set[int]) -> None:
+        self.pids = pids
+
+    def __enter__(self) -> "Clock":
+        self.other_cpu_s = sum(map(tree_cpu, self.pids))
+        self.wall_s, self.own_cpu_s = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.wall_s, self.own_cpu_s = time.perf_counter() - self.wall_s, time.process_time() - self.own_cpu_s
+        self.other_cpu_s = sum(map(tree_cpu, self.pids)) - self.other_cpu_s
 
 
 class TimedSync:
@@ -76,38 +93,37 @@ def sampling(tasks: Sequence[Task], draws: int, seed: int, engine: Engine, setti
         for draw in range(draws)
         for task, prompt in zip(tasks, prompts, strict=True)
     ]
-    wall, cpu = time.perf_counter(), time.process_time()
-    tokens = [len(completion.token_ids) for _, completion in engine.stream(requests, settings)]
-    return Turn(time.perf_counter() - wall, time.process_time() - cpu, len(tokens), sum(tokens))
+    with Clock(children(os.getpid())) as clock:
+        tokens = [len(completion.token_ids) for _, completion in engine.stream(requests, settings)]
+    return Turn(clock.wall_s, clock.own_cpu_s, clock.other_cpu_s, len(tokens), sum(tokens))
 
 
 def mining(tasks: Sequence[Task], draws: int, seed: int, engine: Engine, settings: Settings) -> Turn:
     """Completions, verdicts and ledger, in a new sandbox that has started its workers."""
-    before = set(process_tree(os.getpid()))
+    engines = children(os.getpid())
     with tempfile.TemporaryDirectory() as folder, Sandbox() as sandbox, TimedSync() as sync:
         sandbox.grade_many([(tasks[0], f"# {number}") for number in range(2 * (os.cpu_count() or 1))])
-        workers = [int(pid) for pid in children(os.getpid()) if pid not in before]
-        used = sum(map(tree_cpu, workers))
         ledger, policy = Ledger(Path(folder) / "mining.jsonl"), Policy("benchmark", "embedded", "", seed)
-        wall, cpu = time.perf_counter(), time.process_time()
-        attempts = attempt_all(tasks, draws, engine, sandbox, ledger, settings, policy)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        used = sum(map(tree_cpu, workers)) - used
+        with Clock(children(os.getpid()) - engines) as graders, Clock(engines) as clock:
+            attempts = attempt_all(tasks, draws, engine, sandbox, ledger, settings, policy)
     tokens = sum(attempt.n_tokens for attempt in attempts)
-    return Turn(wall, cpu, len(attempts), tokens, used, sync.seconds, sync.calls)
+    return Turn(
+        clock.wall_s, clock.own_cpu_s, clock.other_cpu_s, len(attempts), tokens,
+        graders.other_cpu_s, sync.seconds, sync.calls,
+    )  # fmt: skip
 
 
-def children(pid: int) -> list[str]:
+def children(pid: int) -> set[int]:
     """Ids of a process's own children."""
-    names = [Path(f"/proc/{pid}/task/{thread}/children") for thread in os.listdir(f"/proc/{pid}/task")]
-    return [child for name in names for child in name.read_text().split()]
+    lists = [Path(f"/proc/{pid}/task/{thread}/children").read_text() for thread in os.listdir(f"/proc/{pid}/task")]
+    return {int(child) for text in lists for child in text.split()}
 
 
 # ------------------------------------------------------------------------------------------------------- results
 
 
 def measure(count: int, draws: int, rounds: int, settings: Settings) -> dict[str, Any]:
-    """`rounds` rounds; those with an odd number begin with mining."""
+    """`rounds` rounds; the second, fourth, … begin with mining."""
     tasks = by_split(read_tasks(ROOT / "data/starter_bn.jsonl"), "train")[:count]
     alone, mined = [], []
     with contextlib.closing(open_engine("embedded", engine="openvino")) as engine:
@@ -133,7 +149,11 @@ def summary(alone: Sequence[Turn], mined: Sequence[Turn]) -> dict[str, Any]:
         row("mining/sampling, least of a round", min(walls), "ratio"),
         row("mining/sampling, most of a round", max(walls), "ratio"),
     ]
-    ratios = {"mining/sampling, wall": statistics.median(walls), "mining/sampling, wall a token": statistics.median(a_token)}
+    ratios = {
+        "mining/sampling, wall": statistics.median(walls),
+        "mining/sampling, wall a token": statistics.median(a_token),
+        "mining/sampling, CPU": sum(map(cpu_s, mined)) / sum(map(cpu_s, alone)),
+    }
     return {"benchmark": "mining", "rows": rows, "ratios": ratios}
 
 
@@ -143,8 +163,14 @@ def side_rows(name: str, turns: Sequence[Turn]) -> list[Row]:
         row(name, mean(turns, "samples", "wall_s"), "samples/s"),
         row(f"{name}: tokens", mean(turns, "tokens", "wall_s"), "tokens/s"),
         row(f"{name}: a turn", statistics.mean(turn.wall_s for turn in turns), "s"),
-        row(f"{name}: CPU of the notebook's process", 1e3 * mean(turns, "own_cpu_s", "samples"), "ms a sample"),
+        row(f"{name}: CPU of the engine", 1e3 * mean(turns, "engine_cpu_s", "samples"), "ms a sample"),
+        row(f"{name}: CPU of the caller", 1e3 * mean(turns, "own_cpu_s", "samples"), "ms a sample"),
     ]
+
+
+def cpu_s(turn: Turn) -> float:
+    """CPU seconds of all processes."""
+    return turn.own_cpu_s + turn.engine_cpu_s + turn.sandbox_cpu_s
 
 
 def mean(turns: Sequence[Turn], what: str, by: str) -> float:
