@@ -1,16 +1,19 @@
 """Coverage of every interval, agreement with other implementations on random inputs, and bootstrap speed.
 
-    python benchmarks/estimators.py [--quick] [--json]
+    python benchmarks/estimators.py [--quick] [--json] [--coverage benchmarks/coverage.csv]
 
 Coverage of one proportion is summed over every count: only the bootstraps' own replicates are random there.
-Coverage over several draws a task, of paired differences and of means over groups is simulated.
+Coverage over several draws a task, of differences and of means over groups and seeds is simulated. The table in
+benchmarks/coverage.csv is the full grid.
 """
 
 import argparse
+import csv
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -33,75 +36,115 @@ def row(name: str, value: float, unit: str) -> Row:
 
 
 # --------------------------------------------------------------------------------------------------- coverage
+# Each yields tidy lines: interval, quantity, n_tasks, draws, p, coverage, mean_width, replicates (0: summed exactly).
 
 
-def one_proportion(sizes: tuple[int, ...], shares: tuple[float, ...]) -> Iterator[Row]:
+def line(interval: str, quantity: str, n: int, draws: int, p: float, found: Any) -> Row:
+    """One cell of the table from (replicates, 3): lo, hi and the true value; an exact cell is built by its caller."""
+    lo, hi, truth = np.asarray(found, dtype=float).T
+    held, width = float(((lo <= truth) & (truth <= hi)).mean()), float((hi - lo).mean())
+    return {"interval": interval, "quantity": quantity, "n_tasks": n, "draws": draws, "p": p,
+            "coverage": held, "mean_width": width, "replicates": len(lo)}  # fmt: skip
+
+
+def one_proportion(sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
     """Σ_c P(c)·[lo(c) ≤ p ≤ hi(c)] for each method, number of tasks and share; chances < 10⁻⁶ left out."""
     for method in METHODS:
-        found = []
         for n in sizes:
             chances = stats.binom.pmf(np.arange(n + 1), n, np.array(shares)[:, None])  # (shares, n + 1)
             used = np.flatnonzero((chances > 1e-6).any(axis=0))
             rates = [est.rate_over_tasks(np.arange(n) < count, method) for count in used]
             lo, hi = np.array([(rate.lo, rate.hi) for rate in rates]).T
             for share, chance in zip(shares, chances[:, used], strict=True):
-                found.append(float(chance[(lo <= share) & (share <= hi)].sum()))
-                yield row(f"coverage, {method}, n={n}, p={share}", found[-1], "share")
-        yield row(f"coverage, {method}, mean of the grid", float(np.mean(found)), "share")
-        yield row(f"coverage, {method}, least of the grid", min(found), "share")
+                held = float(chance[(lo <= share) & (share <= hi)].sum())
+                yield {"interval": method, "quantity": "rate, one draw a task", "n_tasks": n, "draws": 1, "p": share,
+                       "coverage": held, "mean_width": float(chance @ (hi - lo)), "replicates": 0}  # fmt: skip
 
 
-def several_draws(repeats: int, sizes: tuple[int, ...], means: tuple[float, ...]) -> Iterator[Row]:
-    """Tasks of Beta(m, 1 − m) difficulty, 20 draws each: is m inside? Pooled draws for contrast."""
+def several_draws(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
+    """Tasks of Beta(p, 1 − p) difficulty, 20 draws each: is p inside? Pooled draws for contrast."""
     rng = np.random.default_rng(0)
-    makers: dict[str, Callable[[Any], est.Rate]] = {
-        "wilson over tasks": lambda passed: est.rate_over_tasks(passed),
-        "delta over tasks": lambda passed: est.rate_over_tasks(passed, "delta"),
-        "bootstrap-percentile over tasks": lambda passed: est.rate_over_tasks(passed, "bootstrap-percentile"),
-        "bca over tasks": lambda passed: est.rate_over_tasks(passed, "bca"),
-        "wilson over pooled draws": lambda passed: est.rate_over_tasks(passed, pooled=True),
-    }
-    for n in sizes:
-        for mean in means:
-            samples = [rng.random((n, 20)) < rng.beta(mean, 1 - mean, n)[:, None] for _ in range(repeats)]
-            for name, make in makers.items():
-                rates = [make(passed) for passed in samples]
-                held = float(np.mean([rate.lo <= mean <= rate.hi for rate in rates]))
-                yield row(f"coverage, 20 draws, {name}, n={n}, mean={mean}", held, "share")
+    methods: tuple[est.Method, ...] = ("wilson", "delta", "bootstrap-percentile", "bca")
+    for n, p in itertools.product(sizes, shares):
+        samples = [rng.random((n, 20)) < rng.beta(p, 1 - p, n)[:, None] for _ in range(repeats)]
+        for method in methods:
+            rates = [est.rate_over_tasks(passed, method) for passed in samples]
+            yield line(method, "rate over tasks", n, 20, p, [(rate.lo, rate.hi, p) for rate in rates])
+        rates = [est.rate_over_tasks(passed, pooled=True) for passed in samples]
+        yield line("wilson", "rate, draws pooled", n, 20, p, [(rate.lo, rate.hi, p) for rate in rates])
 
 
-def differences(repeats: int, sizes: tuple[int, ...]) -> Iterator[Row]:
-    """Rates 0.4 and 0.3: paired single results, paired rates of 20 draws, and two separate samples."""
+def differences(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
+    """Rates p and ¾p: paired single results, seven in ten tasks alike, and two separate samples."""
     rng = np.random.default_rng(1)
-    for n in sizes:
-        held = {"newcombe, paired": 0, "bca, paired, 20 draws": 0, "newcombe, two samples": 0}
+    for n, p in itertools.product(sizes, shares):
+        paired, apart = [], []
         for _ in range(repeats):
             level = rng.random(n)
-            a, b = level < 0.4, np.where(rng.random(n) < 0.7, level, rng.random(n)) < 0.3
-            single = est.compare(a, b)
-            skill = rng.beta(0.8, 1.2, n)[:, None]
-            many = est.compare(rng.random((n, 20)) < skill, rng.random((n, 20)) < 0.75 * skill)
-            two = est.two_proportion(int(a.sum()), n, int(rng.binomial(n, 0.3)), n)
-            held["newcombe, paired"] += single.lo <= 0.1 <= single.hi
-            held["bca, paired, 20 draws"] += many.lo <= 0.1 <= many.hi
-            held["newcombe, two samples"] += two.lo <= 0.1 <= two.hi
-        for name, count in held.items():
-            yield row(f"coverage, difference, {name}, n={n}", count / repeats, "share")
+            a, b = level < p, np.where(rng.random(n) < 0.7, level, rng.random(n)) < 0.75 * p
+            paired.append((*est.newcombe_paired(a, b), p / 4))
+            two = est.two_proportion(int(a.sum()), n, int(rng.binomial(n, 0.75 * p)), n)
+            apart.append((two.lo, two.hi, p / 4))
+        yield line("newcombe, paired", "difference, one draw a task", n, 1, p, paired)
+        yield line("newcombe, two samples", "difference of two samples", n, 1, p, apart)
 
 
-def groups_and_seeds(repeats: int) -> Iterator[Row]:
-    """Macro mean over five groups of unlike size and rate; mean over three seeds of one true rate."""
+def differences_of_rates(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
+    """Rates of 20 draws, tasks of Beta(2p, 2 − 2p) difficulty, B solving three quarters of what A does."""
+    rng = np.random.default_rng(5)
+    for n, p in itertools.product(sizes, shares):
+        found = []
+        for seed in range(repeats):
+            skill = rng.beta(2 * p, 2 - 2 * p, n)[:, None]
+            a, b = (rng.random((n, 20)) < factor * skill for factor in (1, 0.75))
+            found.append((*est.bootstrap_interval(a.mean(axis=1) - b.mean(axis=1), seed=seed), p / 4))
+        yield line("bca, paired", "difference of rates over tasks", n, 20, p, found)
+
+
+def groups_and_seeds(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
+    """Macro mean over five groups of n tasks in all, rates p/5 to 9p/5 (from 1 where p > ½); three seeds of one rate."""
     rng = np.random.default_rng(2)
-    sizes, shares = np.array([20, 40, 60, 80, 200]), np.array([0.02, 0.1, 0.2, 0.3, 0.6])
-    names = [f"g{i}" for i, size in enumerate(sizes) for _ in range(size)]
-    macro = seeds = 0
-    for _ in range(repeats):
-        found = est.by_group(rng.random(sizes.sum()) < np.repeat(shares, sizes), names).macro
-        macro += found.lo <= shares.mean() <= found.hi
-        rate, _spread = est.over_seeds([est.rate_over_tasks(rng.random(100) < 0.3) for _ in range(3)])
-        seeds += rate.lo <= 0.3 <= rate.hi
-    yield row("coverage, macro over five groups", macro / repeats, "share")
-    yield row("coverage, t over three seeds", seeds / repeats, "share")
+    for n, p in itertools.product(sizes, shares):
+        counts = np.maximum(2, (np.array([0.05, 0.1, 0.15, 0.2, 0.5]) * n).astype(int))
+        near = min(p, 1 - p)
+        truths = p + near * np.array([-0.8, -0.4, 0, 0.4, 0.8])
+        names = [f"g{i}" for i, count in enumerate(counts) for _ in range(count)]
+        chances = np.repeat(truths, counts)
+        macro = [est.by_group(rng.random(len(chances)) < chances, names).macro for _ in range(repeats)]
+        yield line("wilson, combined", "macro mean over 5 groups", n, 1, p, [(r.lo, r.hi, truths.mean()) for r in macro])
+        seeds = [est.over_seeds([est.rate_over_tasks(rng.random(n) < p) for _ in range(3)])[0] for _ in range(repeats)]
+        yield line("t", "mean over 3 seeds", n, 1, p, [(r.lo, r.hi, p) for r in seeds])
+
+
+def coverage(quick: bool) -> list[Row]:
+    """The whole table; nominal 95 %."""
+    sizes, shares = ((20, 100, 500), (0.01, 0.1, 0.5, 0.9, 0.99)) if quick else (SIZES, SHARES)
+    few_sizes, few_shares = ((50,), (0.1, 0.5)) if quick else ((20, 200, 2000), (0.01, 0.1, 0.5, 0.9, 0.99))
+    repeats, slow = (100, 100) if quick else (1000, 200)
+    return [
+        *one_proportion(sizes, shares),
+        *several_draws(slow, few_sizes, few_shares),
+        *differences(repeats, few_sizes if quick else sizes, few_shares),
+        *differences_of_rates(slow, few_sizes, few_shares),
+        *groups_and_seeds(repeats // 2, few_sizes, few_shares),
+    ]
+
+
+def write_coverage(path: Path, lines: Sequence[Row]) -> None:
+    """The table as a csv file."""
+    with path.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**each, **{name: round(each[name], 4) for name in ("coverage", "mean_width")}} for each in lines)
+
+
+def summary(lines: Sequence[Row]) -> Iterator[Row]:
+    """Mean and least coverage of each interval over its grid."""
+    kinds = dict.fromkeys((each["interval"], each["quantity"]) for each in lines)
+    for kind in kinds:
+        found = [each["coverage"] for each in lines if (each["interval"], each["quantity"]) == kind]
+        for name, value in (("mean", float(np.mean(found))), ("least", min(found))):
+            yield row(f"coverage, {kind[0]}, {kind[1]}, {name} of {len(found)} cells", value, "share")
 
 
 # -------------------------------------------------------------------------------------------------- agreement
@@ -177,19 +220,17 @@ def speed() -> tuple[list[Row], dict[str, float]]:
     return rows, {name: round(ratio, 4) for name, ratio in ratios.items()}
 
 
-def measure(quick: bool) -> dict[str, Any]:
-    """Everything, as the one JSON object."""
+def measure(quick: bool, table: Path | None = None) -> dict[str, Any]:
+    """Everything, as the one JSON object; the coverage table also as a file."""
     timed, ratios = speed()
-    sizes, shares = ((20, 100, 500), (0.01, 0.1, 0.5, 0.9, 0.99)) if quick else (SIZES, SHARES)
-    repeats = 100 if quick else 300
-    rows = [
-        *timed,
-        *agreement(200 if quick else 1000),
-        *one_proportion(sizes, shares),
-        *several_draws(repeats, (50,) if quick else (50, 200), (0.1, 0.5)),
-        *differences(repeats, (50,) if quick else (50, 200, 500)),
-        *groups_and_seeds(repeats),
+    lines = coverage(quick)
+    if table:
+        write_coverage(table, lines)
+    cells = [
+        row(f"coverage, {each['interval']}, {each['quantity']}, n={each['n_tasks']}, p={each['p']}", each["coverage"], "share")
+        for each in lines
     ]
+    rows = [*timed, *agreement(200 if quick else 1000), *summary(lines), *cells]
     return {"benchmark": "estimators", "rows": rows, "ratios": ratios}
 
 
@@ -199,15 +240,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--quick", action="store_true", help="a smaller grid, under a minute")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--coverage", type=Path, metavar="FILE", help="write the coverage table there as csv")
     options = parser.parse_args()
-    result = measure(options.quick)
+    result = measure(options.quick, options.coverage)
     if options.json:
         print(json.dumps(result))
         return
-    for line in result["rows"]:
-        print(f"{line['name']:<70} {line['value']:>12.6g} {line['unit']}")
+    for each in result["rows"]:
+        print(f"{each['name']:<90} {each['value']:>12.6g} {each['unit']}")
     for name, value in result["ratios"].items():
-        print(f"{name:<70} {value:>12.4g}")
+        print(f"{name:<90} {value:>12.4g}")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def doctor(args: argparse.Namespace) -> tuple[Payload, str]:
 
 def score(args: argparse.Namespace) -> tuple[Payload, str]:
     """Judge a submission file: a missing response is no-code, a sandbox error stops everything."""
-    from lib import corpora, sandbox
+    from lib import corpora, fuzzing, sandbox
 
     if args.fuzz < 0:
         raise CommandError(f"--fuzz {args.fuzz}: asserts to add to each task, so 1 or more")
@@ -69,7 +69,7 @@ def score(args: argparse.Namespace) -> tuple[Payload, str]:
         programs = [
             sandbox.extract_code(responses.get(task.task_id, ""), task.programming_language) for task in tasks
         ]
-        judged = with_fuzzed(tasks, args, box) if args.fuzz else tasks
+        judged = fuzzing.hardened(tasks, args.tests, args.fuzz, 0, box) if args.fuzz else tasks
         jobs = [(task, program or "") for task, program in zip(judged, programs, strict=True)]
         verdicts = box.grade_many(jobs, tests=args.tests, alias=args.alias)
         stop_on_sandbox_error([task.task_id for task in tasks], verdicts)
@@ -146,7 +146,7 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
         from lib import figures
 
         out = Path(args.out)
-        figures.style()
+        figures.style(*args.run_dirs)
         figure, data = figures.over_runs(comparison.rates_of_runs(runs))
         n = rows[0]["n_tasks"]
         figures.save(figure, out / "runs", data, f"pass@1 on the hidden tests of {n} held-out tasks, run by run.")
@@ -164,6 +164,28 @@ def merge(args: argparse.Namespace) -> tuple[Payload, str]:
     model = args.model or adapters.base_of(folder)
     adapters.merge(folder, model, out)
     return {"adapter": str(folder), "model": model, "out": str(out)}, f"{folder} merged into {model}: {out}"
+
+
+def published(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Judge the published submission again, from the public files alone."""
+    from lib import published, sandbox
+
+    missing = published.missing_files(args.data)
+    if missing:
+        raise CommandError(f"{missing[0]}: not found; data/README.md says where public corpora go")
+    with sandbox.Sandbox() as box:
+        found = published.findings(published.audit(args.data, box))
+    rows = list(published.rows(found))
+    if args.out:
+        from lib import figures
+        from lib.paper_figures import rsft
+
+        figures.style()
+        figure, data = rsft.submission(found, published.read_published(published.NUMBERS))
+        figures.save(figure, Path(args.out) / "published_submission", data, rsft.SUBMISSION)
+    tests = {suite: dataclasses.asdict(test) for suite, test in found.contamination.items()}
+    payload = {"rows": rows, "trained_against_not": tests, "visible_against_full": dataclasses.asdict(found.drop)}
+    return payload, published.in_words(found)
 
 
 # ------------------------------------------------------------------------------------------------------- their pieces
@@ -192,20 +214,6 @@ def check_ids(responses: dict[str, str], tasks: Sequence["Task"], submission: st
         raise CommandError(
             f"{submission}: answers {len(unknown)} ids that {tasks_from} does not have, the first {unknown[0]!r}"
         )
-
-
-def with_fuzzed(tasks: Sequence["Task"], args: argparse.Namespace, box: "Sandbox") -> list["Task"]:
-    """The tasks with the tests that are scored and up to --fuzz asserts made from these, the same each time."""
-    from lib import fuzzing
-
-    without: dict[str, Any] = {"visible": {"hidden_tests": ()}, "hidden": {"visible_tests": ()}, "all": {}}
-    scored = [dataclasses.replace(task, **without[args.tests]) for task in tasks]
-    asserts = fuzzing.fuzz_all(scored, args.fuzz, 0, box)
-    name = "visible_tests" if args.tests == "visible" else "hidden_tests"
-    return [
-        dataclasses.replace(task, **{name: getattr(task, name) + more})
-        for task, more in zip(scored, asserts, strict=True)
-    ]
 
 
 def fuzzed_facts(
@@ -370,6 +378,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("adapter", metavar="ADAPTER", help="a PEFT folder, such as runs/cpu/adapters/rsft")
     sub.add_argument("--model", help="the base; default: the one the adapter's training.json names")
     sub.add_argument("--out", required=True, metavar="DIR", help="a folder that does not exist yet")
+    sub = command("published", published, "the published BLP-2025 submission, run again on both suites")
+    sub.add_argument("--data", default="data/external/blp", metavar="DIR", help="default: data/external/blp")
+    sub.add_argument("--out", metavar="DIR", help="folder for the figure and its data")
     return top
 
 

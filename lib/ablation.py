@@ -116,7 +116,7 @@ def _at(k: int, drawn: Sequence[Pool], chance: Floats) -> list[Row]:
         _share(k, "solved", "all", [chance[pool.solved] for pool in drawn]),
         _share(k, "draws that pass", "all", [pool.solved / pool.draws for pool in drawn]),
         _mean(k, "distinct winners", "all", winners, "a task"),
-        _mean(k, "repeated programs", "", 1 - distinct / k, "share of draws"),
+        _mean(k, "repeated programs", "", numpy.maximum(0.0, 1 - distinct / k), "share of draws"),
         _ratio(k, "draws a distinct winner", numpy.full(len(drawn), float(k)), winners, "draws"),
         _ratio(k, "tokens a distinct winner", tokens, winners, "tokens"),
     ]

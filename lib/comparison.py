@@ -14,7 +14,7 @@ from typing import Any
 import numpy
 import pandas
 
-from lib.estimators import Comparison, compare, rate_over_tasks, wilson_interval
+from lib.estimators import Comparison, compare, over_seeds, rate_over_tasks, wilson_interval
 from lib.evaluation import passed_matrix
 from lib.ledger import Attempt, Ledger
 from lib.tasks import Task, read_tasks
@@ -78,7 +78,8 @@ def _by_protocol(
 def together(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[Comparison]]:
     """One row a model and protocol over all runs, and each model against the first one.
 
-    Rows: model, protocol, runs, n_tasks, draws (a task and run), rate with its Wilson interval over tasks, every run's rate,
+    Rows: model, protocol, runs, n_tasks, draws (a task and run), rate with its Wilson interval over tasks, every run's rate
+    and their standard deviation,
     and beside the first model the difference, its interval, the permutation p over tasks and in how many runs it rose.
     Raises ComparisonError for no run, one run twice, or runs of different tasks, models or numbers of draws.
     """
@@ -90,8 +91,10 @@ def together(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[Comparison
         means = numpy.mean([run.passed[model, protocol].mean(axis=1) for run in runs], axis=0)  # (tasks,)
         lo, hi = wilson_interval(float(means.sum()), len(means))
         draws = runs[0].passed[model, protocol].shape[1]
+        each = [rate_over_tasks(run.passed[model, protocol], protocol=protocol, tests="hidden") for run in runs]
         row = {"model": model, "protocol": protocol, "runs": len(runs), "n_tasks": len(means), "draws": draws,
-               "rate": float(means.mean()), "lo": lo, "hi": hi, "rates": rates}  # fmt: skip
+               "rate": float(means.mean()), "lo": lo, "hi": hi, "rates": rates,
+               "spread": over_seeds(each)[1] if len(runs) > 1 else None}  # fmt: skip
         if model != base:
             reference = numpy.mean([run.passed[base, protocol].mean(axis=1) for run in runs], axis=0)
             found = compare(means, reference, name_a=f"{model} ({protocol})", name_b=base)
@@ -136,6 +139,7 @@ def in_words(rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) 
         f"{row['model']:8} {row['protocol']:7} {row['rate']:6.1%} [{row['lo']:.1%}, {row['hi']:.1%}]  "
         f"n = {row['n_tasks']} tasks × {row['draws']} draws × {row['runs']} runs: "
         + ", ".join(f"{rate:.1%}" for rate in row["rates"])
+        + (f" (± {100 * row['spread']:.1f} points)" if row["spread"] is not None else "")
         for row in rows
     ]
     return "\n".join([*lines, *(found.sentence for found in comparisons)])
@@ -143,9 +147,10 @@ def in_words(rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) 
 
 def table(rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) -> str:
     """The same as a Markdown table with the sentences below it."""
-    lines = ["| model | protocol | each run | mean [95 %] | against the base | permutation p |", "|---|---|---|---|---|---|"]
+    lines = ["| model | protocol | each run (± s) | mean [95 %] | against the base | permutation p |", "|---|---|---|---|---|---|"]
     for row in rows:
         each = ", ".join(f"{100 * rate:.1f}" for rate in row["rates"])
+        each += f" (± {100 * row['spread']:.1f})" if row["spread"] is not None else ""
         mean = f"{100 * row['rate']:.1f} % [{100 * row['lo']:.1f}, {100 * row['hi']:.1f}]"
         against, p = "", ""
         if "difference" in row:

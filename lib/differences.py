@@ -21,7 +21,6 @@ def value_of(text: str) -> Any:
         return UNREADABLE
 
 
-
 def difference(got: Any, expected: Any) -> tuple[Polycode, str]:
     """How two unequal values differ: the PolyCode category and the name of the nearest miss."""
     for polycode, rule, holds in NEAR_MISSES:
@@ -77,6 +76,24 @@ def _wrapped(got: Any, expected: Any) -> bool:
     return any(len(outer) == 1 and outer[0] == inner for outer, inner in inside)
 
 
+def _rounded(got: Any, expected: Any) -> bool:
+    """One number is the other to two decimals or more, or they differ by what floating point leaves behind."""
+    if not isinstance(got, float) or not isinstance(expected, float) or not math.isfinite(got - expected):
+        return False
+    decimals = min(len(repr(value).partition(".")[2]) for value in (got, expected))
+    to_decimals = 2 <= decimals < 10 and round(got, decimals) == round(expected, decimals)
+    return to_decimals or math.isclose(got, expected, rel_tol=1e-12)
+
+
+def _holds_more(got: Any, expected: Any) -> bool:
+    """The expected value whole among a few returned, or a number alone among words: (5, 2) and "Sum: 5" for 5."""
+    if isinstance(got, str) and _is_number(expected):
+        numbers = [token for token in got.split() if _is_number(_plain(token))]
+        return numbers == [repr(expected)] != got.split()
+    few = isinstance(got, tuple) and len(got) in (2, 3) and not isinstance(expected, tuple | bool)
+    return few and expected in got
+
+
 def _spelling(got: Any, expected: Any) -> bool:
     def folded(value: Any) -> Any:
         if isinstance(value, str):
@@ -117,6 +134,8 @@ NEAR_MISSES: tuple[tuple[Polycode, str, Callable[[Any, Any], bool]], ...] = (
     ("format", "type-differs", _only_form_differs),
     ("format", "wrapped", _wrapped),
     ("format", "case-or-whitespace", _spelling),
+    ("format", "rounded", _rounded),
+    ("format", "extra-output", _holds_more),
     ("semantic", "off-by-one", _off_by_one),
     ("semantic", "near-miss", _near),
     ("semantic", "reordered", _reordered),

@@ -318,15 +318,29 @@ def best_of_k(visible: npt.ArrayLike, hidden: npt.ArrayLike, k: int, level: floa
     `visible` and `hidden` are (n_tasks, n_draws). Raises ValueError for unequal shapes or k outside
     1..n_draws.
     """
-    seen, truth = _draws(visible), _draws(hidden)
-    if seen.shape != truth.shape:
-        raise ValueError(f"visible {seen.shape} and hidden {truth.shape} results are not of the same draws")
-    if not 1 <= k <= seen.shape[1]:
-        raise ValueError(f"k={k}: best-of-K needs 1 <= k <= {seen.shape[1]} draws")
-    chosen = seen[:, :k].argmax(axis=1)
-    scored = truth[np.arange(len(truth)), chosen]
+    scored = best_of_k_passed(visible, hidden, k)
     result = rate_over_tasks(scored, "wilson", f"best-of-{k}", tests="hidden", level=level)
     return dataclasses.replace(result, draws=k)
+
+
+def best_of_k_passed(visible: npt.ArrayLike, hidden: npt.ArrayLike, k: int) -> npt.NDArray[np.bool_]:
+    """Does the draw that `best_of_k` submits pass the hidden tests? (n_tasks,). Raises ValueError like it."""
+    seen, truth = _same_draws(visible, hidden, k)
+    chosen = seen[:, :k].argmax(axis=1)
+    return truth[np.arange(len(truth)), chosen]
+
+
+def best_of_k_per_task(visible: npt.ArrayLike, hidden: npt.ArrayLike, k: int) -> Floats:
+    """What `best_of_k` gives on average over every order of a task's n draws, (n_tasks,).
+
+    m·h_v/v + (1 − m)·h_u/(n − v),  m = 1 − C(n−v, k)/C(n, k); v draws pass the visible tests, h_v of these and
+    h_u of the others the hidden ones: whichever draw is chosen, it is any of its kind with equal chance.
+    Raises ValueError like `best_of_k`.
+    """
+    seen, truth = _same_draws(visible, hidden, k)
+    found = pass_at_k_per_task(seen, k)
+    kinds = [(found, seen), (1 - found, ~seen)]
+    return np.sum([m * (truth & kind).sum(1) / np.maximum(kind.sum(1), 1) for m, kind in kinds], axis=0)
 
 
 # ------------------------------------------------------------------------------------------------ comparisons
@@ -439,6 +453,7 @@ class Comparison:
     n_tasks: int
     method: str
     level: float = 0.95
+    across_tests: bool = False  # one model on two suites, not two models on one
 
     @property
     def sentence(self) -> str:
@@ -449,6 +464,8 @@ class Comparison:
         answer = f"The data do not tell {self.name_a} and {self.name_b} apart"
         if p < 1 - self.level:
             answer = f"{better} is better than {worse}"
+            if self.across_tests:
+                answer = f"More answers pass the {better} than the {worse}"
         rates = f"{100 * self.rate_a:.1f} % against {100 * self.rate_b:.1f} % of {self.n_tasks} tasks"
         limits = f"{100 * self.difference:+.1f} points [{100 * self.lo:+.1f}, {100 * self.hi:+.1f}]"
         counts = f"{self.wins} won, {self.losses} lost, {self.ties} tied"
@@ -493,6 +510,7 @@ def compare(
         p_permutation=paired_permutation(first, second, seed=seed),
         wins=wins, losses=losses, ties=len(first) - wins - losses, n_tasks=len(first),
         mde=minimum_detectable_effect(len(first), float((difference**2).mean()), level=1 - level, binary=binary),
+        across_tests=tests_a != tests_b,
     )
 
 
@@ -555,6 +573,17 @@ def _draws(passed: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     if not np.isin(results, (0, 1)).all():
         raise ValueError("results must be true or false (1 or 0) for each draw")
     return results.astype(bool)
+
+
+def _same_draws(
+    visible: npt.ArrayLike, hidden: npt.ArrayLike, k: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    seen, truth = _draws(visible), _draws(hidden)
+    if seen.shape != truth.shape:
+        raise ValueError(f"visible {seen.shape} and hidden {truth.shape} results are not of the same draws")
+    if not 1 <= k <= seen.shape[1]:
+        raise ValueError(f"k={k}: best-of-K needs 1 <= k <= {seen.shape[1]} draws")
+    return seen, truth
 
 
 def _task_rates(values: npt.ArrayLike) -> Floats:

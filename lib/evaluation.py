@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy
 
-from lib.estimators import Rate, compare, pass_at_k_per_task, rate_over_tasks, wilson_interval
+from lib.estimators import (
+    Rate,
+    best_of_k_passed,
+    by_group,
+    compare,
+    pass_at_k_per_task,
+    rate_over_tasks,
+    wilson_interval,
+)
 from lib.ledger import Attempt, Ledger
 from lib.mining import Policy, Progress, attempt_all
 from lib.sampling import Engine, Settings
@@ -91,6 +99,8 @@ def scores(
         rows.append(fixed | _rate_row(protocol, passed, reference))
         if protocol == "draws":
             rows += [fixed | _pass_at_k_row(passed, reference, k) for k in ks if k <= passed.shape[1]]
+        if (protocol, tests) == ("draws", "hidden") and passed.shape[1] > 1:
+            rows.append(fixed | _best_of_row(matrices, model, base))
     return [{column: row[column] for column in COLUMNS} for row in rows]
 
 
@@ -103,6 +113,35 @@ def _pass_at_k_row(passed: "numpy.ndarray", reference: "numpy.ndarray | None", k
     lo, hi = wilson_interval(float(values.sum()), len(values))
     rate = Rate(float(values.mean()), lo, hi, len(values), passed.shape[1], "wilson", f"pass@{k}")
     return _columns(rate) | _p_values(values, None if reference is None else pass_at_k_per_task(reference, k))
+
+
+def _best_of_row(
+    matrices: "dict[tuple[str, str, str], numpy.ndarray]", model: str, base: str
+) -> dict[str, Any]:
+    """Chosen from all draws by the visible tests, scored by the hidden ones."""
+    draws = matrices[model, "draws", "hidden"].shape[1]
+    chosen = {
+        name: best_of_k_passed(matrices[name, "draws", "visible"], matrices[name, "draws", "hidden"], draws)
+        for name in {model, base}
+    }
+    rate = rate_over_tasks(chosen[model], protocol=f"best-of-{draws}")
+    against = None if model == base else chosen[base][:, None]
+    return _columns(rate) | {"draws": draws} | _p_values(chosen[model][:, None], against)
+
+
+def rates_by_field(
+    passed: "numpy.ndarray", tasks: Sequence[Task], protocol: str = "draws", tests: str = "hidden"
+) -> list[dict[str, Any]]:
+    """Rates by tier, programming language and source, each with its macro and micro mean beside it.
+
+    `passed`: (tasks, draws). In the macro mean each group counts alike, in the micro mean each task.
+    """
+    rows = []
+    for field in ("tier", "programming_language", "source"):
+        found = by_group(passed, [str(getattr(task, field)) for task in tasks], protocol, tests)
+        named = found.groups | {"macro": found.macro, "micro": found.micro}
+        rows += [{"by": field, "group": group} | _columns(rate) | {"tests": tests} for group, rate in named.items()]
+    return rows
 
 
 def _columns(rate: Rate) -> dict[str, Any]:

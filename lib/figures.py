@@ -1,5 +1,7 @@
 """The workbook's pictures: functions from data to a matplotlib figure, one style, colour-blind safe, and `save`."""
 
+import hashlib
+import json
 import os
 import textwrap
 from collections.abc import Sequence
@@ -12,9 +14,13 @@ matplotlib.use(os.environ.get("MPLBACKEND", "Agg"))  # a notebook asks for its o
 import matplotlib.pyplot as plt
 import numpy
 import pandas
+from matplotlib import font_manager
+from matplotlib.ticker import MaxNLocator
 
 from lib.ablation import Row
 from lib.budget import expected_solved
+from lib.failure_statistics import lengths as length_table
+from lib.failure_statistics import shares, verdict_steps
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
 TYPE_NAMES = {
@@ -26,24 +32,30 @@ TYPE_NAMES = {
 PROTOCOL_NAMES = {"greedy": "greedy", "draws": "mean of draws"}
 
 
-_banner = ""  # set by `style`
+BANGLA_FONTS = ("Noto Sans Bengali", "Lohit Bengali", "Noto Serif Bengali", "Kalpurush", "SolaimanLipi", "Vrinda", "FreeSans")
+LAST_STAGE = "07"  # draws the figures, so its own key cannot be in them
+
+_banner = ""  # set by `style`, like the next
+_mark = ""
 
 
-def style(run: str | Path | None = None) -> None:
+def style(*runs: str | Path) -> None:
     """One look for every figure: readable at a column's width, with a font that has Bangla where one is installed.
 
-    The banner of a run whose training tasks overlap with its evaluation tasks (banners.txt) heads every figure.
+    The banner of a run whose training tasks overlap with its evaluation tasks (banners.txt) heads every figure, and
+    the run's id and manifest hash stand in its corner.
     """
-    global _banner
-    banners = Path(run) / "banners.txt" if run is not None else None
-    _banner = banners.read_text(encoding="utf-8").strip() if banners and banners.is_file() else ""
+    global _banner, _mark
+    found = [Path(run) / "banners.txt" for run in runs]
+    _banner = "\n".join(path.read_text(encoding="utf-8").strip() for path in found if path.is_file())
+    _mark = "  ".join(filter(None, map(manifest_mark, runs)))
     plt.rcParams.update(
         {
             "figure.figsize": (5.2, 3.2),
             "figure.dpi": 110,
             "savefig.dpi": 200,
             "font.size": 9,
-            "font.family": ["DejaVu Sans", "Noto Sans Bengali"],
+            "font.family": ["DejaVu Sans", *filter(None, [bangla_font()])],
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
@@ -56,11 +68,47 @@ def style(run: str | Path | None = None) -> None:
     )
 
 
+def bangla_font() -> str | None:
+    """The first font of BANGLA_FONTS that is installed."""
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return next((name for name in BANGLA_FONTS if name in installed), None)
+
+
+def manifest_mark(run: str | Path) -> str:
+    """"run RUN_ID · manifest HASH"; empty where the run has no manifest.
+
+    HASH: twelve digits of the SHA-256 of the run's id and the keys of its stages before the figures, as JSON with
+    sorted names. A stage's key is itself a digest of parameters, inputs and code.
+    """
+    path = Path(run) / "manifest.json"
+    if not path.is_file():
+        return ""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    keys = {name: stage["key"] for name, stage in manifest["stages"].items() if name < LAST_STAGE}
+    content = json.dumps({"run_id": manifest["run_id"], "stages": keys}, sort_keys=True)
+    return f"run {manifest['run_id']} · manifest {hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+
 def _subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
     figure, axes = plt.subplots(*shape, **options)
     if _banner:
         figure.suptitle("\n".join(textwrap.wrap(_banner, 90)), color="#8c1d18", fontsize=7, fontweight="bold")
+    height = 0.13 / figure.get_figheight()  # a line's share of the picture, kept free for the mark and a note
+    figure.get_layout_engine().set(rect=(0, height, 1, 1 - height))
+    figure.text(0.995, 0.004, _mark, ha="right", va="bottom", fontsize=5, color="#666666")
     return figure, axes
+
+
+def whole_steps(axes: Any) -> None:
+    """Whole numbers on the x axis, also where there is one step only."""
+    low, high = axes.dataLim.intervalx
+    axes.set_xlim(low - 0.5, high + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def note(figure: Any, words: str) -> None:
+    """A line in the lower left corner, across from the run's mark."""
+    figure.text(0.005, 0.004, words, ha="left", va="bottom", fontsize=5, color="#666666")
 
 
 def save(figure: Any, path: Path, data: pandas.DataFrame, caption: str) -> None:
@@ -136,9 +184,10 @@ def k_ablation(rows: Sequence[Row]) -> tuple[Any, pandas.DataFrame]:
     repeats.set(title="programs seen before", ylabel="share of K draws", ylim=(0, 1))
     _band(cost, data[data["quantity"] == "draws a distinct winner"], "", "o")
     cost.set(title="cost", ylabel="draws a distinct winner", ylim=(0, None))
+    ks = sorted(set(data["k"]))
     for axes in (shares, repeats, cost):
         axes.set(xscale="log", xlabel="K, draws a task")
-        axes.set_xticks(sorted(set(data["k"])), [str(k) for k in sorted(set(data["k"]))])
+        axes.set_xticks(ks, [str(k) if axes is shares or (len(ks) - 1 - n) % 2 == 0 else "" for n, k in enumerate(ks)])
         axes.minorticks_off()
         axes.title.set_size(9)
     figure.legend(*shares.get_legend_handles_labels(), ncols=3, loc="outside upper center", fontsize=7.5)
@@ -197,6 +246,8 @@ def gmpo_curves(steps: Sequence[dict[str, Any]]) -> tuple[Any, pandas.DataFrame]
     right.plot(data["step"], data["advantage_var_per_prompt"], "s--", label="per-prompt z-score")
     right.set(xlabel="step", ylabel="variance of advantages")
     right.legend()
+    for axes in (left, right):
+        whole_steps(axes)
     return figure, data
 
 
@@ -238,16 +289,79 @@ def over_runs(rates: pandas.DataFrame) -> tuple[Any, pandas.DataFrame]:
 
 
 def failure_shares(failures: pandas.DataFrame, column: str) -> tuple[Any, pandas.DataFrame]:
-    """Failures by type and model, as counts of draws."""
-    data = failures.groupby(["model", column], sort=False).size().rename("count").reset_index()
-    table = data.pivot(index=column, columns="model", values="count").fillna(0).sort_index()
-    table = table[list(dict.fromkeys(failures["model"]))]
-    figure, axes = _subplots()
-    table.rename(index=TYPE_NAMES).plot.barh(ax=axes, width=0.75, color=COLOURS)
-    axes.set(xlabel="failed draws", ylabel="")
+    """Failures by type and model: shares of the model's failed draws with intervals over tasks, counts beside them."""
+    data = shares(failures, column)
+    models, kinds = list(dict.fromkeys(data["model"])), sorted(data[column].unique())
+    figure, axes = _subplots(figsize=(5.2, 0.9 + 0.65 * len(kinds)))
+    for index, model in enumerate(models):
+        rows = data[data["model"] == model].set_index(column).loc[kinds]
+        y = numpy.arange(len(kinds)) + (index - (len(models) - 1) / 2) * 0.26
+        errors = numpy.clip([rows["share"] - rows["lo"], rows["hi"] - rows["share"]], 0, None) * 100
+        axes.barh(y, rows["share"] * 100, height=0.24, label=model, color=COLOURS[index], alpha=0.85)
+        axes.errorbar(rows["share"] * 100, y, xerr=errors, fmt="none", ecolor="black", elinewidth=0.9, capsize=2)
+        for place, (_, row) in zip(y, rows.iterrows(), strict=True):
+            end = 100 * numpy.nanmax([row["share"], row["hi"]])
+            where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}
+            axes.annotate(f"{row['count']:.0f}", (end, place), **where)
+    axes.set_yticks(range(len(kinds)), [TYPE_NAMES.get(_whole(kind), kind) for kind in kinds])
+    axes.set(xlabel="% of the model's failed draws (number of draws at the bar)", xlim=(0, 109))
     axes.invert_yaxis()
-    _legend_above(axes, table.shape[1])
+    axes.grid(axis="y", visible=False)
+    _legend_above(axes, len(models))
     return figure, data
+
+
+def _whole(kind: Any) -> Any:
+    return int(kind) if str(kind).isdigit() else kind
+
+
+def failure_flows(tables: Sequence[pandas.DataFrame]) -> tuple[Any, pandas.DataFrame]:
+    """Where greedy answers went: one heat map a pair of models; tables of `failure_statistics.flows`."""
+    figure, panels = _subplots(1, len(tables), figsize=(3.6 * len(tables), 3.2), squeeze=False)
+    for axes, table in zip(panels[0], tables, strict=True):
+        axes.imshow(table, cmap="Blues", vmin=0, vmax=max(1, max(other.to_numpy().max() for other in tables)))
+        dark = table.to_numpy() > 0.6 * max(other.to_numpy().max() for other in tables)
+        for (row, column), count in numpy.ndenumerate(table.to_numpy()):
+            axes.text(column, row, count, ha="center", va="center", color="white" if dark[row, column] else "black")
+        axes.set_xticks(range(len(table.columns)), table.columns, rotation=30 if len(str(table.columns[-1])) > 2 else 0)
+        axes.set_yticks(range(len(table.index)), table.index)
+        axes.set(xlabel=f"{table.columns.name}", ylabel=f"{table.index.name}")
+        axes.grid(visible=False)
+    long = [table.stack().rename("tasks").rename_axis(["before", "after"]).reset_index() for table in tables]
+    pairs = [f"{table.index.name} to {table.columns.name}" for table in tables]
+    return figure, pandas.concat([data.assign(pair=pair) for data, pair in zip(long, pairs, strict=True)])
+
+
+def failure_steps(history: Sequence[dict[str, Any]]) -> tuple[Any, pandas.DataFrame]:
+    """GMPO's rollouts over its steps: shares of verdicts; L̂ of right and wrong ones."""
+    data = verdict_steps(history)
+    figure, (left, right) = _subplots(1, 2, figsize=(7.6, 2.8))
+    data.plot.bar(ax=left, stacked=True, width=0.9, color=COLOURS, alpha=0.85, rot=0)
+    left.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(8, integer=True))
+    left.set(xlabel="step", ylabel="share of rollouts", ylim=(0, 1))
+    left.legend(fontsize=7, loc="lower left", frameon=True)
+    told = pandas.DataFrame(history)
+    for column, name in (("l_hat_right", "right programs"), ("l_hat_wrong", "wrong programs")):
+        values = told[column].astype(float) if column in told else pandas.Series(numpy.nan, told.index)
+        right.plot(told["step"], values, "o-", label=name)
+        data[column] = values.to_numpy()
+    right.set(xlabel="step", ylabel="mean L̂")
+    right.legend()
+    return figure, data.reset_index()
+
+
+def lengths(rows: pandas.DataFrame) -> tuple[Any, pandas.DataFrame]:
+    """Completion tokens of solved and failed draws, a box of quartiles with 5 % and 95 % whiskers each."""
+    groups = [(model, part, part["status"] == "success") for model, part in rows.groupby("model", sort=False)]
+    boxes = {
+        f"{model}\n{name}": part.loc[chosen, "n_tokens"].to_numpy()
+        for model, part, solved in groups
+        for name, chosen in (("solved", solved), ("failed", ~solved))
+    }
+    figure, axes = _subplots(figsize=(1.6 + 0.75 * len(boxes), 2.9))
+    axes.boxplot(list(boxes.values()), tick_labels=list(boxes), whis=(5, 95), showfliers=False, widths=0.6)
+    axes.set(ylabel="completion tokens", ylim=(0, None))
+    return figure, length_table(rows)
 
 
 def _legend_above(axes: Any, columns: int) -> None:

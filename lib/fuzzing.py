@@ -29,7 +29,7 @@ from lib.estimators import Interval, wilson_interval
 from lib.ledger import Attempt
 from lib.mining import syntax_digest
 from lib.sandbox import Sandbox, SandboxError, Verdict
-from lib.tasks import Case, Task
+from lib.tasks import Case, Task, TestSet
 
 Arguments = tuple[Any, ...]
 Change = Callable[[Any], list[Any]]
@@ -80,6 +80,17 @@ def oracles_of(task: Task, winners: Iterable[str] = ()) -> tuple[str, ...]:
         return (task.reference,)
     distinct = tuple({syntax_digest(winner): winner for winner in winners}.values())
     return distinct if len(distinct) > 1 else ()
+
+
+def hardened(tasks: Sequence[Task], tests: TestSet, count: int, seed: int, sandbox: Sandbox) -> list[Task]:
+    """The tasks with one set of their tests and up to `count` asserts made from these alone, added to the same set."""
+    without: dict[str, Any] = {"visible": {"hidden_tests": ()}, "hidden": {"visible_tests": ()}, "all": {}}
+    scored = [dataclasses.replace(task, **without[tests]) for task in tasks]
+    name = "visible_tests" if tests == "visible" else "hidden_tests"
+    return [
+        dataclasses.replace(task, **{name: getattr(task, name) + more})
+        for task, more in zip(scored, fuzz_all(scored, count, seed, sandbox), strict=True)
+    ]
 
 
 def margins(

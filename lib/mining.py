@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from lib.adaptive import fit_prior, plan
 from lib.ledger import Attempt, Ledger, now
 from lib.prompts import Prompt, build_prompt
-from lib.sampling import Completion, Engine, Request, Settings, draw_seed
+from lib.sampling import Completion, Engine, Request, Settings, draw_seed, too_long
 from lib.sandbox import Sandbox, SandboxError, Verdict
 from lib.tasks import Task
 
@@ -45,6 +45,13 @@ Queue = collections.deque[tuple[Request, Completion, str, "Future[tuple[Verdict,
 SAME_FOR_EVERY_TEST = ("timeout", "memory", "compile-error", "no-code")
 Scorer = Literal["random", "shortest", "likeliest", "distinct", "margin"]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+def fitting(tasks: Sequence[Task], engine: Engine, settings: Settings) -> tuple[list[Task], list[str]]:
+    """The tasks whose prompts leave room for `max_new_tokens` in the model's context, and the ids of the others."""
+    prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
+    skipped = [prompt.task_id for prompt in too_long(prompts, engine, settings)]
+    return [task for task in tasks if task.task_id not in skipped], skipped
 
 
 def attempt_all(
@@ -89,7 +96,7 @@ def attempt_adaptively(
 ) -> list[Attempt]:
     """`budget` attempts spread over the tasks by what the next draw of each promises, `per_task` distinct winners being enough.
 
-    Rounds of a quarter of the tasks, planned by `lib.adaptive` with the prompt's length as a hint. A rerun finds each round's
+    Rounds of a tenth of the tasks, planned by `lib.adaptive` with the prompt's length as a hint. A rerun finds each round's
     attempts in the ledger and so plans the same rounds. Raises ValueError for a budget below 1 or greedy decoding.
     """
     if budget < 1 or settings.temperature == 0:
@@ -102,7 +109,7 @@ def attempt_adaptively(
     def rounds() -> Iterator[Attempt]:
         while len(made) < budget:
             counts = _counts(tasks, made)
-            total = min(budget - len(made), max(1, len(tasks) // 4))
+            total = min(budget - len(made), max(1, len(tasks) // 10))
             chosen = plan(counts, per_task, total, fit_prior(counts, hint), seed=policy.seed)
             jobs = [_Job(*pair, n) for pair, (n, _), one in zip(zip(tasks, prompts, strict=True), counts, chosen, strict=True) if one]
             if not jobs:
@@ -224,7 +231,7 @@ def _attempt(
         program=program,
         finished=completion.finished,
         n_tokens=len(completion.token_ids),
-        logprob_sum=None,
+        logprob_sum=completion.logprob_sum,
         status=worst.status,
         passed=sum(verdict.passed for verdict in counted),
         total=sum(verdict.total for verdict in counted),

@@ -43,7 +43,7 @@ STAGES = (
     Stage("03_sft", (_TASKS, _MINED, "winners.jsonl"), ("adapters/rsft/*", "sft.json")),
     Stage("04_gmpo", (_TASKS, _MINED, "adapters/rsft/*"), ("adapters/gmpo/*", "gmpo.json")),
     Stage("05_evaluation", (_TASKS, "adapters/*/*"), ("scores.csv", "evaluation.json")),
-    Stage("06_failure_taxonomy", (_TASKS, _EVALUATED, "evaluation.json"), ("failures.csv",)),
+    Stage("06_failure_taxonomy", (_TASKS, _EVALUATED, "evaluation.json", "gmpo.json"), ("failures.csv",)),
     Stage(
         "07_paper_figures",
         (*(f"{name}.json" for name in _ALL), _TASKS, _MINED, "winners.jsonl", "scores.csv", "failures.csv"),

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib import failure_table
+
 Row = Mapping[str, str]
 CAPTION_ROWS = 200  # of a figure's data, shown under it
 PROTOCOLS = ("greedy", "draws")  # what headlines are made of; best-of-k and pass@k answer other questions
@@ -47,6 +49,7 @@ def render(folder: Path) -> str:
             _folded("every row of scores.csv", score_table(rows)) if rows else _missing("scores.csv"),
         ),
         section("Figures", figures(folder / "figures")),
+        section("Failures, one a task and model", browsable(_rows(folder / "failures_browse.csv"))),
         section("Stages", stage_table(manifest)),
         section("Parameters", parameter_tables(manifest)),
         section("Versions", definitions(manifest.get("versions", {})) or _missing("manifest.json, versions")),
@@ -160,6 +163,11 @@ def figure_data(path: Path) -> str:
         return ""
     more = f", the first {CAPTION_ROWS} of {len(rows)} rows" if len(rows) > CAPTION_ROWS else ""
     return _folded(f"data: {path.name}{more}", score_table(rows[:CAPTION_ROWS]))
+
+
+def browsable(rows: Sequence[Row]) -> str:
+    """The failures to leaf through."""
+    return failure_table.render(rows) if rows else _missing("failures_browse.csv")
 
 
 # ---------------------------------------------------------------------------------------------------------- the run

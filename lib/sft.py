@@ -18,6 +18,7 @@ from lib.adapters import save_adapter as save_adapter
 from lib.keys import digest
 from lib.model_card import read_facts, write_card
 from lib.prompts import build_prompt, winning_completion
+from lib.sampling import token_ids
 from lib.tasks import Task
 
 TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -25,7 +26,7 @@ CHUNK = 8  # batches among which rows are grouped by length
 
 Row = dict[str, str]
 BaseWeights = Literal["16bit", "8bit", "4bit"]
-HeldOut = Callable[[Any, Any, int], float]  # (model, tokenizer, step) -> pass@1
+HeldOut = Callable[[Any, int], float]  # (the model being trained, step) -> pass@1
 OnLog = Callable[[dict[str, float]], None]
 
 
@@ -106,9 +107,7 @@ def encode(row: Mapping[str, str], tokenizer: Any) -> dict[str, list[int]]:
     Prompt and completion are tokenised apart: a sampler starts after the prompt's tokens, and no token of what it writes
     reaches back over that border (":" and a newline may be one token, but not here).
     """
-    prompt, completion = (
-        tokenizer(row[part], add_special_tokens=False)["input_ids"] for part in ("prompt", "completion")
-    )
+    prompt, completion = (token_ids(tokenizer, row[part]) for part in ("prompt", "completion"))
     written = [*completion, tokenizer.eos_token_id]
     return {"input_ids": [*prompt, *written], "labels": [-100] * len(prompt) + written}
 

@@ -47,7 +47,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
         FastLanguageModel.for_inference(self.model)
         try:
             with torch.random.fork_rng(), torch.no_grad():
-                score = self.held_out(self.model, self.processing_class, self.state.global_step)
+                score = self.held_out(self.model, self.state.global_step)
         finally:
             FastLanguageModel.for_training(self.model)
         metrics = {METRIC: score}

@@ -360,8 +360,22 @@ def _wrong_output(task: Task, program: str, verdict: "Verdict") -> Label:
         return Label(4, "semantic", f"gives back its argument | {message}", "unchanged")
     if got is UNREADABLE or expected is UNREADABLE:
         return Label(4, "semantic", message or "an assert failed", "wrong-answer")
-    polycode, rule = difference(got, expected)
+    polycode, rule = _decision(task, got, expected) or difference(got, expected)
     return Label(4, polycode, f"{rule} | {message}", rule)
+
+
+_DENIES = re.compile(r"\b(?:no|not|non|never|false|invalid|unequal)\b", re.IGNORECASE)
+
+
+def _decision(task: Task, got: Any, expected: Any) -> tuple[Polycode, str] | None:
+    """A truth value where the tests want one of two texts, one of which denies: True for 'Matched!'."""
+    if not isinstance(got, bool) or not isinstance(expected, str):
+        return None
+    marks = {value for test in task.tests("all") if isinstance(value := _compared(_tree(test)), str)}
+    if len(marks) != 2 or sum(_DENIES.search(mark) is not None for mark in marks) != 1:
+        return None
+    right = got == (_DENIES.search(expected) is None)
+    return ("format", "other-mark") if right else ("semantic", "inverted")
 
 
 _SIDE = re.compile(r"\b(got|expected):? ")
@@ -383,14 +397,28 @@ def got_and_expected(message: str) -> tuple[str, str]:
     return best["got"].removesuffix(", but"), best["expected"].removesuffix(", but")
 
 
+def failed_test_and_sides(task: Task, message: str) -> tuple[str, str, str]:
+    """The failing test, what it got (or the exception), what it expected, as a message tells them."""
+    test, rest = _failed_test(task, message), _after_test(task, message).lstrip("…: ")
+    got, expected = got_and_expected(rest)
+    literal = _compared(_tree(test)) if test else UNREADABLE
+    return test, got or rest, expected or ("" if literal is UNREADABLE else repr(literal))
+
+
 def _assert_sides(task: Task, message: str) -> tuple[list[Any], Any]:
     """The literal arguments of the failed assert's call, and the literal it compares with."""
     tree = _tree(_failed_test(task, message))
     nodes = list(ast.walk(tree)) if tree is not None else []
     calls = [node for node in nodes if isinstance(node, ast.Call) and _called(node) == task.entry_point]
     given = [value_of(ast.unparse(argument)) for argument in (calls[0].args if calls else [])]
-    compared = [node.comparators[-1] for node in nodes if isinstance(node, ast.Compare)]
-    return given, value_of(ast.unparse(compared[0])) if compared else UNREADABLE
+    return given, _compared(tree)
+
+
+def _compared(tree: ast.Module | None) -> Any:
+    """The literal an assert compares with."""
+    nodes = ast.walk(tree) if tree is not None else ()
+    compared = next((node.comparators[-1] for node in nodes if isinstance(node, ast.Compare)), None)
+    return value_of(ast.unparse(compared)) if compared else UNREADABLE
 
 
 def _called(call: ast.Call) -> str:

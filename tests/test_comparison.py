@@ -40,6 +40,13 @@ def test_a_rate_is_the_mean_over_runs_of_the_mean_over_tasks() -> None:
     assert row(rows, "rsft", "draws")["rate"] == 0.625
 
 
+def test_the_spread_over_runs_is_their_standard_deviation() -> None:
+    rows, found = comparison.together([ONE, TWO])
+    assert row(rows, "base", "draws")["spread"] == pytest.approx(0.25 / 2**0.5)
+    assert "25.0%, 50.0% (± 17.7 points)" in comparison.in_words(rows, found)
+    assert comparison.together([ONE])[0][0]["spread"] is None
+
+
 def test_a_run_more_is_not_a_task_more() -> None:
     rows, found = comparison.together([ONE, TWO])
     assert {row["n_tasks"] for row in rows} == {2} == {each.n_tasks for each in found}

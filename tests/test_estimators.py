@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import shutil
+import subprocess
 import time
 from fractions import Fraction
 
@@ -66,8 +68,8 @@ def test_clopper_pearson_limits_leave_a_fortieth_in_each_tail() -> None:
     assert stats.binom.cdf(c, n, hi)[c < n] == pytest.approx(0.025, abs=1e-9)
 
 
-def test_clopper_pearson_equals_scipy() -> None:
-    for c, n in counts(2)[:150]:
+def test_clopper_pearson_equals_scipy_on_random_counts() -> None:
+    for c, n in counts(2):
         peer = stats.binomtest(c, n).proportion_ci(0.95, method="exact")
         assert est.clopper_pearson_interval(c, n) == pytest.approx((peer.low, peer.high), abs=1e-9)
 
@@ -384,6 +386,16 @@ def test_best_of_k_refuses_draws_it_does_not_have() -> None:
         est.best_of_k([[0, 1]], [[0, 1, 1]], 2)
 
 
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=5), st.integers(1, 5))
+@settings(max_examples=60)
+def test_best_of_k_per_task_is_the_mean_over_every_order(draws: list[tuple[bool, bool]], k: int) -> None:
+    k = min(k, len(draws))
+    orders = [zip(*order, strict=True) for order in itertools.permutations(draws)]
+    submitted = [est.best_of_k_passed([visible], [hidden], k)[0] for visible, hidden in orders]
+    visible, hidden = zip(*draws, strict=True)
+    assert est.best_of_k_per_task([visible], [hidden], k)[0] == pytest.approx(np.mean(submitted), abs=1e-12)
+
+
 # ---- two models on the same tasks
 
 
@@ -580,6 +592,39 @@ def test_mixed_test_kinds_are_refused_unless_they_are_the_question() -> None:
         est.compare([1, 0], [1, 0], tests_a="visible", tests_b="hidden")
     found = est.compare([1, 0], [1, 0], tests_a="visible", tests_b="hidden", across_tests=True)
     assert found.difference == 0
+
+
+# ---- R
+
+R_PROGRAM = """
+cases <- read.csv(file("stdin"))
+limits <- function(test) sprintf("%.17g,%.17g", test$conf.int[1], test$conf.int[2])
+for (i in seq_len(nrow(cases))) with(cases[i, ], {
+  exact <- binom.test(c, n)
+  wilson <- suppressWarnings(prop.test(c, n, correct = FALSE))
+  mcnemar <- if (wins + losses > 0) binom.test(wins, wins + losses)$p.value else 1
+  fisher <- fisher.test(matrix(c(c, n - c, d, m - d), 2))$p.value
+  cat(limits(exact), limits(wilson), sprintf("%.17g,%.17g\n", mcnemar, fisher), sep = ",")
+})
+"""
+
+
+@pytest.mark.skipif(shutil.which("Rscript") is None, reason="R is not installed")
+def test_intervals_mcnemar_and_fisher_equal_r_on_random_inputs() -> None:
+    rng = np.random.default_rng(7)
+    (c, n), (d, m) = (np.array(counts(seed)).T for seed in (8, 9))
+    wins, losses = rng.integers(0, 60, (2, RNG_CASES))
+    table = np.column_stack([c, n, d, m, wins, losses])
+    text = "\n".join(["c,n,d,m,wins,losses", *(",".join(map(str, line)) for line in table)]) + "\n"
+    said = subprocess.run(["Rscript", "-e", R_PROGRAM], input=text, capture_output=True, text=True, check=True).stdout
+    theirs = np.array([[float(value) for value in line.split(",")] for line in said.splitlines()])
+    ours = [
+        (*est.clopper_pearson_interval(*one), *est.wilson_interval(*one), est.mcnemar_exact(*pairs(0, *differ, 1)),
+         est.two_proportion(*one, *other).p)
+        for one, other, differ in zip(table[:, :2].tolist(), table[:, 2:4].tolist(), table[:, 4:].tolist(), strict=True)
+    ]  # fmt: skip
+    assert theirs.shape == (RNG_CASES, 6)
+    assert np.abs(theirs - ours).max() < 1e-9
 
 
 # ---- two samples

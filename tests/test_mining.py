@@ -11,6 +11,7 @@ from lib.mining import (
     attempt_adaptively,
     attempt_all,
     decidable,
+    fitting,
     judge,
     random_control,
     select_winners,
@@ -192,3 +193,14 @@ def test_the_live_line_counts_prompts_and_winners(capsys, monkeypatch):
     monkeypatch.setenv("WORKBOOK_BATCH", "1")
     list(watch([won("a", "p"), won("a", "q", status="timeout"), won("b", "p", status="timeout")], 4))
     assert "attempts 3 of 4, prompts 2, prompts with a winner 1, winners 1" in capsys.readouterr().out
+
+
+def test_prompts_longer_than_the_context_are_named(engine):
+    long = dataclasses.replace(TASKS[0], task_id="long", prompt="ক" * 20_000)
+    assert fitting([*TASKS, long], engine, SETTINGS) == (TASKS, ["long"])
+
+
+def test_log_probabilities_are_kept_where_asked(tmp_path, engine, sandbox):
+    asked = dataclasses.replace(SETTINGS, logprobs=True)
+    (attempt,) = attempt_all(TASKS[:1], 1, engine, sandbox, Ledger(tmp_path / "a"), asked, POLICY)
+    assert attempt.logprob_sum is not None and attempt.logprob_sum < 0

@@ -1,27 +1,47 @@
-"""The engines: stops, seeds and adapters mean the same in each; the real embedded model throughout."""
+"""The engines: prompts, stops, seeds, log-probabilities and adapters mean the same in each; the real embedded model throughout."""
 
+import importlib.util
+import json
+import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from scipy.stats import chi2_contingency, chisquare
 
 from lib.models import ModelError, resolve
 from lib.prompts import build_prompt
-from lib.sampling import Request, Settings, draw_seed, open_engine, stop_token_ids
-from lib.sampling.hf import SeededDraw, nucleus
+from lib.sampling import EngineError, Request, Settings, draw_seed, open_engine, sample, too_long
+from lib.sampling.adapters import Adapter, known_name, misfit
+from lib.sampling.batches import in_batches, rows_that_fit
+from lib.sampling.encoding import read_context_length, read_end_ids
+from lib.sampling.hf import Draw, nucleus
 from lib.tasks import read_tasks
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
 EASY = [TASKS[name] for name in ("bn/add_numbers", "bn/square", "bn/to_uppercase", "bn/is_odd")]
 SETTINGS = Settings(temperature=0.8, max_new_tokens=24)
 GREEDY = Settings(temperature=0, max_new_tokens=24)
+ONE = Settings(temperature=0.8, top_p=0.95, max_new_tokens=1, logprobs=True)
+SHORT = ("def add(a, b):\n    return", "The largest city in France is", "import", "for i in range(")  # cheap to draw from
+DRAWS = 400
+HAS_VLLM = torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
+needs_vllm = pytest.mark.skipif(not HAS_VLLM, reason="vLLM needs a CUDA device and the package vllm")
+
+
+def prompts(engine, tasks=EASY):
+    return [build_prompt(task, engine.tokenizer) for task in tasks]
 
 
 def requests(engine, draws=1):
-    prompts = [build_prompt(task, engine.tokenizer) for task in EASY]
     return [
-        Request((p.task_id, draw), p.text, p.stops, draw_seed(0, p.task_id, draw)) for draw in range(draws) for p in prompts
+        Request((p.task_id, draw), p.text, p.stops, draw_seed(0, p.task_id, draw))
+        for draw in range(draws)
+        for p in prompts(engine)
     ]
 
 
@@ -38,9 +58,16 @@ def openvino():
 
 @pytest.fixture(scope="module")
 def plain():
+    """The transformers engine in fp32, so that its figures can be held against exact ones."""
     engine = open_engine("embedded", engine="transformers")
+    engine._model.float()
     yield engine
     engine.close()
+
+
+@pytest.fixture(params=["openvino", "plain"])
+def engine(request):
+    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -61,34 +88,56 @@ def adapter(tmp_path_factory):
     return str(folder)
 
 
+# ------------------------------------------------------------------------------------------- text, stops and seeds
+
+
 def test_the_tokenizer_gives_every_text_back(openvino):
     for text in ("def f(x):\n    return x  # বাংলা ১২৩", "a  b\tc\n\n  d", "1234 -5", TASKS["bn/square"].prompt):
         assert openvino.tokenizer.decode(openvino.tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
-def test_a_closing_fence_is_a_stop_token(openvino):
-    ids = stop_token_ids(openvino.tokenizer)
-    assert openvino.tokenizer("```", add_special_tokens=False)["input_ids"][0] in ids
-    assert openvino.tokenizer.eos_token_id in ids
-
-
-@pytest.mark.parametrize("name", ["openvino", "plain"])
-def test_no_completion_holds_a_stop(name, request):
-    engine = request.getfixturevalue(name)
+def test_no_completion_holds_a_stop(engine):
     for asked, completion in engine.stream(requests(engine, 2), SETTINGS):
         assert not any(stop in completion.text for stop in asked.stops)
-        assert len(completion.token_ids) <= SETTINGS.max_new_tokens
+        assert completion.n_tokens == len(completion.token_ids) <= SETTINGS.max_new_tokens
+
+
+def test_an_answer_ends_with_the_token_that_completes_a_stop(engine):
+    asked = [Request(0, "Count: 1, 2, 3, 4, 5,", (" 8",), 0)]
+    ((_, completion),) = engine.stream(asked, GREEDY)
+    whole = engine.tokenizer.decode(completion.token_ids)
+    assert completion.finished and whole.endswith("8") and completion.text == whole[: whole.index(" 8")] == " 6, 7,"
+
+
+def test_a_fence_that_is_no_stop_ends_nothing(engine):
+    asked = [Request(0, "```\n1\n```\n\n```\n2\n```\n\n```\n3\n", (), 0)]
+    ((_, completion),) = engine.stream(asked, GREEDY)
+    assert "```" in completion.text and not completion.text.endswith("```")
+
+
+def test_end_tokens_are_all_those_the_model_s_folder_names(tmp_path):
+    assert read_end_ids(tmp_path) == set()
+    for named, found in ((2, {2}), ([5, 7], {5, 7}), (None, set())):
+        (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": named}))
+        assert read_end_ids(tmp_path) == found
+
+
+def test_what_a_model_s_folder_recommends_changes_no_answer(plain, tmp_path):
+    source = resolve("embedded")
+    for path in source.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "generation_config.json").unlink()
+    advice = {"repetition_penalty": 3.0, "top_k": 1, "eos_token_id": 2, "do_sample": True}
+    (tmp_path / "generation_config.json").write_text(json.dumps(advice))
+    advised = open_engine(str(tmp_path), engine="transformers")
+    advised._model.float()
+    assert texts(advised, GREEDY) == texts(plain, GREEDY)
 
 
 def test_every_request_is_answered_once(openvino):
     asked = requests(openvino, 40)  # more than are in flight at a time
     keys = [request.key for request, _ in openvino.stream(iter(asked), Settings(max_new_tokens=2))]
     assert sorted(keys) == sorted(request.key for request in asked)
-
-
-def test_greedy_answers_agree_between_engines(openvino, plain):
-    ours, theirs = texts(openvino, GREEDY), texts(plain, GREEDY)
-    assert sum(ours[key].split("\n")[1] == theirs[key].split("\n")[1] for key in ours) >= len(EASY) - 1  # int8 against bf16
 
 
 def test_draws_differ_by_seed(openvino):
@@ -100,23 +149,82 @@ def test_a_draw_depends_on_its_own_seed_alone(plain):
     whole = texts(plain, SETTINGS, draws=2)
     alone = requests(plain, 2)[5:6]
     ((request, completion),) = plain.stream(alone, SETTINGS)
-    assert completion.text.split("\n")[1] == whole[request.key].split("\n")[1]
+    assert completion.text == whole[request.key]
 
 
-@pytest.mark.parametrize("name", ["openvino", "transformers"])
-def test_an_adapter_really_changes_the_output(name, adapter, request):
-    base = request.getfixturevalue("plain" if name == "transformers" else name)
-    engine = open_engine("embedded", adapter, name)
-    try:
-        changed, before = texts(engine, GREEDY), texts(base, GREEDY)
-    finally:
-        engine.close()
-    assert all(changed[key] != before[key] for key in before)
+def test_draw_seeds_differ_by_run_task_and_draw():
+    seeds = {draw_seed(s, t, d) for s in range(3) for t in ("a", "b") for d in range(3)}
+    assert len(seeds) == 18 and all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_a_folder_that_is_no_adapter_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="not a PEFT adapter folder"):
-        open_engine("embedded", str(tmp_path), "openvino")
+# ------------------------------------------------------------------------------------------------------------ sample
+
+
+def test_sample_gives_n_completions_of_every_prompt_in_order(engine):
+    drawn = sample(engine, prompts(engine), 3, SETTINGS, seed=5)
+    assert [len(row) for row in drawn] == [3] * len(EASY)
+    again = sample(engine, prompts(engine)[1:2], 2, SETTINGS, seed=5)
+    if engine.name == "transformers":  # the other's batches round differently from run to run
+        assert again[0] == drawn[1][:2]
+
+
+def test_sample_skips_counts_and_names_what_is_too_long(plain):
+    short, long = prompts(plain, EASY[:2])
+    endless = type(long)(long.task_id, "x " * 9000, "", ())
+    assert too_long([short, endless], plain, SETTINGS) == [endless]
+    with pytest.warns(UserWarning, match="1 of 2 prompts skipped, longer than the context of 8192 .*: bn/square"):
+        drawn = sample(plain, [endless, short], 1, Settings(max_new_tokens=2))
+    assert [len(row) for row in drawn] == [0, 1]
+
+
+def test_a_prompt_may_fill_the_context_to_the_last_token(plain):
+    class Room:
+        tokenizer, context_length = plain.tokenizer, len(plain.tokenizer("a b c")["input_ids"]) + 5
+
+    asked = Request(0, "a b c", (), 0)
+    assert too_long([asked], Room, Settings(max_new_tokens=5)) == []
+    assert too_long([asked], Room, Settings(max_new_tokens=6)) == [asked]
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"n": 0}, "n=0: should be at least 1"),
+        ({"n": 2, "settings": GREEDY}, "n=2 at temperature 0: greedy decoding has one answer; use n=1"),
+        ({"empty": True}, r"request \(0, 0\): the prompt is empty"),
+    ],
+)
+def test_bad_input_to_sample_is_one_line(plain, wrong, message):
+    (prompt,) = prompts(plain, EASY[:1])
+    if wrong.get("empty"):
+        prompt = type(prompt)(prompt.task_id, "", "", ())
+    with pytest.raises(ValueError, match=message) as caught:
+        sample(plain, [prompt], wrong.get("n", 1), wrong.get("settings", SETTINGS))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stream_refuses_a_prompt_too_long_by_its_key(engine):
+    endless = Request("bn/long", "x " * 9000, (), 0)
+    with pytest.raises(ValueError, match=r"request bn/long: a prompt of \d+ tokens and 24 new ones are more than .* 8192"):
+        list(engine.stream([endless], SETTINGS))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": -1}, {"temperature": math.nan}, {"top_p": 0}, {"top_p": 1.5}, {"top_p": math.nan}, {"max_new_tokens": 0}],
+    ids=str,
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Settings(**wrong)
+
+
+def test_context_lengths_are_read_where_models_keep_them(tmp_path):
+    for config in ({"max_position_embeddings": 7}, {"n_positions": 7}, {"text_config": {"max_position_embeddings": 7}}):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert read_context_length(tmp_path) == 7
+    (tmp_path / "config.json").write_text("{}")
+    assert read_context_length(tmp_path) > 10**9
 
 
 def test_a_model_that_cannot_be_found_says_what_was_looked_for(monkeypatch):
@@ -130,17 +238,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         resolve(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}, {"max_new_tokens": 0}], ids=lambda w: next(iter(w))
-)
-def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        Settings(**wrong)
-
-
-def test_draw_seeds_differ_by_run_task_and_draw():
-    seeds = {draw_seed(s, t, d) for s in range(3) for t in ("a", "b") for d in range(3)}
-    assert len(seeds) == 18 and all(0 <= seed < 2**63 for seed in seeds)
+# ----------------------------------------------------------------------------------- distributions and probabilities
 
 
 def test_the_nucleus_keeps_the_fewest_tokens_that_reach_top_p():
@@ -150,9 +248,305 @@ def test_the_nucleus_keeps_the_fewest_tokens_that_reach_top_p():
 
 def test_seeded_draws_follow_the_tempered_distribution():
     p = torch.tensor([0.6, 0.3, 0.1])
-    processor = SeededDraw(list(range(4000)), Settings(temperature=1.0, top_p=1.0))
-    drawn = processor(torch.empty(4000, 0), p.log().expand(4000, 3)).argmax(dim=-1)
+    draw = Draw(list(range(4000)), Settings(temperature=1.0, top_p=1.0))
+    drawn = draw(torch.empty(4000, 0), p.log().expand(4000, 3)).argmax(dim=-1)
     shares = torch.bincount(drawn, minlength=3) / 4000
     assert torch.allclose(shares, p, atol=0.03)
 
 
+@pytest.mark.parametrize(
+    "temperature, top_p, q",
+    [
+        (1.0, 0.75, [0.625, 0.375, 0.0, 0.0]),  # 0.5 and 0.3 of 0.8
+        (0.5, 1.0, [0.684932, 0.246575, 0.061644, 0.006849]),  # p² over its sum, 0.365
+        (0.0, 0.5, [0.5, 0.3, 0.15, 0.05]),  # greedy: temperature 1, the whole vocabulary
+    ],
+)
+def test_log_probabilities_are_those_of_what_is_drawn_from(temperature, top_p, q):
+    draw = Draw(list(range(50)), Settings(temperature, top_p, logprobs=True))
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(50, 4) + 3
+    drawn = draw(torch.empty(50, 0), logits).argmax(dim=-1)
+    assert torch.allclose(draw.log_probs[0].exp(), torch.tensor(q)[drawn], atol=1e-5)
+    assert (len(set(drawn.tolist())) == 1) == (temperature == 0)
+
+
+def exact_log_probs(model, prompt_ids, ids, settings):
+    """ln q of each token, from one pass over the whole sequence."""
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt_ids + list(ids)])).logits[0, len(prompt_ids) - 1 : -1].float()
+    if settings.temperature:
+        logits = nucleus(logits / settings.temperature, settings.top_p)
+    return logits.log_softmax(dim=-1)[range(len(ids)), list(ids)]
+
+
+@pytest.mark.parametrize("temperature, top_p", [(0.8, 1.0), (0.8, 0.9), (0.0, 1.0)])
+def test_transformers_sums_are_those_of_one_pass(plain, temperature, top_p):
+    settings = Settings(temperature, top_p, max_new_tokens=16, logprobs=True)
+    ended = 0
+    for request, completion in plain.stream(requests(plain), settings):
+        ids = plain.tokenizer(request.text, add_special_tokens=False)["input_ids"]
+        expected = exact_log_probs(plain._model, ids, completion.token_ids, settings).sum()
+        assert completion.logprob_sum == pytest.approx(float(expected), abs=2e-3)
+        ended += completion.finished
+    assert ended  # rows that end early are summed to their end, not to that of their batch
+
+
+def first_draws(engine, prompt, settings=ONE, draws=DRAWS):
+    """(token, ln q) of the first token of `draws` draws."""
+    asked = [Request(n, prompt, (), draw_seed(1, prompt, n)) for n in range(draws)]
+    return [(c.token_ids[0], c.logprob_sum) for _, c in engine.stream(asked, settings)]
+
+
+@pytest.mark.parametrize("prompt", SHORT)
+def test_first_tokens_are_drawn_as_often_as_their_probabilities_say(engine, prompt):
+    """Chi-square of an engine's draws against its own q; that q sums to 1 over the nucleus shows what it is renormalised to."""
+    drawn = first_draws(engine, prompt)
+    q = {token: math.exp(log_prob) for token, log_prob in drawn}
+    rest = max(0.0, 1 - sum(q.values()))  # tokens never drawn
+    assert sum(q.values()) < 1.05
+    counts = Counter(token for token, _ in drawn)
+    common = [token for token in q if q[token] * DRAWS >= 5]
+    expected = [q[token] for token in common]
+    observed = [counts[token] for token in common]
+    if rest + sum(q.values()) - sum(expected) > 5 / DRAWS:
+        expected.append(1 - sum(expected))
+        observed.append(DRAWS - sum(observed))
+    scale = sum(observed) / sum(expected)
+    assert chisquare(observed, [share * scale for share in expected]).pvalue > 0.001
+
+
+@pytest.mark.parametrize("prompt", SHORT)
+def test_log_probabilities_are_tempered_by_the_sampling_temperature(engine, prompt):
+    """ln q_T(a) − ln q_T(b) = (ln q_1(a) − ln q_1(b)) / T, whatever nucleus is cut out."""
+    at_one = dict(first_draws(engine, prompt, Settings(1.0, 1.0, 1, True), 150))
+    at_half = dict(first_draws(engine, prompt, Settings(0.5, 0.9, 1, True), 150))
+    shared = sorted(set(at_one) & set(at_half), key=at_half.__getitem__)
+    for token in shared[1:]:
+        step = (at_one[token] - at_one[shared[0]]) / 0.5
+        assert at_half[token] - at_half[shared[0]] == pytest.approx(step, abs=0.1)
+
+
+def test_greedy_answers_are_those_of_plain_generate(plain):
+    for request, completion in plain.stream(requests(plain), GREEDY):
+        ids = plain.tokenizer(request.text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+        mask = torch.ones_like(ids)
+        output = plain._model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=24, eos_token_id=2)
+        assert list(completion.token_ids) == output[0, ids.shape[1] :][: completion.n_tokens].tolist()
+        assert completion.finished or completion.n_tokens == 24
+
+
+# ---------------------------------------------------------------------------------------------- engine against engine
+
+
+def test_greedy_answers_agree_between_engines(openvino, plain):
+    ours, theirs = texts(openvino, GREEDY), texts(plain, GREEDY)
+    assert sum(ours[key].split("\n")[1] == theirs[key].split("\n")[1] for key in ours) >= len(EASY) - 1  # int8 against fp32
+
+
+@pytest.mark.parametrize("prompt", SHORT)
+def test_first_tokens_of_two_engines_come_from_one_distribution(openvino, plain, prompt):
+    counts = [Counter(token for token, _ in first_draws(engine, prompt)) for engine in (openvino, plain)]
+    common = [token for token in counts[0] | counts[1] if counts[0][token] + counts[1][token] >= 10]
+    table = [[count[token] for token in common] + [DRAWS - sum(count[t] for t in common)] for count in counts]
+    table = [[row[column] for column in range(len(common) + 1) if table[0][column] + table[1][column]] for row in table]
+    assert chi2_contingency(table).pvalue > 0.001
+
+
+# ------------------------------------------------------------------------------------------------------------ memory
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on():
+    sizes = []
+
+    def run(batch):
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return [item * 10 for item in batch]
+
+    assert list(in_batches(range(20), 16, run)) == [(item, item * 10) for item in range(20)]
+    assert sizes[:3] == [16, 8, 4] and set(sizes[3:]) <= {1, 2}  # what was too much is not tried again
+
+
+@given(st.integers(0, 40), st.integers(1, 20), st.integers(1, 20))
+def test_whatever_fits_every_item_is_answered_once_and_in_order(count, most, fits):
+    def run(batch):
+        if len(batch) > fits:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+        return batch
+
+    assert [answer for _, answer in in_batches(iter(range(count)), most, run)] == list(range(count))
+
+
+def test_a_batch_is_no_larger_than_its_memory_allows():
+    sizes = []
+    list(in_batches(range(10), 8, lambda batch: sizes.append(len(batch)) or batch, fitting=lambda batch: 3))
+    assert sizes == [3, 3, 2, 2]
+
+
+def test_one_sequence_too_many_is_one_clear_error():
+    def run(batch):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    with pytest.raises(EngineError, match="out of memory with a single sequence: CUDA out of memory.*GiB$"):
+        list(in_batches(range(4), 4, run))
+
+
+def test_other_faults_are_not_taken_for_a_lack_of_memory():
+    def run(batch):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        list(in_batches(range(4), 4, run))
+
+
+def test_rows_that_fit_by_hand():
+    config = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32, "num_hidden_layers": 3,
+              "intermediate_size": 64, "vocab_size": 100}  # fmt: skip
+    # a token: (2·3·2·8 + 8·32 + 4·64) · 2 = 1216 bytes; a row of ten: 12160 + 6·4·100 = 14560
+    assert rows_that_fit(14560 / 0.8 * 7 + 1, 10, config) == 7
+    assert rows_that_fit(1, 10, config) == 1
+
+
+def test_a_sampling_process_that_is_killed_is_followed_by_a_smaller_one():
+    engine = open_engine("embedded", engine="openvino")
+    asked = requests(engine, 8)
+    try:
+        with pytest.warns(UserWarning, match="exit code -9 .*; going on with 64 requests at a time"):
+            stream = engine.stream(iter(asked), Settings(max_new_tokens=16))
+            keys = [next(stream)[0].key]
+            engine._process.kill()
+            keys += [request.key for request, _ in stream]
+    finally:
+        engine.close()
+    assert sorted(keys) == sorted(request.key for request in asked)
+
+
+# ---------------------------------------------------------------------------------------------------------- adapters
+
+
+@pytest.mark.parametrize("name", ["openvino", "transformers"])
+def test_an_adapter_really_changes_the_output(name, adapter, request):
+    base = request.getfixturevalue("plain" if name == "transformers" else name)
+    engine = open_engine("embedded", adapter, name)
+    try:
+        changed, before = texts(engine, GREEDY), texts(base, GREEDY)
+    finally:
+        engine.close()
+    assert all(changed[key] != before[key] for key in before)
+
+
+def test_an_adapter_means_the_same_in_both_engines(adapter, openvino):
+    """The likeliest first token and its probability, against those without the adapter."""
+    greedy = Settings(0.0, 1.0, 1, True)
+    found = {}
+    for name in ("openvino", "transformers"):
+        engine = open_engine("embedded", adapter, name)
+        found[name] = [first_draws(engine, prompt, greedy, 1)[0] for prompt in SHORT]
+        engine.close()
+    without = [first_draws(openvino, prompt, greedy, 1)[0] for prompt in SHORT]
+    for ours, theirs, base in zip(found["openvino"], found["transformers"], without, strict=True):
+        assert ours[0] == theirs[0] and ours[1] == pytest.approx(theirs[1], abs=0.4)
+        assert ours[0] != base[0] or abs(ours[1] - base[1]) > 0.4
+
+
+def write_adapter(folder, width=896, base="Qwen/Qwen2.5-Coder-0.5B-Instruct", module="model.layers.0.self_attn.q_proj"):
+    folder.mkdir(exist_ok=True)
+    prefix = f"base_model.model.{module}"
+    tensors = {f"{prefix}.lora_A.weight": torch.zeros(4, width), f"{prefix}.lora_B.weight": torch.zeros(width, 4)}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"base_model_name_or_path": base, "r": 4, "lora_alpha": 8, "peft_type": "LORA", "target_modules": ["q_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+@pytest.mark.parametrize("engine", ["openvino", "transformers", "vllm", "http://127.0.0.1:9/v1"])
+def test_an_adapter_for_another_base_model_is_refused_before_anything_starts(engine, tmp_path):
+    with pytest.raises(ModelError) as caught:
+        open_engine("embedded", write_adapter(tmp_path / "other"), engine)
+    told = str(caught.value)
+    assert "an adapter for Qwen/Qwen2.5-Coder-0.5B-Instruct, not for embedded" in told and "\n" not in told
+    assert "model.layers.0.self_attn.q_proj takes 576 numbers in the model and 896 in the adapter" in told
+
+
+def test_an_adapter_of_the_right_shape_but_another_name_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="not for embedded: adapter_config.json's base_model_name_or_path says so"):
+        open_engine("embedded", write_adapter(tmp_path / "a", 576), "openvino")
+
+
+def test_a_folder_that_is_no_adapter_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="not a PEFT adapter folder"):
+        open_engine("embedded", str(tmp_path), "openvino")
+
+
+def test_an_adapter_that_cannot_be_read_is_refused(tmp_path):
+    folder = Path(write_adapter(tmp_path / "torn"))
+    (folder / "adapter_model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ModelError, match="torn: an adapter that cannot be read"):
+        open_engine("embedded", str(folder), "openvino")
+
+
+def test_what_openvino_would_leave_out_of_an_adapter_is_refused(tmp_path):
+    folder = Path(write_adapter(tmp_path / "dora", 576, "HuggingFaceTB/SmolLM2-135M-Instruct"))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+    with pytest.raises(ModelError, match="dora: has use_dora, which OpenVINO does not apply"):
+        open_engine("embedded", str(folder), "openvino")
+
+
+def test_misfits_by_hand():
+    base = {"m.q.weight": (6, 4)}
+    assert misfit({"base_model.model.m.q.lora_A.weight": (2, 4), "base_model.model.m.q.lora_B.weight": (6, 2)}, base) is None
+    assert misfit({"base_model.model.m.q.lora_A.weight": (2, 6)}, base) == "m.q takes 4 numbers in the model and 6 in the adapter"
+    assert misfit({"base_model.model.m.q.lora_B.weight": (4, 2)}, base) == "m.q gives 6 numbers in the model and 4 in the adapter"
+    assert misfit({"base_model.model.m.k.lora_A.weight": (2, 4)}, base) == "the model has no m.k"
+    assert misfit({"other": (1, 1)}, base) == "it holds no LoRA matrices"
+
+
+@pytest.mark.parametrize(
+    "model, name",
+    [
+        ("Qwen/Qwen2.5-Coder-0.5B-Instruct", "qwen2.5-coder-0.5b-instruct"),
+        ("unsloth/Qwen2.5-Coder-0.5B-Instruct-unsloth-bnb-4bit", "qwen2.5-coder-0.5b-instruct"),
+        ("/x/hub/models--Qwen--Qwen3-4B/snapshots/0a1b", "qwen3-4b"),
+        ("/x/.cache/models/smollm2-135m-instruct.q4_1", "smollm2-135m-instruct"),
+        ("/home/me/models/finetuned", None),
+    ],
+)
+def test_a_model_s_name_where_it_is_known(model, name):
+    assert known_name(model) == name
+
+
+def test_rank_and_scale_of_an_adapter(tmp_path):
+    plain = Adapter(tmp_path, tmp_path, {"r": 16, "lora_alpha": 32})
+    stable = Adapter(tmp_path, tmp_path, {"r": 16, "lora_alpha": 32, "use_rslora": True, "rank_pattern": {"q": 64}})
+    assert (plain.rank, plain.scale, stable.rank, stable.scale) == (16, 2.0, 64, 8.0)
+
+
+# -------------------------------------------------------------------------------------------------------------- vLLM
+
+
+@pytest.mark.skipif(HAS_VLLM, reason="vLLM can run here")
+def test_vllm_where_it_cannot_run_is_one_clear_error():
+    with pytest.raises(EngineError, match="engine vllm: (not installed|there is no CUDA device)"):
+        open_engine("embedded", engine="vllm")
+
+
+@needs_vllm
+def test_vllm_draws_stops_and_scores_as_transformers_does(plain, adapter):
+    engine = open_engine("embedded", engine="auto")
+    try:
+        assert engine.name == "vllm" and engine.context_length == plain.context_length
+        ours, theirs = texts(engine, GREEDY), texts(plain, GREEDY)
+        assert sum(ours[key] == theirs[key] for key in ours) >= len(EASY) - 1
+        for prompt in SHORT:
+            q = dict(first_draws(engine, prompt))
+            reference = dict(first_draws(plain, prompt))
+            assert all(q[token] == pytest.approx(reference[token], abs=0.1) for token in set(q) & set(reference))
+    finally:
+        engine.close()
+    changed = open_engine("embedded", adapter, "vllm")
+    try:
+        assert all(text != ours[key] for key, text in texts(changed, GREEDY).items())
+    finally:
+        changed.close()

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,33 +20,45 @@ SETTINGS = Settings(temperature=0.8, max_new_tokens=12)
 
 
 class Completions(BaseHTTPRequestHandler):
-    """The completions protocol over an engine of ours; `broken` answers 503 that many times first."""
+    """The completions protocol over an engine of ours; `broken` answers 503 that many times first.
+
+    `silent` seconds pass before any completion; `listed` and `raw` replace the list of models and the answers.
+    """
 
     engine: Any = None
     lock = threading.Lock()
     broken = 0
+    silent = 0.0
+    listed: Any = {"data": [{"id": "base", "max_model_len": 400}, {"id": "rsft"}]}
+    raw: bytes | None = None
     asked: list[dict[str, Any]] = []
 
     def do_GET(self) -> None:
-        self.answer({"data": [{"id": "base"}, {"id": "rsft"}]})
+        self.answer(self.listed)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         kind = type(self)
+        time.sleep(self.silent)
         with self.lock:
             kind.asked.append(body)
             if kind.broken:
                 kind.broken -= 1
                 self.send_error(503)
                 return
-            settings = Settings(body["temperature"], body["top_p"], body["max_tokens"])
+            settings = Settings(body["temperature"], body["top_p"], body["max_tokens"], "logprobs" in body)
             request = Request(0, body["prompt"], tuple(body["stop"]), body["seed"])
             ((_, completion),) = self.engine.stream([request], settings)
         reason = "stop" if completion.finished else "length"
-        self.answer({"choices": [{"text": completion.text, "finish_reason": reason}]})
+        choice: dict[str, Any] = {"text": completion.text, "finish_reason": reason}
+        if body["return_token_ids"]:
+            choice["token_ids"] = completion.token_ids
+        if "logprobs" in body:
+            choice["logprobs"] = {"token_logprobs": [completion.logprob_sum / 2] * 2}
+        self.answer({"choices": [choice]})
 
     def answer(self, payload: dict[str, Any]) -> None:
-        raw = json.dumps(payload).encode()
+        raw = self.raw or json.dumps(payload).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
@@ -85,8 +98,7 @@ def test_answers_are_the_model_s_own(address: str, plain: Any) -> None:
     engine = open_engine("embedded", engine=address)
     alone = {r.key: c for request in requests(plain) for r, c in plain.stream([request], SETTINGS)}
     found = {request.key: completion for request, completion in engine.stream(requests(engine), SETTINGS)}
-    assert {key: c.text for key, c in found.items()} == {key: c.text for key, c in alone.items()}
-    assert {key: c.finished for key, c in found.items()} == {key: c.finished for key, c in alone.items()}
+    assert found == alone
 
 
 def test_an_adapter_is_asked_for_by_its_folder_s_name(address: str, handler: type[Completions]) -> None:
@@ -120,6 +132,57 @@ def test_a_server_that_stops_answering_is_one_error(
         list(engine.stream(requests(engine), SETTINGS))
 
 
+def test_a_server_that_says_nothing_is_one_error(
+    address: str, handler: type[Completions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "PAUSE_S", 0.01)
+    monkeypatch.setattr(server, "ANSWER_S", 0.2)
+    engine = open_engine("embedded", engine=address)
+    handler.silent = 2.0
+    with pytest.raises(EngineError, match="no answer to completions after 4 tries .ReadTimeout"):
+        list(engine.stream(requests(engine)[:1], SETTINGS))
+
+
+def test_an_answer_that_is_none_is_one_error(address: str, handler: type[Completions]) -> None:
+    engine = open_engine("embedded", engine=address)
+    for raw, message in ((b"<html>", "completions answers no JSON object: '<html>'"), (b"{}", "an answer without choices")):
+        handler.raw = raw
+        with pytest.raises(EngineError, match=message):
+            list(engine.stream(requests(engine)[:1], SETTINGS))
+
+
+def test_a_list_without_models_is_one_error(address: str, handler: type[Completions]) -> None:
+    for listed, message in (({"models": []}, "a list of models without data"), ({"data": []}, "serves nothing; a model is wanted")):
+        handler.listed = listed
+        with pytest.raises(EngineError, match=message):
+            open_engine("embedded", engine=address)
+
+
+def test_nothing_of_the_server_s_own_is_applied(address: str, handler: type[Completions]) -> None:
+    engine = open_engine("embedded", engine=address)
+    list(engine.stream(requests(engine)[:1], SETTINGS))
+    asked = handler.asked[0]
+    assert (asked["top_k"], asked["min_p"], asked["repetition_penalty"], asked["add_special_tokens"]) == (-1, 0, 1, False)
+
+
+def test_a_prompt_longer_than_the_server_s_context_is_refused(address: str, handler: type[Completions]) -> None:
+    engine = open_engine("embedded", engine=address)
+    assert engine.context_length == 400
+    with pytest.raises(ValueError, match="request long: a prompt of .* more than the context of 400"):
+        list(engine.stream([Request("long", "x " * 500, (), 0)], SETTINGS))
+    assert not handler.asked
+
+
+def test_log_probabilities_are_asked_for_where_all_servers_mean_the_same(address: str, plain: Any) -> None:
+    engine = open_engine("embedded", engine=address)
+    settings = Settings(1.0, 1.0, 6, logprobs=True)
+    ((_, ours),) = engine.stream(requests(engine)[:1], settings)
+    ((_, alone),) = plain.stream(requests(plain)[:1], settings)
+    assert ours.logprob_sum == pytest.approx(alone.logprob_sum)
+    with pytest.raises(EngineError, match="log-probabilities are those at temperature 1 and top_p 1"):
+        list(engine.stream(requests(engine)[:1], Settings(0.8, 1.0, 6, logprobs=True)))
+
+
 def test_nobody_at_the_address_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "PAUSE_S", 0.01)
     with pytest.raises(EngineError, match="no answer to models"):
@@ -127,5 +190,5 @@ def test_nobody_at_the_address_is_one_error(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_unknown_engine_is_named() -> None:
-    with pytest.raises(EngineError, match="engine 'vlm': choose one of auto, openvino, transformers"):
+    with pytest.raises(EngineError, match="engine 'vlm': choose one of auto, openvino, vllm, transformers"):
         open_engine("embedded", engine="vlm")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -13,11 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from safetensors.torch import load_file
 
-from lib.held_out import LoadedEngine, greedy_pass_at_1
+from lib.held_out import greedy_pass_at_1
+from lib.ledger import Ledger
+from lib.mining import Policy, attempt_all
 from lib.model_card import read_facts
 from lib.models import resolve
 from lib.presets import load_preset
 from lib.prompts import build_prompt
+from lib.sampling import Settings, open_engine
 from lib.sandbox import Sandbox
 from lib.sft import (
     TARGET_MODULES,
@@ -77,7 +81,7 @@ def built(tmp_path_factory, rows):
     return build("embedded", rows, tmp_path_factory.mktemp("paper"), table_3)[0]
 
 
-def scored(model, tokenizer, step):
+def scored(model, step):
     return SCORES[step]
 
 
@@ -179,6 +183,15 @@ def test_the_adapter_folder_is_whole_and_nothing_is_left_beside_it(trained):
     assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
 
 
+def test_the_folder_holds_what_vllm_serves(trained):
+    """Plain LoRA of the layers it knows: no bias, no DoRA, no whole modules, PEFT's own tensor names."""
+    config = json.loads((trained[0] / "adapter_config.json").read_text())
+    plain = {"peft_type": "LORA", "bias": "none", "use_dora": False, "use_rslora": False, "modules_to_save": None, "r": 4}
+    assert {name: config[name] for name in plain} == plain
+    layer = r"base_model\.model\.model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.lora_[AB]\.weight"
+    assert all(re.fullmatch(layer, name) for name in load_file(trained[0] / "adapter_model.safetensors"))
+
+
 def test_tokens_are_counted_without_padding(trained, rows, tokenizer):
     each = [len(encode(row, tokenizer)["input_ids"]) for row in rows]
     assert trained[2]["tokens"] == sum(each[row] for row in batch_order(each, 2, 3, SETTINGS.seed))
@@ -210,14 +223,14 @@ def test_the_best_adapter_is_kept_and_the_curve_begins_before_training(whole):
 
 def test_what_is_kept_is_what_was_evaluated(whole, rows, tmp_path):
     """With the scores turned round the last adapter is kept, and it is another one."""
-    train("embedded", rows, tmp_path / "last", STOPPABLE, held_out=lambda model, tokenizer, step: step)
+    train("embedded", rows, tmp_path / "last", STOPPABLE, held_out=lambda model, step: step)
     ours, last = (load_file(folder / "adapter_model.safetensors") for folder in (whole[0], tmp_path / "last"))
     assert any(not torch.equal(ours[name], last[name]) for name in ours)
 
 
 def test_training_ends_when_held_out_scores_stop_rising(rows, tmp_path):
     changed = dataclasses.replace(SETTINGS, steps=6, checkpoint_every=1, patience=2)
-    summary = train("embedded", rows, tmp_path / "adapter", changed, held_out=lambda model, tokenizer, step: 1 / (1 + step))
+    summary = train("embedded", rows, tmp_path / "adapter", changed, held_out=lambda model, step: 1 / (1 + step))
     assert (summary["steps"], summary["kept_step"]) == (3, 1)
 
 
@@ -289,7 +302,7 @@ def test_one_winner_is_enough(rows, tmp_path):
 def test_a_loss_that_is_no_number_stops_and_the_best_adapter_is_kept(rows, tmp_path):
     """Weights are made useless after step 2; what is kept is what was evaluated best, at step 1."""
 
-    def poison(model, tokenizer, step):
+    def poison(model, step):
         if step == 2:
             next(weight for name, weight in model.named_parameters() if "lora_B" in name).data.fill_(float("nan"))
         return 1.0 if step == 1 else 0.0
@@ -312,7 +325,7 @@ def test_a_learning_rate_that_blows_up_keeps_weights_that_still_worked(rows, tmp
 
 
 def test_running_out_of_memory_names_the_setting_to_change(rows, tmp_path):
-    def hungry(model, tokenizer, step):
+    def hungry(model, step):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     changed = dataclasses.replace(SETTINGS, checkpoint_every=1)
@@ -349,22 +362,19 @@ def test_settings_out_of_range_are_refused(values, fault):
 # ---------------------------------------------------------------------------------------------- held-out evaluation
 
 
-def test_held_out_pass_at_1_is_what_the_sandbox_says_of_the_greedy_answers(tokenizer):
+def test_held_out_pass_at_1_is_that_of_a_run_of_the_transformers_engine(tmp_path):
     from transformers import AutoModelForCausalLM
 
-    from lib.sampling import Request, Settings
-
-    model = AutoModelForCausalLM.from_pretrained(resolve("embedded"), dtype=torch.bfloat16)
+    loaded = AutoModelForCausalLM.from_pretrained(resolve("embedded"), dtype=torch.bfloat16)
+    own, sampler = loaded.generation_config, open_engine("embedded", engine="transformers")
     with Sandbox() as sandbox:
-        score = greedy_pass_at_1(PICKED, sandbox, 16)(model, tokenizer, 0)
-        prompts = [build_prompt(task, tokenizer) for task in PICKED]
-        requests = [Request(place, prompt.text, prompt.stops, 0) for place, prompt in enumerate(prompts)]
-        answers = LoadedEngine(model, tokenizer).stream(requests, Settings(temperature=0.0, max_new_tokens=16))
-        programs = [prompts[request.key].program(completion.text) for request, completion in answers]
-        passed = [v.status == "success" for v in sandbox.grade_many(list(zip(PICKED, programs, strict=True)))]
-    assert score == sum(passed) / 4 and any(passed)
+        score = greedy_pass_at_1("embedded", PICKED, sandbox, 16)(loaded, 0)
+        ledger, how = Ledger(tmp_path / "a.jsonl"), Settings(temperature=0.0, max_new_tokens=16)
+        attempts = attempt_all(PICKED, 1, sampler, sandbox, ledger, how, Policy("test", "embedded", "", 0))
+    assert score == sum(attempt.solved for attempt in attempts) / 4 > 0
+    assert loaded.generation_config is own
 
 
 def test_no_held_out_tasks_are_refused():
     with pytest.raises(ValueError, match="no held-out tasks"):
-        greedy_pass_at_1([], None, 16)
+        greedy_pass_at_1("embedded", [], None, 16)

@@ -293,7 +293,16 @@ def test_words_in_the_quoted_test_are_no_symptom() -> None:
         ("4", "5", "semantic", "off-by-one"),
         ("[1, 2]", "[1, 2, 3]", "semantic", "off-by-one"),
         ("'bc'", "'abc'", "semantic", "off-by-one"),
-        ("3.14", "3.14159", "semantic", "near-miss"),
+        ("3.14", "3.14159", "format", "rounded"),
+        ("33.333333333333336", "33.33", "format", "rounded"),
+        ("0.30000000000000004", "0.3", "format", "rounded"),
+        ("78.5", "78.53981633974483", "semantic", "near-miss"),
+        ("12.56", "12.566370614359172", "semantic", "near-miss"),
+        ("(5, 'a')", "5", "format", "extra-output"),
+        ("'Sum: 5'", "5", "format", "extra-output"),
+        ("'5 or 6'", "6", "semantic", "other-kind"),
+        ("(1, 'a')", "True", "semantic", "other-kind"),
+        ("[5, 6, 7]", "5", "semantic", "other-kind"),
         ("3.7", "3", "semantic", "near-miss"),
         ("[1.0, 2.001]", "[1.0, 2.0]", "semantic", "near-miss"),
         ("[2, 1]", "[1, 2]", "semantic", "reordered"),
@@ -312,6 +321,27 @@ def test_words_in_the_quoted_test_are_no_symptom() -> None:
 )
 def test_wrong_answers(got: str, expected: str, polycode: str, rule: str) -> None:
     assert wrong(got, expected) == (4, polycode, rule)
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "other", "found"),
+    [
+        ("True", "Matched!", "Not matched!", ("format", "other-mark")),
+        ("False", "Not matched!", "Matched!", ("format", "other-mark")),
+        ("True", "Not matched!", "Matched!", ("semantic", "inverted")),
+        ("False", "Matched!", "Not matched!", ("semantic", "inverted")),
+        ("True", "even", "odd", ("semantic", "other-kind")),
+        ("True", "No entry", "No exit", ("semantic", "other-kind")),
+        ("1", "Matched!", "Not matched!", ("semantic", "other-kind")),
+    ],
+)
+def test_a_truth_value_where_the_tests_want_one_of_two_marks(
+    got: str, expected: str, other: str, found: tuple[str, str]
+) -> None:
+    tests = (f"assert add(2, 3) == {expected!r}", f"assert add(2, 4) == {other!r}")
+    task = dataclasses.replace(ADD, visible_tests=tests, hidden_tests=())
+    message = f"{tests[0]}: got {got}, expected {expected!r}"
+    assert kinds(label("wrong-output", message, task=task)) == (4, *found)
 
 
 def test_expected_value_is_taken_from_the_test_where_the_message_cuts_it() -> None:

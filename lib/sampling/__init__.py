@@ -2,34 +2,42 @@
 
     engine = open_engine(model, adapter=None)
     for request, completion in engine.stream(requests, settings): ...
+    drawn = sample(engine, prompts, 10, settings)
 
-Prompt text, stop strings and seeds mean the same in every engine; `completion.text` is cut at the first stop string, so an
-engine may stop earlier or later than another without the program changing.
+Prompt text, stop strings, end tokens and seeds mean the same in every engine; `completion.text` is cut at the first stop
+string, so an engine may stop earlier or later than another without the program changing. A seed repeats a draw in one
+engine; two engines draw differently from one distribution.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+import importlib.util
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-ENGINES = ("auto", "openvino", "transformers")
+if TYPE_CHECKING:
+    from lib.prompts import Prompt
+
+ENGINES = ("auto", "openvino", "vllm", "transformers")
 
 
 class EngineError(RuntimeError):
     """An engine that cannot start, failed or stopped answering; the message carries its reason."""
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How to sample. temperature 0 is greedy decoding."""
+    """How to sample. temperature 0 is greedy decoding; `logprobs` asks for `Completion.logprob_sum`."""
 
     temperature: float = 0.8
     top_p: float = 0.95
     max_new_tokens: int = 96
+    logprobs: bool = False
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature={self.temperature}: should be 0 (greedy) or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p={self.top_p}: should be above 0 and at most 1")
@@ -46,24 +54,50 @@ class Request:
     stops: tuple[str, ...]
     seed: int
 
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise ValueError(f"request {self.label}: the prompt is empty; a model needs at least one token to continue")
+
+    @property
+    def label(self) -> str:
+        """The key, short enough for a message."""
+        return str(self.key)[:80]
+
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """`text` ends before the first stop; `finished` is False when max_new_tokens cut it off."""
+    """`text` ends before the first stop; `finished` is False when max_new_tokens cut it off.
+
+    `token_ids` holds what was drawn, the end token or the tokens of the stop included.
+
+    logprob_sum = Σ_t ln q(y_t) over `token_ids`, where q is what y_t was drawn from: softmax(z / T), within the nucleus
+    and renormalised there. With top_p = 1 that is the model's own probability at the sampling temperature. Greedy draws
+    are scored at T = 1 over the whole vocabulary. None unless `Settings.logprobs` asked for it.
+    """
 
     text: str
     token_ids: tuple[int, ...]
     finished: bool
+    logprob_sum: float | None = None
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens were drawn."""
+        return len(self.token_ids)
 
 
 class Engine(Protocol):
-    """What every engine offers."""
+    """What every engine offers; `context_length` is in tokens, prompt and completion together."""
 
     name: str
     tokenizer: Any
+    context_length: int
 
     def stream(self, requests: Iterable[Request], settings: Settings) -> Iterator[tuple[Request, Completion]]:
-        """Completions in the order in which they finish."""
+        """Completions in the order in which they finish.
+
+        Raises ValueError for a prompt that leaves no room for the completion, EngineError when the engine fails.
+        """
         ...
 
     def close(self) -> None:
@@ -74,7 +108,8 @@ class Engine(Protocol):
 def open_engine(model: str, adapter: str | None = None, engine: str = "auto") -> Engine:
     """An engine by name, by the address of an OpenAI-compatible server, or "auto": the fastest that is here.
 
-    "auto" is OpenVINO on a CPU and transformers elsewhere. Raises EngineError for a name that is none of these.
+    "auto" is vLLM on CUDA and OpenVINO on a CPU where they are installed, and transformers elsewhere. Raises EngineError for
+    a name that is none of these or an engine that does not start, ModelError for a model or an adapter that does not fit.
     """
     if engine.startswith(("http://", "https://")):
         from lib.sampling.server import ServerEngine
@@ -82,28 +117,79 @@ def open_engine(model: str, adapter: str | None = None, engine: str = "auto") ->
         return ServerEngine(engine, model, adapter)
     if engine not in ENGINES:
         raise EngineError(f"engine {engine!r}: choose one of {', '.join(ENGINES)}, or a server's http address")
-    if engine == "openvino" or (engine == "auto" and not _cuda()):
+    chosen = _fastest() if engine == "auto" else engine
+    if chosen == "openvino":
         from lib.sampling.openvino import OpenVinoEngine
 
         return OpenVinoEngine(model, adapter)
+    if chosen == "vllm":
+        from lib.sampling.vllm import VllmEngine
+
+        return VllmEngine(model, adapter)
     from lib.sampling.hf import TransformersEngine
 
     return TransformersEngine(model, adapter)
 
 
-def _cuda() -> bool:
+def _fastest() -> str:
     import torch
 
-    return torch.cuda.is_available()
+    name, package = ("vllm", "vllm") if torch.cuda.is_available() else ("openvino", "openvino_genai")
+    return name if importlib.util.find_spec(package) else "transformers"
+
+
+def sample(
+    engine: Engine, prompts: Sequence["Prompt"], n: int, settings: Settings, seed: int = 0
+) -> list[list[Completion]]:
+    """`n` completions of every prompt, in the prompts' order; draw d of a task has the seed draw_seed(seed, task_id, d).
+
+    A prompt longer than the context is skipped and gets none; one warning counts and names them all.
+    Raises ValueError for n < 1, greedy decoding with n > 1 or an empty prompt, EngineError when the engine fails.
+    """
+    if n < 1:
+        raise ValueError(f"n={n}: should be at least 1")
+    if settings.temperature == 0 and n > 1:
+        raise ValueError(f"n={n} at temperature 0: greedy decoding has one answer; use n=1")
+    skipped = {id(prompt) for prompt in too_long(prompts, engine, settings)}
+    if skipped:
+        names = ", ".join(prompt.task_id for prompt in prompts if id(prompt) in skipped)
+        warnings.warn(
+            f"{len(skipped)} of {len(prompts)} prompts skipped, longer than the context of {engine.context_length} "
+            f"tokens with {settings.max_new_tokens} new ones: {names}",
+            stacklevel=2,
+        )
+    requests = (  # draw by draw, so that a prompt's prefill is in the cache from its second draw on
+        Request((place, draw), prompt.text, prompt.stops, draw_seed(seed, prompt.task_id, draw))
+        for draw in range(n)
+        for place, prompt in enumerate(prompts)
+        if id(prompt) not in skipped
+    )
+    drawn = {request.key: completion for request, completion in engine.stream(requests, settings)}
+    return [[drawn[place, draw] for draw in range(n) if (place, draw) in drawn] for place in range(len(prompts))]
+
+
+class HasText(Protocol):
+    """A prompt or a request."""
+
+    @property
+    def text(self) -> str: ...
+
+
+Asked = TypeVar("Asked", bound=HasText)
+
+
+def too_long(prompts: Iterable[Asked], engine: Engine, settings: Settings) -> list[Asked]:
+    """Those prompts or requests whose tokens and `max_new_tokens` more exceed the engine's context."""
+    room = engine.context_length - settings.max_new_tokens
+    return [prompt for prompt in prompts if len(token_ids(engine.tokenizer, prompt.text)) > room]
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """A prompt's tokens. The chat template has put every special token into the text, so none is added."""
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def draw_seed(run_seed: int, task_id: str, draw: int) -> int:
     """The seed of draw `draw` of task `task_id` under run seed `run_seed`: 63 bits of SHA-256 of the three."""
     digest = hashlib.sha256(f"{run_seed}\x1f{task_id}\x1f{draw}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def stop_token_ids(tokenizer: Any, fence: str = "```") -> set[int]:
-    """The end token and every token that begins a closing fence, for engines that stop on tokens."""
-    fences = {index for token, index in tokenizer.get_vocab().items() if token.startswith(fence)}
-    return fences | {tokenizer.eos_token_id}

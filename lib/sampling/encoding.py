@@ -1,0 +1,59 @@
+"""From a prompt's text to tokens, and when an answer is over: read once from the model's folder, the same in every engine."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lib.prompts import cut_at_stops
+from lib.sampling import Completion, Request, Settings, token_ids
+
+
+class Encoder:
+    """A model's tokenizer, the length of its context and the tokens that end an answer."""
+
+    def __init__(self, folder: Path, context_length: int | None = None) -> None:
+        from transformers import AutoTokenizer
+
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.context_length = context_length or read_context_length(folder)
+        self.end_ids = read_end_ids(folder) | {self.tokenizer.eos_token_id}
+        self._seen: dict[str, list[int]] = {}
+
+    def encode(self, request: Request, settings: Settings) -> list[int]:
+        """A request's prompt in tokens. Raises ValueError when it leaves no room for max_new_tokens more."""
+        if request.text not in self._seen:
+            self._seen[request.text] = token_ids(self.tokenizer, request.text)
+        ids = self._seen[request.text]
+        if len(ids) + settings.max_new_tokens > self.context_length:
+            raise ValueError(
+                f"request {request.label}: a prompt of {len(ids)} tokens and {settings.max_new_tokens} new ones are "
+                f"more than the context of {self.context_length}; shorten it, or skip those that `too_long` names"
+            )
+        return ids
+
+    def completion(self, request: Request, ids: list[int], finished: bool, logprob_sum: float | None) -> Completion:
+        """What was drawn, as text up to the first stop."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return Completion(cut_at_stops(text, request.stops), tuple(ids), finished, logprob_sum)
+
+
+def read_context_length(folder: Path) -> int:
+    """The longest sequence of tokens that a model was built for, from its config.json; unlimited where it names none."""
+    config = json.loads((folder / "config.json").read_text())
+    config = config.get("text_config", config)
+    return int(config.get("max_position_embeddings") or config.get("n_positions") or sys.maxsize)
+
+
+def read_end_ids(folder: Path) -> set[int]:
+    """The end tokens that a model's generation_config.json names: none, one or several."""
+    path = folder / "generation_config.json"
+    named = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+    return set() if named is None else set(named) if isinstance(named, list) else {int(named)}
+
+
+def tail_length(stops: tuple[str, ...]) -> int:
+    """How many of the newest tokens are sure to hold a stop string that has just been completed."""
+    return max((len(stop.encode()) for stop in stops), default=0)

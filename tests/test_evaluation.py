@@ -1,0 +1,56 @@
+"""From matrices of draws to rows: best-of-k beside the rest, and rates by group with both means."""
+
+import numpy
+import pytest
+
+from lib.estimators import best_of_k, by_group
+from lib.evaluation import rates_by_field, scores
+from lib.ledger import FIELDS, Attempt
+from lib.tasks import Task
+
+
+def task(name: str, tier: int) -> Task:
+    return Task(name, "here", "test", "p", "en", "python", "function", "f", ("assert f()",), ("assert f()",), tier=tier)
+
+
+TASKS = [task("a", 1), task("b", 1), task("c", 2)]
+VISIBLE = {"base": [[0, 1], [0, 0], [1, 0]], "rsft": [[1, 1], [0, 1], [1, 0]]}
+HIDDEN = {"base": [[0, 1], [0, 0], [0, 0]], "rsft": [[1, 1], [0, 0], [1, 0]]}
+
+
+def attempts(model: str, draws: int) -> list[Attempt]:
+    blank = dict.fromkeys(FIELDS, 0)
+    return [
+        Attempt(**blank | {"task_id": task.task_id, "draw": draw, "visible_ok": bool(VISIBLE[model][row][draw]),
+                           "hidden_ok": bool(HIDDEN[model][row][draw]), "status": "wrong-output"})
+        for row, task in enumerate(TASKS) for draw in range(draws)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    answers = {model: {"greedy": attempts(model, 1), "draws": attempts(model, 2)} for model in VISIBLE}
+    return scores(answers, TASKS, 0, ks=(2,))
+
+
+def test_best_of_k_has_a_row_a_model_on_hidden_tests_alone(rows: list[dict]) -> None:
+    found = {row["model"]: row for row in rows if row["protocol"] == "best-of-2"}
+    assert {row["tests"] for row in found.values()} == {"hidden"} and set(found) == {"base", "rsft"}
+    for model, row in found.items():
+        expected = best_of_k(VISIBLE[model], HIDDEN[model], 2)
+        assert (row["rate"], row["draws"]) == (round(expected.rate, 6), 2)
+    assert found["rsft"]["vs"] == "base" and found["rsft"]["p_mcnemar"] == 1.0  # one task won, none lost: 2·½
+
+
+def test_macro_and_micro_stand_beside_the_groups() -> None:
+    """Tier 1: 3 of 4 draws; tier 2: none of 2."""
+    passed = numpy.array([[1, 1], [0, 1], [0, 0]], bool)
+    rows = {row["group"]: row for row in rates_by_field(passed, TASKS) if row["by"] == "tier"}
+    assert {group: row["rate"] for group, row in rows.items()} == {"1": 0.75, "2": 0.0, "macro": 0.375, "micro": 0.5}
+    assert rows["macro"]["lo"] == round(by_group(passed, ["1", "1", "2"]).macro.lo, 6)
+
+
+def test_rates_come_by_tier_language_and_source() -> None:
+    rows = rates_by_field(numpy.ones((3, 2), bool), TASKS)
+    assert {row["by"] for row in rows} == {"tier", "programming_language", "source"}
+    assert all(row["n_tasks"] and row["lo"] < row["hi"] for row in rows)

@@ -1,0 +1,214 @@
+"""The papers' figures: nothing clipped or overlapping, published numbers grey, numbers by hand, the run's mark."""
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy
+import pandas
+import pytest
+
+from lib import figures, published
+from lib.paper_figures import parts, polycode, rsft
+from lib.published import Audit, findings
+
+ROOT = Path(__file__).resolve().parent.parent
+NUMBERS = published.read_published(published.NUMBERS)
+PROMPT = "কোনো সংখ্যার বর্গ বের করে ফেরত দিতে `square(n)` ফাংশন লেখো, ক্ষুদ্রতম স্ট্রিংটি নয়।"
+MINING = {"tasks": 150, "draws": 16, "attempts": 2400, "winning": 362, "tasks_solved": 65, "winners": 145}
+SIZES = {"base": (5, 20), "rsft": (5, 20)}
+FAILURES = pandas.DataFrame(
+    {"model": ["base"] * 60 + ["rsft"] * 30, "type_bangla": [1, 2, 3, 4, 4, 4] * 15,
+     "type_polycode": ["surface", "surface", "semantic", "semantic", "format", "performance"] * 15}
+)  # fmt: skip
+STEPS = [
+    {"step": step, "l_hat_right": 0.3, "l_hat_wrong": None if step == 2 else -1.1, "amplified": 0.2}
+    | {f"advantage_var_{name}": value for value, name in enumerate(polycode.NORMALISERS)}
+    for step in (1, 2)
+]
+SCORES = pandas.DataFrame(
+    [{"model": model, "language": "python", "tests": tests, "protocol": "draws", "rate": 0.3, "lo": 0.2, "hi": 0.4,
+      "n_tasks": 60, "draws": 20} for model in ("base", "rsft", "gmpo") for tests in ("visible", "hidden")]
+)  # fmt: skip
+GAINS: list[dict[str, Any]] = [
+    {"model": "base", "protocol": "draws", "n_tasks": 60, "draws": 20},
+    {"model": "rsft", "protocol": "draws", "n_tasks": 60, "draws": 20, "difference": 0.04, "difference_lo": -0.01,
+     "difference_hi": 0.09},
+]  # fmt: skip
+
+
+def audited() -> Any:
+    half = numpy.arange(500) < 250
+    return findings(Audit(tuple(map(str, range(500))), half, half & (numpy.arange(500) % 2 == 0), numpy.arange(500) < 155))
+
+
+def best_of() -> pandas.DataFrame:
+    visible = numpy.random.default_rng(0).random((150, 16)) < 0.3
+    return pandas.DataFrame([*rsft.best_of_k_rows(visible, visible), *rsft.published_best_of_k(NUMBERS, audited())])
+
+
+DRAWN: dict[str, Callable[[], Any]] = {
+    "table 1": lambda: rsft.splits([ROOT / "data" / "starter_bn.jsonl"])[0],
+    "figure 1": lambda: rsft.pipeline(PROMPT, MINING)[0],
+    "table 2": lambda: rsft.best_of_k_table(best_of()),
+    "figure 2": lambda: rsft.best_of_k_figure(best_of()),
+    "table 3": lambda: rsft.settings({"02_mining": {"draws": 100}, "03_sft": {"steps": 60}}, {"02_mining": {"draws": 4}})[0],
+    "A figure 3": lambda: rsft.failure_types(FAILURES, SIZES)[0],
+    "submission": lambda: rsft.submission(audited(), NUMBERS)[0],
+    "B figure 3": lambda: polycode.languages(SCORES, NUMBERS)[0],
+    "figure 4": lambda: polycode.gains(GAINS, "python", NUMBERS)[0],
+    "figure 5": lambda: polycode.advantage_variance(STEPS)[0],
+    "figure 5, one step": lambda: polycode.advantage_variance(STEPS[:1])[0],
+    "figure 6": lambda: polycode.surprise(STEPS)[0],
+    "figure 7": lambda: polycode.failure_kinds(FAILURES, SIZES)[0],
+}
+
+
+@pytest.fixture(autouse=True)
+def run(tmp_path: Path):
+    """Every figure here belongs to a run with a manifest."""
+    stages = {"00_environment": {"key": "a" * 64, "seconds": 1.0}, "06_failure_taxonomy": {"key": "b" * 64}}
+    (tmp_path / "manifest.json").write_text(json.dumps({"run_id": "cpu-1", "stages": stages}))
+    figures.style(tmp_path)
+    yield tmp_path
+    plt.close("all")
+    figures.style()
+
+
+@pytest.fixture(params=DRAWN, ids=list(DRAWN))
+def figure(request: pytest.FixtureRequest) -> Any:
+    """Each figure, laid out; a glyph that no font has, or a layout that does not fit, is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = DRAWN[request.param]()
+        drawn.canvas.draw()
+    return drawn
+
+
+def texts(figure: Any) -> list[Any]:
+    """Every visible, non-empty piece of text; ticks beyond an axis's ends are not drawn."""
+    beyond = set()
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [tick for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()] if not low <= tick.get_loc() <= high]
+        beyond |= {label for tick in ticks for label in (tick.label1, tick.label2)}
+    found = [one for one in figure.findobj(plt.Text) if one.get_visible() and one.get_text().strip()]
+    return [one for one in found if one not in beyond and one.get_window_extent().width > 0]
+
+
+def test_no_text_is_cut_off(figure: Any) -> None:
+    width, height = figure.canvas.get_width_height()
+    for text in texts(figure):
+        box = text.get_window_extent()
+        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+        assert inside, f"{text.get_text()!r} at {box}"
+
+
+def test_no_two_texts_overlap(figure: Any) -> None:
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]
+    for index, (first, box) in enumerate(boxes):
+        for second, other in boxes[:index]:
+            shared = min(box.x1, other.x1) - max(box.x0, other.x0), min(box.y1, other.y1) - max(box.y0, other.y0)
+            assert min(shared) < 2, f"{first!r} over {second!r}"
+
+
+def test_the_run_and_its_manifest_stand_in_the_corner(figure: Any, run: Path) -> None:
+    assert figures.manifest_mark(run) in [text.get_text() for text in texts(figure)]
+
+
+def test_saved_as_vector_and_picture_with_data_and_caption(figure: Any, tmp_path: Path) -> None:
+    figures.save(figure, tmp_path / "it", pandas.DataFrame({"x": [1]}), "a caption")
+    assert {path.suffix for path in tmp_path.glob("it.*")} == {".png", ".pdf", ".csv", ".txt"}
+
+
+# ---- the mark
+
+
+def test_the_hash_follows_the_stages_before_the_figures_and_nothing_else(run: Path) -> None:
+    before = figures.manifest_mark(run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["stages"]["00_environment"]["seconds"] = 9.0
+    manifest["stages"]["07_paper_figures"] = {"key": "c" * 64}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert figures.manifest_mark(run) == before
+    manifest["stages"]["00_environment"]["key"] = "d" * 64
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    assert figures.manifest_mark(run) != before
+
+
+def test_without_a_manifest_there_is_no_mark(tmp_path: Path) -> None:
+    assert figures.manifest_mark(tmp_path / "elsewhere") == ""
+
+
+# ---- Bangla
+
+
+def test_bangla_is_shaped_not_set_letter_by_letter() -> None:
+    """The conjunct of ক and ষ is one glyph, narrower than the two with a visible hasanta between them."""
+    if figures.bangla_font() is None:
+        pytest.skip("no font with Bangla is installed")
+    figure = plt.figure()
+
+    def width(letters: str) -> float:
+        return figure.text(0, 0, letters, fontsize=40).get_window_extent().width
+
+    assert width("ক্ষ") < 0.9 * (width("ক") + width("ষ"))
+    assert width("ক\u09cd\u200cষ") >= 0.95 * (width("ক") + width("ষ"))
+
+
+def test_without_a_font_the_diagram_says_so_in_place_of_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "BANGLA_FONTS", ())
+    figures.style()
+    said = " ".join(text.get_text() for text in texts(rsft.pipeline(PROMPT, MINING)[0])).replace("\n", " ")
+    assert "no font for it is installed" in said and "সংখ্যার" not in said
+
+
+# ---- the numbers
+
+
+def test_published_lines_are_grey_and_a_run_s_are_not() -> None:
+    lines = rsft.best_of_k_figure(best_of()).axes[0].containers
+    colours = {line.get_label(): line[0].get_color() for line in lines}
+    assert len(colours) == 5
+    assert all((colour == parts.GREY) == label.startswith("published") for label, colour in colours.items())
+
+
+def test_every_mark_of_the_published_panel_is_grey() -> None:
+    ours, printed = polycode.languages(SCORES, NUMBERS)[0].axes
+    assert {line.get_color() for line in printed.lines} == {parts.GREY}
+    assert parts.GREY not in {line.get_color() for line in ours.lines}
+
+
+def test_best_of_k_by_hand() -> None:
+    """Two draws; task 1: one visibly right, hidden right. Task 2: both visibly right, one hidden right."""
+    rows = list(rsft.best_of_k_rows(numpy.array([[1, 0], [1, 1]], bool), numpy.array([[1, 0], [0, 1]], bool)))
+    rates = {(row["K"], row["tests"]): row["rate"] for row in rows}
+    assert rates == {(1, "visible"): 0.75, (1, "hidden"): 0.5, (2, "visible"): 1.0, (2, "hidden"): 0.75}
+
+
+def test_k_doubles_up_to_the_draws() -> None:
+    rows = rsft.best_of_k_rows(numpy.ones((2, 12), bool), numpy.ones((2, 12), bool))
+    assert [row["K"] for row in rows if row["tests"] == "hidden"] == [1, 2, 4, 8]
+
+
+def test_failure_rates_are_shares_of_all_draws() -> None:
+    data = parts.failure_rates(FAILURES, SIZES, "type_bangla", [1, 2, 3, 4])
+    base = data[data["model"] == "base"]
+    assert base["rate"].tolist() == [0.1, 0.1, 0.1, 0.3] and base["failed"].sum() == 60
+    assert ((data["lo"] <= data["rate"]) & (data["rate"] <= data["hi"])).all()
+
+
+def test_published_gains_are_after_less_before() -> None:
+    data = polycode.gains(GAINS, "python", NUMBERS)[1]
+    printed = data[data["source"] == "published"].set_index(["model", "language"])["rate"]
+    assert printed["PolyCode-4B-X", "lua"] == pytest.approx(0.14)
+    assert printed["Qwen3-4B + RL (Agnostics)", "fortran"] == pytest.approx(0.15)
+    assert data[data["source"] == "this run"]["model"].tolist() == ["rsft"]
+
+
+def test_the_splits_are_counted_from_the_file() -> None:
+    row = rsft.splits([ROOT / "data" / "starter_bn.jsonl"])[1].iloc[0]
+    assert (row["tasks"], row["with a reference"]) == (240, 240) and "hidden_tests" in row["fields"]
