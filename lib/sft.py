@@ -200,7 +200,7 @@ def train(
 
     started = time.perf_counter()
     folder, identity = adapter.with_name(f"{adapter.name}.trainer"), run_identity(model, rows, settings)
-    checkpoint = _continue_from(folder, identity)
+    checkpoint = continue_from(folder, identity)
     try:
         trainer, longer = sft_trainer.build(model, rows, folder, settings, on_log, held_out)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -283,7 +283,7 @@ def run_identity(model: str, rows: Sequence[Row], settings: SftSettings) -> dict
     return {"model": model, "rows": digest(list(rows)), "settings": digest(dataclasses.asdict(settings))}
 
 
-def _continue_from(folder: Path, identity: dict[str, str]) -> Path | None:
+def continue_from(folder: Path, identity: dict[str, str]) -> Path | None:
     """The newest whole checkpoint of this very run; anything else in `folder` is removed."""
     note = folder / "run.json"
     if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != identity:
