@@ -144,7 +144,7 @@ def chosen(
 
 def evaluated(adapter: Path | None, tasks: Sequence[Task], ledger: Path, sizes: Sizes, sandbox: Sandbox) -> Answers:
     """Greedy answers and draws of the model with `adapter`; a finished ledger starts no engine's work."""
-    engine = open_engine(MODEL, adapter and str(adapter))
+    engine = open_engine(MODEL, str(adapter) if adapter else None)
     policy = Policy("rsft", MODEL, adapter_name(adapter) if adapter else "", sizes.mining.seed)
     try:
         return answer(

@@ -129,7 +129,7 @@ def mine(
     progress: Progress = lambda items, total: items,
 ) -> list[Attempt]:
     """`plan.draws` attempts at every task by the model with `adapter`."""
-    engine = open_engine(model, adapter and str(adapter), plan.engine)
+    engine = open_engine(model, str(adapter) if adapter else None, plan.engine)
     policy = Policy("mining", model, adapter_name(adapter) if adapter else "", plan.seed)
     try:
         return attempt_all(tasks, plan.draws, engine, sandbox, ledger, plan.sampling, policy, progress)
@@ -147,7 +147,7 @@ def asked(
     progress: Progress = lambda items, total: items,
 ) -> Answers:
     """Greedy answers and `plan.held_out_draws` draws for every task by the model with `adapter`."""
-    engine = open_engine(model, adapter and str(adapter), plan.engine)
+    engine = open_engine(model, str(adapter) if adapter else None, plan.engine)
     policy = Policy("held out", model, adapter_name(adapter) if adapter else "", plan.seed)
     how = plan.sampling.temperature, plan.sampling.max_new_tokens
     try:

@@ -38,6 +38,7 @@ class NotFinite(RuntimeError):
 class Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose evaluation is pass@1 on held-out tasks."""
 
+    control: Any
     held_out: HeldOut | None = None
     good: tuple[int, dict[str, torch.Tensor]] = (0, {})  # the last step whose loss was a number, and its weights
 
