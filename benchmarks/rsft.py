@@ -18,6 +18,7 @@ R, OCaml and Fortran instead and measures the held-out ones before and after; it
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -25,7 +26,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import unsloth  # noqa: F401  # before transformers, which it patches
+with contextlib.redirect_stdout(sys.stderr):
+    import unsloth  # noqa: F401  # before transformers, which it patches; it prints
 
 # isort: split
 import numpy

@@ -181,12 +181,13 @@ def train(
 ) -> dict[str, Any]:
     """Train an adapter on prompt–completion rows and save it as a PEFT folder, whole or not at all.
 
-    With `held_out`, the adapter kept is the one that did best (the earliest of equals), else the last. With
-    `checkpoint_every`, the same call after a kill goes on from the last whole checkpoint; `on_log` then gets the earlier steps again.
+    With `checkpoint_every`, the same call after a kill goes on from the last whole checkpoint; `on_log` then gets the earlier
+    steps again. With `held_out`, too, the adapter kept is the one that did best (the earliest of equals), else the last.
 
     Returns {"precision", "steps", "examples", "tokens", "first_loss", "last_loss", "optimizer_state", "too_long", "held_out",
-    "kept_step", "resumed_from", "seconds", "log", "identity"}. Raises TrainingError when there is nothing to train on, when the loss stops being a
-    number (the last good adapter is saved first), and when the GPU's memory is too small.
+    "kept_step", "resumed_from", "seconds", "log", "identity"}.
+    Raises TrainingError when there is nothing to train on, when the loss stops being a number (the last good adapter is saved
+    first), and when the GPU's memory is too small.
     """
     import torch
 
@@ -210,6 +211,7 @@ def train(
         kept = sft_trainer.restore(error.trainer)
         what = f"the adapter of step {kept} is kept in {adapter}" if kept else "no adapter was saved"
         message = f"step {error.step}: {error}; {what}; lower learning_rate"
+        shutil.rmtree(folder)  # its checkpoints lead here again
         if kept:
             _save(error.trainer, adapter, model, rows, settings, {"kept_step": kept, "stopped": message})
         raise TrainingError(message) from None

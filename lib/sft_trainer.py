@@ -111,6 +111,7 @@ def build(
     held_out: HeldOut | None = None,
 ) -> tuple[Trainer, list[int]]:
     """A trainer that is ready to run, and the places of rows left out for their length. Raises TrainingError if all are."""
+    held_out = held_out if settings.checkpoint_every else None
     lora, tokenizer = lora_model(model, settings)
     encoded, longer = fitting(rows, tokenizer, settings.max_length)
     if not encoded:
@@ -161,7 +162,6 @@ def lora_model(model: str, settings: SftSettings) -> tuple[Any, Any]:
 def config(settings: SftSettings, folder: Path, evaluating: bool = False) -> Any:
     """TRL's side of the settings. The rows come in the order in which they are learnt from."""
     cuda, saving = torch.cuda.is_available(), settings.checkpoint_every > 0
-    evaluating = evaluating and saving
     return SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=settings.batch_size,
