@@ -59,7 +59,6 @@ def style(*runs: str | Path) -> None:
             "grid.alpha": 0.25,
             "axes.prop_cycle": plt.cycler(color=COLOURS),
             "legend.frameon": False,
-            "figure.constrained_layout.use": True,
             "pdf.fonttype": 42,
         }
     )
@@ -87,7 +86,7 @@ def manifest_mark(run: str | Path) -> str:
 
 
 def _subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
-    figure, axes = plt.subplots(*shape, **options)
+    figure, axes = plt.subplots(*shape, layout="constrained", **options)
     if _banner:
         figure.suptitle("\n".join(textwrap.wrap(_banner, 90)), color="#8c1d18", fontsize=7, fontweight="bold")
     lines = _mark.count("\n") + 1
