@@ -80,9 +80,9 @@ def manifest_mark(run: str | Path) -> str:
     if not path.is_file():
         return ""
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    keys = {name: stage["key"] for name, stage in manifest["stages"].items() if name < LAST_STAGE}
-    content = json.dumps({"run_id": manifest["run_id"], "stages": keys}, sort_keys=True)
-    return f"run {manifest['run_id']} · manifest {hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    keys = {name: stage["key"] for name, stage in manifest.get("stages", {}).items() if name < LAST_STAGE}
+    content = json.dumps({"run_id": manifest.get("run_id"), "stages": keys}, sort_keys=True)
+    return f"run {manifest.get('run_id')} · manifest {hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 def _subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
