@@ -62,7 +62,6 @@ def style(*runs: str | Path) -> None:
             "grid.alpha": 0.25,
             "axes.prop_cycle": plt.cycler(color=COLOURS),
             "legend.frameon": False,
-            "figure.constrained_layout.use": True,
             "pdf.fonttype": 42,
         }
     )
@@ -84,13 +83,13 @@ def manifest_mark(run: str | Path) -> str:
     if not path.is_file():
         return ""
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    keys = {name: stage["key"] for name, stage in manifest["stages"].items() if name < LAST_STAGE}
-    content = json.dumps({"run_id": manifest["run_id"], "stages": keys}, sort_keys=True)
-    return f"run {manifest['run_id']} · manifest {hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    keys = {name: stage["key"] for name, stage in manifest.get("stages", {}).items() if name < LAST_STAGE}
+    content = json.dumps({"run_id": manifest.get("run_id"), "stages": keys}, sort_keys=True)
+    return f"run {manifest.get('run_id')} · manifest {hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 def _subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
-    figure, axes = plt.subplots(*shape, **options)
+    figure, axes = plt.subplots(*shape, layout="constrained", **options)
     if _banner:
         figure.suptitle("\n".join(textwrap.wrap(_banner, 90)), color="#8c1d18", fontsize=7, fontweight="bold")
     lines = _mark.count("\n") + 1
