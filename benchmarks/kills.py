@@ -2,10 +2,15 @@
 
     python benchmarks/kills.py [--kills N] [--quick] [--json] [--tasks N] [--draws K] [--work SECONDS] [--seed N]
 
-SIGKILL goes to the mining process alone, after a time drawn evenly between its start and `--work` seconds after the moment
-at which the untouched run had its first row. Its children (sampling process, graders, workers, candidates) must end by
-themselves: they are adopted here and waited for. A run that ends before it has been killed often enough is followed by
-another one with a new ledger.
+SIGKILL goes to the mining process alone, in turn at three kinds of moment (2 : 2 : 1), so that a run gets on however slow
+the machine is just then:
+
+- any time between its start and its first new row, evenly, by what the last run that came so far had taken;
+- any time within `--work` seconds after its first new row, evenly;
+- when the first row after such a time appears, that is while it is being synced.
+
+Its children (sampling process, graders, workers, candidates) must end by themselves: they are adopted here and waited for.
+A run that ends before it has been killed often enough is followed by another one with a new ledger.
 
 What must hold, else it is printed and the exit code is 1:
 
@@ -33,7 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +50,16 @@ from lib.sandbox import kernel  # noqa: E402
 
 NEW_TOKENS = 24
 END_S = 60.0  # what the children of a killed process get to end by themselves
-LOOK_S = 0.002
+LOOK_S = 0.001
+AIMS = ("before a row", "between rows", "before a row", "between rows", "at a row")
 PHASES = ("in start-up", "before the first row", "between rows", "inside an append")
 Row = dict[str, Any]
 
 
 @dataclasses.dataclass
 class Kill:
-    """One kill: when after the start, in which phase, whether it left a torn line, how long the children lived on."""
+    """One kill: in which phase, whether it left a torn line, how long the children lived on."""
 
-    after_s: float
     phase: str
     torn: bool
     children_s: float
@@ -78,7 +83,7 @@ def mine(path: str, tasks: int, draws: int) -> None:
 
 
 class Run:
-    """One start of the mining process, all its output and temporary files in `folder`."""
+    """One start of the mining process; all its output and temporary files are in `folder`."""
 
     def __init__(self, ledger: Path, folder: Path, options: argparse.Namespace) -> None:
         self.ledger, self.errors = ledger, folder / "errors.txt"
@@ -93,15 +98,29 @@ class Run:
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
 
-    def wait(self, seconds: float) -> bool:
-        """Whether the run ends by itself within so many seconds of its start. Raises RuntimeError when it fails."""
+    def lives_until(self, moment: Callable[[], bool]) -> bool:
+        """Whether the moment comes before the run ends by itself. Raises RuntimeError when the run fails."""
         while self.process.poll() is None:
-            if time.perf_counter() - self.started >= seconds:
-                return False
+            if moment():
+                return True
             time.sleep(LOOK_S)
         if self.process.returncode:
             raise RuntimeError(f"mining failed: {self.errors.read_text().strip()[-800:]}")
-        return True
+        return False
+
+    def finish(self) -> None:
+        """Wait for its end."""
+        self.lives_until(lambda: False)
+
+    def lives_for(self, seconds: float) -> bool:
+        """Whether it is still going so many seconds from now."""
+        end = time.perf_counter() + seconds
+        return self.lives_until(lambda: time.perf_counter() >= end)
+
+    def lives_until_a_row(self) -> bool:
+        """Whether there is another row before it ends."""
+        now = size(self.ledger)
+        return self.lives_until(lambda: size(self.ledger) != now)
 
     def kill(self) -> str:
         """Kill it now; the phase in which it was."""
@@ -111,7 +130,7 @@ class Run:
         self.process.wait()
         if inside:
             return "inside an append"
-        if size(self.ledger) > self.size:
+        if size(self.ledger) != self.size:
             return "between rows"
         return "before the first row" if b"ready" in (self.process.stdout.read() or b"") else "in start-up"
 
@@ -172,47 +191,58 @@ class Trial:
     """Ledgers made under kills, checked against the untouched one."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        self.folder, self.options = folder, options
+        self.folder, self.options, self.rng = folder, options, random.Random(options.seed)
         self.kills: list[Kill] = []
         self.problems: list[str] = []
         self.pids: set[int] = set()
         self.ledgers = self.equal = self.rows = 0
+        self.first_s = 0.0  # from a start to the first new row
 
-    def untouched(self) -> float:
-        """Make the ledger to compare with; the seconds from the start to its first row."""
+    def untouched(self) -> None:
+        """Make the ledger to compare with."""
         ledger = self.folder / "untouched.jsonl"
         run = self.start(ledger)
-        while not size(ledger) and not run.wait(time.perf_counter() - run.started + LOOK_S):
-            pass
-        first = time.perf_counter() - run.started
-        run.wait(float("inf"))
+        self.to_first_row(run)
+        run.finish()
         self.after(ledger, b"")
         self.expected = {attempt.key: attempt.completion for attempt in Ledger(ledger)}
-        return first
+
+    def to_first_row(self, run: Run) -> bool:
+        """Whether a run gets as far as a new row; how long that took is kept."""
+        came = run.lives_until_a_row()
+        self.first_s = time.perf_counter() - run.started if came else self.first_s
+        return came
 
     def start(self, ledger: Path) -> Run:
         run = Run(ledger, self.folder, self.options)
         self.pids.add(run.process.pid)
         return run
 
-    def under_kills(self, kills: int, moments: Iterator[float]) -> None:
-        """One ledger, killed at most `kills` times, then left alone until it is done."""
+    def lives_to_be_killed(self, run: Run) -> bool:
+        """Wait for the moment of the next kill; False when the run ends before."""
+        aim, share = AIMS[len(self.kills) % len(AIMS)], self.rng.random()
+        if aim == "before a row":
+            return run.lives_for(share * self.first_s)
+        lives = self.to_first_row(run) and run.lives_for(share * self.options.work)
+        return lives and (aim == "between rows" or run.lives_until_a_row())
+
+    def under_kills(self) -> None:
+        """One ledger, killed until there are kills enough, then left alone until it is done."""
         self.ledgers += 1
         ledger, before = self.folder / f"killed {self.ledgers}.jsonl", b""
-        for _ in range(kills):
-            moment = next(moments)
+        while len(self.kills) < self.options.kills:
             run = self.start(ledger)
-            if run.wait(moment):
-                break
-            phase = run.kill()
+            if not self.lives_to_be_killed(run):
+                break  # it was done before its moment came
+            after_s, phase = time.perf_counter() - run.started, run.kill()
             lived = self.after(ledger, before)
             before = whole_lines(ledger)
-            self.kills.append(Kill(moment, phase, size(ledger) > len(before), lived))
+            self.kills.append(Kill(phase, size(ledger) > len(before), lived))
             lines = before.count(b"\n")
-            print(f"kill {len(self.kills)} after {moment:.1f} s, {phase}: {lines} rows", file=sys.stderr, flush=True)
+            print(f"kill {len(self.kills)} after {after_s:.1f} s, {phase}: {lines} rows", file=sys.stderr, flush=True)
         else:
-            self.start(ledger).wait(float("inf"))
-            self.after(ledger, before)
+            self.start(ledger).finish()
+        self.after(ledger, before)
         self.compare(ledger)
 
     def after(self, ledger: Path, before: bytes) -> float:
@@ -249,13 +279,12 @@ class Trial:
 def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """The untouched run, the killed ones, and what did not hold."""
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    rng, started = random.Random(options.seed), time.perf_counter()
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         trial = Trial(Path(folder), options)
-        first = trial.untouched()
-        moments = iter(lambda: rng.uniform(0, first + options.work), None)
+        trial.untouched()
         while len(trial.kills) < options.kills:
-            trial.under_kills(options.kills - len(trial.kills), moments)
+            trial.under_kills()
         trial.left_over()
     phases = collections.Counter(kill.phase for kill in trial.kills)
     lived = [kill.children_s for kill in trial.kills]
@@ -265,7 +294,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         row("kills that left a torn line", sum(kill.torn for kill in trial.kills), "kills"),
         row("ledgers", trial.ledgers, "ledgers"),
         row("keys of the untouched run", len(trial.expected), "keys"),
-        row("start to first row, untouched", first, "s"),
+        row("start to first new row, last", trial.first_s, "s"),
         row("children's end after a kill, median", statistics.median(lived), "s"),
         row("children's end after a kill, longest", max(lived), "s"),
         row("completions as in the untouched run", trial.equal / trial.rows, "share"),
@@ -285,8 +314,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, metavar="N")
     parser.add_argument("--tasks", type=int, default=100, metavar="N", help="starter tasks of the training split")
-    parser.add_argument("--draws", type=int, default=40, metavar="K", help="completions for each task")
-    parser.add_argument("--work", type=float, default=3.0, metavar="SECONDS", help="latest kill after the first row")
+    parser.add_argument("--draws", type=int, default=50, metavar="K", help="completions for each task")
+    parser.add_argument("--work", type=float, default=2.0, metavar="SECONDS", help="time for kills after the first row")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--quick", action="store_true", help="5 kills, few rows, about a minute")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
@@ -296,7 +325,7 @@ def main() -> None:
         mine(options.mine[0], *map(int, options.mine[1:]))
         return
     if options.quick:
-        options.kills, options.tasks, options.draws = 5, 10, 8
+        options.kills, options.tasks, options.draws, options.work = 5, 10, 20, 1.0
     result, problems = measure(options)
     if options.json:
         print(json.dumps(result))

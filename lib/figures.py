@@ -48,7 +48,7 @@ def style(*runs: str | Path) -> None:
     global _banner, _mark
     found = [Path(run) / "banners.txt" for run in runs]
     _banner = "\n".join(path.read_text(encoding="utf-8").strip() for path in found if path.is_file())
-    _mark = "  ".join(filter(None, map(manifest_mark, runs)))
+    _mark = "\n".join(filter(None, map(manifest_mark, runs)))
     plt.rcParams.update(
         {
             "figure.figsize": (5.2, 3.2),
@@ -62,7 +62,6 @@ def style(*runs: str | Path) -> None:
             "grid.alpha": 0.25,
             "axes.prop_cycle": plt.cycler(color=COLOURS),
             "legend.frameon": False,
-            "figure.constrained_layout.use": True,
             "pdf.fonttype": 42,
         }
     )
@@ -84,16 +83,17 @@ def manifest_mark(run: str | Path) -> str:
     if not path.is_file():
         return ""
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    keys = {name: stage["key"] for name, stage in manifest["stages"].items() if name < LAST_STAGE}
-    content = json.dumps({"run_id": manifest["run_id"], "stages": keys}, sort_keys=True)
-    return f"run {manifest['run_id']} · manifest {hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    keys = {name: stage["key"] for name, stage in manifest.get("stages", {}).items() if name < LAST_STAGE}
+    content = json.dumps({"run_id": manifest.get("run_id"), "stages": keys}, sort_keys=True)
+    return f"run {manifest.get('run_id')} · manifest {hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
 def _subplots(*shape: int, **options: Any) -> tuple[Any, Any]:
-    figure, axes = plt.subplots(*shape, **options)
+    figure, axes = plt.subplots(*shape, layout="constrained", **options)
     if _banner:
         figure.suptitle("\n".join(textwrap.wrap(_banner, 90)), color="#8c1d18", fontsize=7, fontweight="bold")
-    height = 0.13 / figure.get_figheight()  # a line's share of the picture, kept free for the mark and a note
+    lines = _mark.count("\n") + 1
+    height = (0.03 + 0.1 * lines) / figure.get_figheight()  # kept free for the mark and a note
     figure.get_layout_engine().set(rect=(0, height, 1, 1 - height))
     figure.text(0.995, 0.004, _mark, ha="right", va="bottom", fontsize=5, color="#666666")
     return figure, axes
@@ -240,7 +240,7 @@ def gmpo_curves(steps: Sequence[dict[str, Any]]) -> tuple[Any, pandas.DataFrame]
     figure, (left, right) = _subplots(1, 2, figsize=(7.2, 2.8))
     left.plot(data["step"], data["reward"], "o-", label="mean reward")
     left.plot(data["step"], data["decidable"], "s--", label="decidable prompts")
-    left.set(xlabel="step", ylabel="share", ylim=(0, 1))
+    left.set(xlabel="step", ylabel="share", ylim=(0, 1.03))
     left.legend()
     right.plot(data["step"], data["advantage_var"], "o-", label="this run's advantages")
     right.plot(data["step"], data["advantage_var_per_prompt"], "s--", label="per-prompt z-score")

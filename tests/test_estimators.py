@@ -261,6 +261,12 @@ def test_seeds_by_hand() -> None:
     assert (rate.lo, rate.hi) == pytest.approx((0.3 - half, 0.3 + half))
 
 
+def test_seeds_that_agree_have_the_tasks_interval() -> None:
+    rate, spread = est.over_seeds([est.rate_over_tasks([1, 0, 0, 0])] * 3)
+    assert spread == 0 and (rate.lo, rate.hi) == est.wilson_interval(1, 4)
+    assert rate.method == "wilson (3 seeds agree)"
+
+
 def test_one_seed_has_no_spread() -> None:
     with pytest.raises(ValueError, match="two"):
         est.over_seeds([est.rate_over_tasks([1, 0])])

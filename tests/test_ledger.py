@@ -142,13 +142,6 @@ def test_pandas_opens_it_in_one_line(tmp_path):
     assert list(frame.columns) == list(FIELDS) and list(frame.seed) == [0, 1, 2, 2**63 - 1]
 
 
-def test_duckdb_opens_it_in_one_line(tmp_path):
-    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
-    path = tmp_path / "a.jsonl"
-    Ledger(path).append(rows(4))
-    assert duckdb.sql(f"select task_id, seed from '{path}'").fetchall() == [("bn/ক", seed) for seed in range(4)]
-
-
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS])
 @pytest.mark.parametrize("module, name", [(fcntl, "flock"), (os, "fsync")])
 def test_rows_are_written_where_the_file_system_has_no_locks_or_no_sync(tmp_path, monkeypatch, module, name, code):

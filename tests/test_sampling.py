@@ -27,7 +27,7 @@ EASY = [TASKS[name] for name in ("bn/add_numbers", "bn/square", "bn/to_uppercase
 SETTINGS = Settings(temperature=0.8, max_new_tokens=24)
 GREEDY = Settings(temperature=0, max_new_tokens=24)
 ONE = Settings(temperature=0.8, top_p=0.95, max_new_tokens=1, logprobs=True)
-SHORT = ("def add(a, b):\n    return", "The largest city in France is", "import", "for i in range(")  # cheap to draw from
+SHORT = ("x = ", "def ", "    if n ", "numbers = [")  # cheap to draw from, with four likely first tokens at least
 DRAWS = 400
 HAS_VLLM = torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
 needs_vllm = pytest.mark.skipif(not HAS_VLLM, reason="vLLM needs a CUDA device and the package vllm")
@@ -299,20 +299,20 @@ def first_draws(engine, prompt, settings=ONE, draws=DRAWS):
 
 @pytest.mark.parametrize("prompt", SHORT)
 def test_first_tokens_are_drawn_as_often_as_their_probabilities_say(engine, prompt):
-    """Chi-square of an engine's draws against its own q; that q sums to 1 over the nucleus shows what it is renormalised to."""
+    """Chi-square of an engine's draws against its own q, rare tokens pooled."""
     drawn = first_draws(engine, prompt)
     q = {token: math.exp(log_prob) for token, log_prob in drawn}
-    rest = max(0.0, 1 - sum(q.values()))  # tokens never drawn
-    assert sum(q.values()) < 1.05
     counts = Counter(token for token, _ in drawn)
     common = [token for token in q if q[token] * DRAWS >= 5]
-    expected = [q[token] for token in common]
+    expected = [q[token] * DRAWS for token in common]
     observed = [counts[token] for token in common]
-    if rest + sum(q.values()) - sum(expected) > 5 / DRAWS:
-        expected.append(1 - sum(expected))
+    if DRAWS - sum(expected) >= 5:
+        expected.append(DRAWS - sum(expected))
         observed.append(DRAWS - sum(observed))
+    assert len(expected) >= 4
     scale = sum(observed) / sum(expected)
-    assert chisquare(observed, [share * scale for share in expected]).pvalue > 0.001
+    assert scale == pytest.approx(1, abs=0.05)  # q adds up to 1 in the nucleus
+    assert chisquare(observed, [count * scale for count in expected]).pvalue > 0.001
 
 
 @pytest.mark.parametrize("prompt", SHORT)
@@ -345,11 +345,20 @@ def test_greedy_answers_agree_between_engines(openvino, plain):
 
 @pytest.mark.parametrize("prompt", SHORT)
 def test_first_tokens_of_two_engines_come_from_one_distribution(openvino, plain, prompt):
-    counts = [Counter(token for token, _ in first_draws(engine, prompt)) for engine in (openvino, plain)]
+    """Chi-square of two engines' draws, rare tokens pooled.
+
+    int8 and bf16 arithmetic do move q: by a total variation of 0.03 to 0.08 on these prompts, which 400 draws do not show,
+    and up to 0.15 on text unlike anything this project asks for. What is drawn is held against each engine's own q above.
+    """
+    drawn = [first_draws(engine, prompt) for engine in (openvino, plain)]
+    counts = [Counter(token for token, _ in draws) for draws in drawn]
     common = [token for token in counts[0] | counts[1] if counts[0][token] + counts[1][token] >= 10]
-    table = [[count[token] for token in common] + [DRAWS - sum(count[t] for t in common)] for count in counts]
-    table = [[row[column] for column in range(len(common) + 1) if table[0][column] + table[1][column]] for row in table]
-    assert chi2_contingency(table).pvalue > 0.001
+    table = [[count[token] for token in common] for count in counts]
+    if 2 * DRAWS - sum(map(sum, table)) >= 10:
+        table = [[*row, DRAWS - sum(row)] for row in table]
+    assert len(table[0]) >= 4 and chi2_contingency(table).pvalue > 0.001
+    ours, theirs = ({token: math.exp(log_prob) for token, log_prob in draws} for draws in drawn)
+    assert sum(abs(ours.get(token, 0) - theirs.get(token, 0)) for token in ours | theirs) / 2 < 0.15
 
 
 # ------------------------------------------------------------------------------------------------------------ memory

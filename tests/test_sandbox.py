@@ -14,6 +14,7 @@ import pytest
 
 from lib.sandbox import Sandbox, SandboxError, Verdict, extract_code, probe
 from lib.sandbox.remote import Remote
+from lib.sandbox.worker import MOST_HOLES
 from lib.tasks import Case, Task
 
 RIGHT = "def f(x):\n    return x * x"
@@ -408,3 +409,18 @@ def test_allowed_modules_and_only_they():
 
 def test_docstrings_of_remotes_do_not_show():
     assert isinstance(vars(Remote)["__doc__"], property)
+
+
+def holes_filled(allocator):
+    code = "from lib.sandbox.worker import fill_holes; print(sum(type(each) is bytes for each in fill_holes()))"
+    environment = {"PYTHONMALLOC": allocator, "PATH": os.environ["PATH"]}
+    root = Path(__file__).parent.parent
+    return int(subprocess.check_output([sys.executable, "-c", code], cwd=root, env=environment, timeout=60))
+
+
+def test_the_heaps_holes_are_filled_and_no_longer():
+    assert 1000 < holes_filled("pymalloc") < 29 * MOST_HOLES
+
+
+def test_filling_holes_ends_under_another_allocator():
+    assert holes_filled("malloc") <= 29 * MOST_HOLES

@@ -7,7 +7,7 @@ A server applies what its own model folder recommends (top-k, min-p, penalties) 
 """
 
 import itertools
-import time
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -40,6 +40,7 @@ class ServerEngine:
         if adapter is not None and Path(adapter).is_dir():  # it may lie on the server's machine alone
             read_adapter(adapter, model)
         self.url = url.rstrip("/")
+        self._over = threading.Event()  # nobody waits for the stream's answers any more
         timeout = httpx.Timeout(ANSWER_S, connect=CONNECT_S)
         self._client = httpx.Client(timeout=timeout, limits=httpx.Limits(max_connections=IN_FLIGHT))
         self._model, served_length = self._published(Path(adapter).name if adapter else None)
@@ -71,6 +72,7 @@ class ServerEngine:
             )
         waiting = iter(requests)
         flying: dict[Future[Completion], Request] = {}
+        self._over.clear()
         pool = ThreadPoolExecutor(IN_FLIGHT)
         try:
             while True:
@@ -82,6 +84,7 @@ class ServerEngine:
                 for done in wait(flying, return_when=FIRST_COMPLETED).done:
                     yield flying.pop(done), done.result()
         finally:
+            self._over.set()
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the server
 
     def _complete(self, request: Request, settings: Settings) -> Completion:
@@ -110,8 +113,8 @@ class ServerEngine:
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One exchange; a server that is away or overloaded is asked again, an answer that says no is not."""
         for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(PAUSE_S * 2 ** (attempt - 1))
+            if attempt and self._over.wait(PAUSE_S * 2 ** (attempt - 1)):
+                break
             try:
                 response = self._client.request(method, f"{self.url}/{path}", json=body)
             except httpx.HTTPError as error:

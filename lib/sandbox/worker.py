@@ -37,6 +37,7 @@ WARM = (
 FILE_BYTES = 16 * MEBIBYTE  # the largest file, stdout included
 OPEN_FILES = 128
 POOL_BYTES = 16384  # of CPython's allocator, one size of object a pool
+MOST_HOLES = 4096  # of one size
 
 
 def main(control_descriptor: int, settings: str) -> None:
@@ -84,10 +85,12 @@ def fill_holes() -> list[object]:
     kept: list[object] = [float(n) for n in range(POOL_BYTES // 8)]
     for size in range(48, 513, 16):
         run, last, whole = 0, 0, (POOL_BYTES - 48) // size - 1
-        while run < whole:  # until a pool has been filled from end to end
+        for _ in range(MOST_HOLES):  # another allocator than CPython's own never fills a pool from end to end
             kept.append(bytes(size - sys.getsizeof(b"") - 8))
             here = id(kept[-1])
             run, last = (run + 1 if here == last + size else 0), here
+            if run == whole:
+                break
     return kept
 
 
