@@ -43,7 +43,7 @@ from lib.tasks import Task, read_tasks  # noqa: E402
 
 SETTINGS = Settings(temperature=0.8, top_p=0.95, max_new_tokens=64)
 DRAWS = (10, 50)
-SLICE = 100  # samples a slice
+SLICE = 250  # samples a slice: twice what the engine has in flight, as in mining it is never without requests
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 Row = dict[str, Any]
 Sampler = Callable[[Sequence[Prompt], int, int], list[list[tuple[str, int]]]]  # prompts, K, seed -> (text, tokens)

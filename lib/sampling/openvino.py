@@ -193,17 +193,10 @@ class Pipeline:
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(QUANTIZATION_GROUP),
         }
         if source.weights is not None:
-            properties["adapters"] = genai.AdapterConfig(genai.Adapter(source.weights), source.scale)
+            adapter, mode = genai.Adapter(source.weights), genai.AdapterConfig.Mode.MODE_STATIC  # constants in the graph: 1.7 × as fast
+            properties["adapters"] = genai.AdapterConfig(adapter, source.scale, mode)
         self.pipeline = genai.ContinuousBatchingPipeline(source.folder, scheduler, "CPU", properties)
         self.flying: dict[int, _Flight] = {}
-        if source.weights is not None:
-            self._switch_adapter_on()
-
-    def _switch_adapter_on(self) -> None:
-        """`generate` puts the adapter's weights into the graph, `step` alone never does and samples the base model."""
-        config = self.genai.GenerationConfig()
-        config.max_new_tokens = 1
-        self.pipeline.generate([_tensor(sorted(self.end_ids)[:1])], [config])
 
     def add(
         self, number: int, prompt_ids: list[int], stops: tuple[str, ...], seed: int, settings: Settings
