@@ -44,7 +44,7 @@ def test_two_rounds_mine_with_the_newest_adapter_and_go_on_where_they_stopped(tm
     assert len(mined) == 2 * 6 and {one.adapter.split("-")[0] for one in mined} == {"round1"}
     assert found[2].figures["rows"] >= 2  # the union holds round 1's winners
     assert len({one.adapter for one in Ledger(tmp_path / "held_out.jsonl")}) == 3
-    assert [row["what"] for row in read_facts(found[2].adapter)["scores"]] == ["pass@1, train, greedy", "pass@1, train, draws"]
+    assert [row["what"] for row in read_facts(found[2].adapter)["scores"]] == ["pass@1, dev, greedy", "pass@1, dev, draws"]
     assert [one.figures for one in again] == [one.figures for one in found]
     assert [one.adapter.joinpath("adapter_model.safetensors").stat().st_mtime_ns for one in again[1:]] == stamps
 
