@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -291,6 +292,7 @@ def test_transformers_sums_are_those_of_one_pass(plain, temperature, top_p):
     assert ended  # rows that end early are summed to their end, not to that of their batch
 
 
+@cache
 def first_draws(engine, prompt, settings=ONE, draws=DRAWS):
     """(token, ln q) of the first token of `draws` draws."""
     asked = [Request(n, prompt, (), draw_seed(1, prompt, n)) for n in range(draws)]
