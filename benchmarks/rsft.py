@@ -2,19 +2,21 @@
 
     python benchmarks/rsft.py [--quick] [--json] [--seeds 0,1,2] [--arms …]
     python benchmarks/rsft.py --warm-start [--quick] [--json]
+    python benchmarks/rsft.py --blp [--quick] [--json]
 
 Arms, all trained from the base with preset cpu's settings:
 
     rsft-1          winners: at most 4 a task, none twice, drawn at random among those that pass every test
     rsft-2          the same from both rounds, the second mined by rsft-1
     random-winners  as many of all passing draws, without cap and with repeats
-    random-draws    as many draws of the same tasks, passed or not: selection left out
     failing-draws   as many draws that compile and fail, of the same tasks as far as these have them
     references      as many reference solutions that pass, of the same tasks first, repeated where there are too few
 
 Everything is kept under --run-dir, a ledger and an adapter folder an arm: a second call does only what is missing. Writes
 rsft_arms.{csv,md,png,pdf} and manifest-rsft_arms.json to --out. `--warm-start` trains on references of the program tasks in Lua,
-R, OCaml and Fortran instead and measures the held-out ones before and after; it writes rsft_warm_start.* likewise.
+R, OCaml and Fortran instead and measures the held-out ones before and after; it writes rsft_warm_start.* likewise. `--blp` mines
+the public BLP-2025 development tasks that the split guard lets pass and measures the 500 test tasks on their two hidden asserts:
+rsft_blp.*.
 """
 
 import argparse
@@ -38,7 +40,8 @@ sys.path.insert(0, str(ROOT))
 
 from transformers import AutoTokenizer  # noqa: E402
 
-from lib import doctor, figures  # noqa: E402
+from lib import corpora, doctor, figures  # noqa: E402
+from lib.decontamination import check_split  # noqa: E402
 from lib.estimators import compare, pass_at_k_per_task, wilson_interval  # noqa: E402
 from lib.evaluation import adapter_name, answer, passed_matrix  # noqa: E402
 from lib.ledger import Attempt, Ledger  # noqa: E402
@@ -56,16 +59,16 @@ from lib.tasks import Task, by_split, read_tasks  # noqa: E402
 from lib.training_set import (  # noqa: E402
     equally_many,
     failing_draws,
-    random_draws,
     random_winners,
     references,
 )
 
 MODEL = "embedded"
-ARMS = ("rsft-1", "rsft-2", "random-winners", "random-draws", "failing-draws", "references")
+ARMS = ("rsft-1", "rsft-2", "random-winners", "failing-draws", "references")
 AGAINST = ("base", "random-winners", "failing-draws")
 LANGUAGES = ("lua", "r", "ocaml", "fortran")
 WARM_TOKENS = 192  # a program is longer than a function
+BLP_DRAWS, BLP_TOKENS, BLP_ANSWERS = 10, 96, 5  # K, the longest program, draws a test task
 Answers = dict[str, list[Attempt]]
 
 
@@ -137,8 +140,6 @@ def chosen(
         return select_winners([*mined, *again], sizes.mining.winners_per_task, seed)
     if arm == "random-winners":
         return random_winners(mined, len(winners), seed)
-    if arm == "random-draws":
-        return random_draws(mined, winners, seed)
     if arm == "failing-draws":
         return failing_draws(mined, winners, seed)
     return equally_many(references(train, tokenizer, sandbox)[0], winners, seed)
@@ -281,6 +282,37 @@ def warm_start(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str,
     return pandas.concat(parts, ignore_index=True).assign(seed="all"), {"warm start": f"{len(programs)} rows"}, test
 
 
+# -------------------------------------------------------------------------------------------------------------- BLP
+
+
+def blp(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, str], list[Task]]:
+    """One round on BLP-2025: winners of development tasks that overlap with no test task, measured on the test tasks."""
+    folder = ROOT / "data/external/blp"
+    missing = [name for name in ("dev_v2.csv", "test_full.csv") if not (folder / name).is_file()]
+    if missing:
+        sys.exit(f"{folder}: no {' and no '.join(missing)}; the public BLP-2025 files belong there")
+    dev, test = (corpora.read(str(folder / name)) for name in ("dev_v2.csv", "test_full.csv"))
+    leaking = set(check_split(dev, test, allow_overlap=True).train_ids)
+    train = [task for task in dev if task.task_id not in leaking]
+    check_split(train, test)
+    if options.quick:
+        train, test = train[:5], test[:5]
+    sizes, kept = preset_sizes(0, options.quick), options.run_dir / "blp"
+    how = dataclasses.replace(sizes.mining.sampling, max_new_tokens=BLP_TOKENS)
+    plan = dataclasses.replace(sizes.mining, draws=4 if options.quick else BLP_DRAWS, sampling=how)
+    sizes = dataclasses.replace(sizes, mining=plan, draws=2 if options.quick else BLP_ANSWERS, max_new_tokens=BLP_TOKENS)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(MODEL))
+    with Sandbox() as sandbox:
+        before = evaluated(None, test, kept / "base.jsonl", sizes, sandbox)
+        mined = mine(MODEL, None, train, Ledger(kept / "mining.jsonl"), plan, sandbox, track)
+        winners = select_winners(mined, plan.winners_per_task, 0)
+        train_once(MODEL, examples(winners, train, tokenizer), kept / "rsft", sizes.sft, say("BLP"))
+        after = evaluated(kept / "rsft", test, kept / "rsft.jsonl", sizes, sandbox)
+    solved = len({winner.task_id for winner in winners})
+    words = f"{len(winners)} winners of {solved} of {len(train)} tasks; {len(leaking)} left out for their overlap with the test tasks"
+    return table({0: {"base": before, "rsft-1": after}}, test, "hidden", ("base",)), {"rsft-1": words}, list(test)
+
+
 # ------------------------------------------------------------------------------------------------------------- main
 
 
@@ -289,7 +321,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--arms", default=",".join(ARMS), help="a list, in order; rsft-2 needs rsft-1 before it")
-    parser.add_argument("--warm-start", action="store_true")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--warm-start", action="store_true")
+    other.add_argument("--blp", action="store_true")
     parser.add_argument("--warm-steps", type=int, default=80)
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--out", type=Path)
@@ -299,8 +333,8 @@ def main() -> None:
     options.run_dir = options.run_dir or ROOT / "runs" / ("rsft-quick" if options.quick else "rsft")
     options.out = options.out or (options.run_dir if options.quick else ROOT / "figures")
     shown, sys.stdout = sys.stdout, sys.stderr if options.json else sys.stdout
-    data, words, tasks = warm_start(options) if options.warm_start else arms_run(options)
-    name = "rsft_warm_start" if options.warm_start else "rsft_arms"
+    name = "rsft_warm_start" if options.warm_start else "rsft_blp" if options.blp else "rsft_arms"
+    data, words, tasks = {"rsft_warm_start": warm_start, "rsft_blp": blp, "rsft_arms": arms_run}[name](options)
     write(data, words, tasks, name, options)
     sys.stdout = shown
     if options.json:

@@ -89,11 +89,6 @@ def random_winners(attempts: Iterable[Attempt], size: int, seed: int) -> list[At
     return random.Random(seed).sample(solved, min(size, len(solved)))
 
 
-def random_draws(attempts: Sequence[Attempt], winners: Sequence[Attempt], seed: int) -> list[Attempt]:
-    """As many draws a task as the winners have, passed or not: what selection by running brings."""
-    return random_control(attempts, winners, seed, lambda attempt: True)
-
-
 def failing_draws(attempts: Sequence[Attempt], winners: Sequence[Attempt], seed: int) -> list[Attempt]:
     """As many draws that compile and fail, from the winners' tasks as far as these have them, the rest from any task."""
 

@@ -14,7 +14,6 @@ from lib.training_set import (
     difficulty,
     equally_many,
     failing_draws,
-    random_draws,
     random_winners,
     references,
 )
@@ -71,7 +70,6 @@ def test_only_references_that_pass_and_fit_the_prompt_are_added():
 def test_every_control_has_as_many_programs_as_the_winners():
     attempts = drawn("a", 6, 2) + drawn("b", 1, 7) + drawn("c", 0, 8) + drawn("d", 0, 8, "compile-error")
     winners = [*attempts[:4], attempts[8]]
-    assert names(random_draws(attempts, winners, 0)) == names(winners)
     failing = failing_draws(attempts, winners, 0)
     assert len(failing) == 5 and len(set(failing)) == 5
     assert {one.status for one in failing} == {"wrong-output"} and names(failing)[:3] == ["a", "a", "b"]
@@ -81,8 +79,8 @@ def test_every_control_has_as_many_programs_as_the_winners():
     assert names(equally_many(programs, winners, 0)) == ["a", "a", "b", "b", "c"]
 
 
-def test_controls_follow_their_seed():
+def test_failing_draws_follow_their_seed():
     attempts = drawn("a", 30, 30)
     winners = attempts[:4]
-    for control in (random_draws, failing_draws):
-        assert control(attempts, winners, 1) == control(attempts, winners, 1) != control(attempts, winners, 2)
+    again, other = (failing_draws(attempts, winners, seed) for seed in (1, 2))
+    assert failing_draws(attempts, winners, 1) == again != other
