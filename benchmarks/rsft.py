@@ -67,7 +67,7 @@ MODEL = "embedded"
 ARMS = ("rsft-1", "rsft-2", "random-winners", "failing-draws", "references")
 AGAINST = ("base", "random-winners", "failing-draws")
 LANGUAGES = ("lua", "r", "ocaml", "fortran")
-WARM_TOKENS = 192  # a program is longer than a function
+WARM_TOKENS, WARM_ANSWERS = 192, 5  # a program is longer than a function; draws a held-out task
 BLP_DRAWS, BLP_TOKENS, BLP_ANSWERS = 10, 96, 5  # K, the longest program, draws a test task
 Answers = dict[str, list[Attempt]]
 
@@ -260,7 +260,7 @@ def warm_start(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str,
         for split in ("train", "test")
     )
     sizes, folder = preset_sizes(0, options.quick), options.run_dir / "warm_start"
-    sizes = dataclasses.replace(sizes, draws=2 if options.quick else 10, temperature=0.8, max_new_tokens=WARM_TOKENS)
+    sizes = dataclasses.replace(sizes, draws=2 if options.quick else WARM_ANSWERS, temperature=0.8, max_new_tokens=WARM_TOKENS)
     sft = dataclasses.replace(sizes.sft, steps=2 if options.quick else options.warm_steps)
     tokenizer = AutoTokenizer.from_pretrained(resolve(MODEL))
     with Sandbox() as sandbox:
