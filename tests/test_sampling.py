@@ -21,6 +21,7 @@ from lib.sampling.adapters import Adapter, known_name, misfit
 from lib.sampling.batches import in_batches, rows_that_fit
 from lib.sampling.encoding import read_context_length, read_end_ids
 from lib.sampling.hf import Draw, nucleus
+from lib.sampling.openvino import processes_that_fit
 from lib.tasks import read_tasks
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
@@ -425,16 +426,39 @@ def test_rows_that_fit_by_hand():
 
 def test_a_sampling_process_that_is_killed_is_followed_by_a_smaller_one():
     engine = open_engine("embedded", engine="openvino")
+    engine._count = 2  # also where there is a single core
     asked = requests(engine, 8)
     try:
-        with pytest.warns(UserWarning, match="exit code -9 .*; going on with 64 requests at a time"):
+        with pytest.warns(UserWarning, match="exit code -9 .*; going on in one process with (128|64) requests at a time") as told:
             stream = engine.stream(iter(asked), Settings(max_new_tokens=16))
             keys = [next(stream)[0].key]
-            engine._process.kill()
+            for _ in range(2):
+                killed = engine._workers[-1]
+                killed.process.kill()
+                while killed in engine._workers:
+                    keys.append(next(stream)[0].key)
             keys += [request.key for request, _ in stream]
     finally:
         engine.close()
+    assert [size in str(one.message) for one, size in zip(told, ("128 requests", "64 requests"), strict=True)] == [True, True]
     assert sorted(keys) == sorted(request.key for request in asked)
+
+
+def test_prompts_are_shared_out_among_processes_and_each_stays_where_it_was_read():
+    engine = open_engine("embedded", engine="openvino")
+    engine._count = 2
+    try:
+        stream = engine.stream(iter(requests(engine, 8)), Settings(max_new_tokens=16))
+        next(stream)
+        homes = [{request.text for request in worker.flying.values()} for worker in engine._workers]
+        assert homes[0] and homes[1] and not homes[0] & homes[1]
+    finally:
+        engine.close()
+
+
+def test_processes_that_fit(tmp_path):
+    (tmp_path / "openvino_model.bin").write_bytes(bytes(1000))
+    assert [processes_that_fit(tmp_path, cores, free) for cores, free in ((2, 10**10), (16, 10**10), (4, 10**8))] == [2, 4, 1]
 
 
 # ---------------------------------------------------------------------------------------------------------- adapters
