@@ -1,8 +1,8 @@
 """OpenVINO GenAI on a CPU: continuous batching with prefix caching, so a prompt's K draws share its prefill.
 
-There is a sampling process for each core, with one thread, as far as memory allows: the matrices of a small model are too
-small to share between threads, and two processes draw nearly twice what one with two threads does. A prompt stays with the
-process that has read it. Only token ids cross to them and back. Their memory goes back whole when the engine is closed; when
+With many requests there is a sampling process for each core, with one thread, as far as memory allows: the matrices of a small
+model are too small to share between threads, and two processes draw far more than one with two threads. A prompt stays with
+the process that has read it. Only token ids cross to them and back. Their memory goes back whole when the engine is closed; when
 one runs out of it, a single process goes on, and then with half the cache and half the requests.
 """
 
@@ -25,6 +25,7 @@ from lib.sampling.openvino_process import Drawn, Source, serve
 
 IN_FLIGHT = 128  # requests in a process's scheduler at a time; more gains nothing
 SPARE = 8  # more at hand, so that a place never waits for the caller; many would arrive before their prefix is cached
+ENOUGH = 32  # requests in every process before another one starts, which takes as long as drawing some twenty
 LEAN = 8  # requests that a prompt's own process may have more than the idlest: about what reading the prompt again costs
 CACHE_GB = 2  # keys and values of some 90,000 tokens of a 135M model, over all processes; at most a quarter of the free memory
 FEWEST = 8  # with so few requests in flight it is not their number that takes the memory
@@ -96,13 +97,16 @@ class OpenVinoEngine:
 
         Raises EngineError when a sampling process fails, ValueError for a prompt too long for the context.
         """
-        self._open()
+        self._workers = self._workers or [Worker(self._source)]
         waiting, homes, number = iter(requests), dict[str, Worker](), 0
         try:
             while True:
                 idlest = self._idlest()
                 while len(idlest.flying) < self._source.in_flight + SPARE and (request := next(waiting, None)) is not None:
                     ids = self._encoder.encode(request, settings)
+                    if len(idlest.flying) >= ENOUGH and len(self._workers) < self._count:
+                        idlest = Worker(self._source)
+                        self._workers.append(idlest)
                     home = homes.get(request.text, idlest)
                     if len(home.flying) > len(idlest.flying) + LEAN:
                         home = idlest
@@ -125,10 +129,6 @@ class OpenVinoEngine:
             if any(worker.flying for worker in self._workers):  # stopped early: what is still being drawn is nobody's
                 self.close()
 
-    def _open(self) -> None:
-        while len(self._workers) < self._count:
-            self._workers.append(Worker(self._source))
-
     def _idlest(self) -> Worker:
         return min(self._workers, key=lambda worker: len(worker.flying))
 
@@ -145,7 +145,7 @@ class OpenVinoEngine:
         warnings.warn(f"{error}; going on in one process with {self._source.in_flight} requests at a time", stacklevel=3)
         flying = {number: request for worker in self._workers for number, request in worker.flying.items()}
         self.close()
-        self._open()
+        self._workers = [Worker(self._source)]
         for number, request in flying.items():
             self._workers[0].send(number, request, self._encoder.encode(request, settings), settings)
 
