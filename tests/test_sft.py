@@ -226,7 +226,7 @@ def test_the_base_computes_in_the_precision_that_is_said(built):
 
 
 def test_the_best_adapter_is_kept_and_the_curve_begins_before_training(whole):
-    folder, summary = whole
+    _, summary, _ = whole
     assert summary["held_out"] == [{"step": step, "pass_at_1": score} for step, score in SCORES.items()]
     assert (summary["kept_step"], summary["steps"]) == (2, 4)
 
