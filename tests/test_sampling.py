@@ -456,6 +456,7 @@ def test_many_requests_are_shared_out_among_processes():
 
 
 def test_few_requests_take_one_process(openvino):
+    openvino.close()
     assert len(list(openvino.stream(requests(openvino, 2), SETTINGS))) == 8 and len(openvino._workers) == 1
 
 
