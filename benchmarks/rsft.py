@@ -229,7 +229,8 @@ def picture(data: pandas.DataFrame) -> Any:
     import matplotlib.pyplot as plt
 
     arms, protocols = list(dict.fromkeys(data["model"])), list(dict.fromkeys(data["protocol"]))
-    figure, panels = plt.subplots(1, len(protocols), sharey=True, figsize=(7.6, 0.9 + 0.34 * len(arms)))
+    size = (7.6, 1.1 + 0.34 * len(arms))
+    figure, panels = plt.subplots(1, len(protocols), sharey=True, figsize=size, layout="constrained")
     for axes, protocol in zip(panels, protocols, strict=True):
         rows = data[data["protocol"] == protocol].drop_duplicates(["model", "seed"])
         for y, arm in enumerate(arms):
@@ -239,7 +240,7 @@ def picture(data: pandas.DataFrame) -> Any:
             axes.plot(100 * mine_[mine_["seed"] != "all"]["rate"], [y] * (len(mine_) - 1), "o", color="#56B4E9", markersize=3.5)
             axes.plot(100 * mean["rate"], y, "|", color="black", markersize=12, markeredgewidth=2)
         axes.set(xlabel="% of tasks", title=protocol, yticks=range(len(arms)), yticklabels=arms)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(arms) - 0.5, -0.5)
     return figure
 
 
