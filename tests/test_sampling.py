@@ -426,7 +426,7 @@ def test_rows_that_fit_by_hand():
 
 def test_a_sampling_process_that_is_killed_is_followed_by_a_smaller_one():
     engine = open_engine("embedded", engine="openvino")
-    engine._count = 2  # also where there is a single core
+    engine._most = 2  # also where there is a single core
     asked = requests(engine, 12)
     try:
         with pytest.warns(UserWarning, match="exit code -9 .*; going on in one process with (128|64) requests at a time") as told:
@@ -446,7 +446,7 @@ def test_a_sampling_process_that_is_killed_is_followed_by_a_smaller_one():
 
 def test_many_requests_are_shared_out_among_processes():
     engine = open_engine("embedded", engine="openvino")
-    engine._count = 2
+    engine._most = 2
     try:
         stream = engine.stream(iter(requests(engine, 20)), Settings(max_new_tokens=16))
         next(stream)

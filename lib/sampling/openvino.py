@@ -1,12 +1,14 @@
 """OpenVINO GenAI on a CPU: continuous batching with prefix caching, so a prompt's K draws share its prefill.
 
-With many requests there is a sampling process for each core, with one thread, as far as memory allows: the matrices of a small
-model are too small to share between threads, and two processes draw far more than one with two threads. A prompt stays with
-the process that has read it. Only token ids cross to them and back. Their memory goes back whole when the engine is closed; when
+Sampling has processes of its own: the pipeline's `step` holds Python's global lock for a tenth of a second at a time, which would
+starve the threads that speak to the sandbox. Few requests share one process with all cores. Many have a process for each core, as
+far as memory allows: the matrices of a small model are too small to share between threads, and two processes draw far more than
+one with two threads. A prompt stays with the process that has read it. Only token ids cross to them and back. Their memory goes back whole when the engine is closed; when
 one runs out of it, a single process goes on, and then with half the cache and half the requests.
 """
 
 import dataclasses
+import itertools
 import multiprocessing
 import os
 import signal
@@ -25,7 +27,7 @@ from lib.sampling.openvino_process import Drawn, Source, serve
 
 IN_FLIGHT = 128  # requests in a process's scheduler at a time; more gains nothing
 SPARE = 8  # more at hand, so that a place never waits for the caller; many would arrive before their prefix is cached
-ENOUGH = 32  # requests in every process before another one starts, which takes as long as drawing some twenty
+FEW = 32  # requests for which one process is enough: starting another takes as long as drawing some twenty
 LEAN = 8  # requests that a prompt's own process may have more than the idlest: about what reading the prompt again costs
 CACHE_GB = 2  # keys and values of some 90,000 tokens of a 135M model, over all processes; at most a quarter of the free memory
 FEWEST = 8  # with so few requests in flight it is not their number that takes the memory
@@ -84,12 +86,9 @@ class OpenVinoEngine:
         folder = openvino_dir(model)
         self._encoder = Encoder(folder)
         self.tokenizer, self.context_length = self._encoder.tokenizer, self._encoder.context_length
-        cores, size = len(os.sched_getaffinity(0)), cache_gb or _cache_gb()
-        self._count = processes_that_fit(folder, cores, _free_memory())
-        each = max(1, size // self._count)
-        self._source = Source(
-            str(folder), weights, scale, self._encoder.end_ids, each, IN_FLIGHT, max(1, cores // self._count)
-        )
+        self._cores, size = len(os.sched_getaffinity(0)), cache_gb or _cache_gb()
+        self._most = processes_that_fit(folder, self._cores, _free_memory())
+        self._source = Source(str(folder), weights, scale, self._encoder.end_ids, size, IN_FLIGHT, self._cores)
         self._workers: list[Worker] = []
 
     def stream(self, requests: Iterable[Request], settings: Settings) -> Iterator[tuple[Request, Completion]]:
@@ -97,16 +96,16 @@ class OpenVinoEngine:
 
         Raises EngineError when a sampling process fails, ValueError for a prompt too long for the context.
         """
-        self._workers = self._workers or [Worker(self._source)]
-        waiting, homes, number = iter(requests), dict[str, Worker](), 0
+        rest = iter(requests)
+        first = list(itertools.islice(rest, FEW + 1))
+        if len(self._workers) < (processes := self._most if len(first) > FEW else 1):
+            self._open(processes)
+        waiting, homes, number = itertools.chain(first, rest), dict[str, Worker](), 0
         try:
             while True:
                 idlest = self._idlest()
                 while len(idlest.flying) < self._source.in_flight + SPARE and (request := next(waiting, None)) is not None:
                     ids = self._encoder.encode(request, settings)
-                    if len(idlest.flying) >= ENOUGH and len(self._workers) < self._count:
-                        idlest = Worker(self._source)
-                        self._workers.append(idlest)
                     home = homes.get(request.text, idlest)
                     if len(home.flying) > len(idlest.flying) + LEAN:
                         home = idlest
@@ -129,23 +128,27 @@ class OpenVinoEngine:
             if any(worker.flying for worker in self._workers):  # stopped early: what is still being drawn is nobody's
                 self.close()
 
+    def _open(self, processes: int) -> None:
+        """So many processes in place of those that there are; cores and cache are shared out among them."""
+        self.close()
+        cache_gb, threads = max(1, self._source.cache_gb // processes), max(1, self._cores // processes)
+        source = dataclasses.replace(self._source, cache_gb=cache_gb, threads=threads)
+        self._workers = [Worker(source) for _ in range(processes)]
+
     def _idlest(self) -> Worker:
         return min(self._workers, key=lambda worker: len(worker.flying))
 
     def _shrink(self, error: OutOfMemory, settings: Settings) -> None:
         """Fewer or smaller processes take over everything that is being drawn. Raises `error` when there is nothing to save."""
-        if self._count == 1 and self._source.in_flight <= FEWEST:
-            raise error
-        if self._count > 1:
-            more = self._source.threads * self._count
-            self._count, self._source = 1, dataclasses.replace(self._source, threads=more)
-        else:
+        if len(self._workers) == 1:
+            if self._source.in_flight <= FEWEST:
+                raise error
             in_flight, cache_gb = self._source.in_flight // 2, max(1, self._source.cache_gb // 2)
             self._source = dataclasses.replace(self._source, in_flight=in_flight, cache_gb=cache_gb)
+        self._most = 1
         warnings.warn(f"{error}; going on in one process with {self._source.in_flight} requests at a time", stacklevel=3)
         flying = {number: request for worker in self._workers for number, request in worker.flying.items()}
-        self.close()
-        self._workers = [Worker(self._source)]
+        self._open(1)
         for number, request in flying.items():
             self._workers[0].send(number, request, self._encoder.encode(request, settings), settings)
 
