@@ -15,6 +15,7 @@ from lib.sampling.encoding import tail_length
 TOKENS_PER_STEP = 512  # prompts are read in pieces of what the requests being drawn leave of this
 QUANTIZATION_GROUP = 64  # activations to a scale; the default of 32 costs a quarter of the speed
 
+_Asked = tuple[int, list[int], tuple[str, ...], int, Settings]  # request number, prompt, stops, seed, settings
 Drawn = tuple[int, list[int], bool, float | None]  # request number, tokens, whether it ended by itself, Σ ln q
 
 
@@ -70,13 +71,29 @@ class Pipeline:
             properties["adapters"] = genai.AdapterConfig(adapter, source.scale, mode)
         self.pipeline = genai.ContinuousBatchingPipeline(source.folder, scheduler, "CPU", properties)
         self.flying: dict[int, _Flight] = {}
+        self.held: dict[tuple[int, ...], list[_Asked]] = {}  # by a prompt that is being read for the first of its requests
 
-    def add(
-        self, number: int, prompt_ids: list[int], stops: tuple[str, ...], seed: int, settings: Settings
+    def add(self, number: int, prompt_ids: list[int], stops: tuple[str, ...], seed: int, settings: Settings) -> None:
+        """Queue one request. While its prompt is being read for another one it is held: then it finds the prefix in the cache."""
+        asked, prompt = (number, prompt_ids, stops, seed, settings), tuple(prompt_ids)
+        if prompt in self.held:
+            self.held[prompt].append(asked)
+        else:
+            self.held[prompt] = []
+            self._start(*asked, reading=prompt)
+
+    def _start(
+        self,
+        number: int,
+        prompt_ids: list[int],
+        stops: tuple[str, ...],
+        seed: int,
+        settings: Settings,
+        reading: tuple[int, ...] | None = None,
     ) -> None:
-        """Queue one request."""
         handle = self.pipeline.add_request(number, _tensor(prompt_ids), self._config(seed, settings))
-        self.flying[number] = _Flight(handle, stops, tail_length(stops), [] if settings.logprobs else None)
+        log_probs: list[float] | None = [] if settings.logprobs else None
+        self.flying[number] = _Flight(handle, stops, tail_length(stops), log_probs, reading)
 
     def _config(self, seed: int, settings: Settings) -> Any:
         config = self.genai.GenerationConfig()
@@ -93,6 +110,11 @@ class Pipeline:
     def step(self) -> list[Drawn]:
         """One token for everybody; whoever is finished leaves."""
         self.pipeline.step()
+        for flight in list(self.flying.values()):
+            if flight.reading is not None and flight.handle.can_read():
+                for asked in self.held.pop(flight.reading):
+                    self._start(*asked)
+                flight.reading = None
         done = [number for number, flight in self.flying.items() if self._over(flight)]
         return [self.flying.pop(number).drawn(number) for number in done]
 
@@ -125,6 +147,7 @@ class _Flight:
     stops: tuple[str, ...]
     tail: int
     log_probs: list[float] | None
+    reading: tuple[int, ...] | None  # its prompt, until the first token shows that it has been read
     token_ids: list[int] = dataclasses.field(default_factory=list)
     finished: bool = False
 
