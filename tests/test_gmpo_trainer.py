@@ -14,10 +14,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lib.gmpo import statistics
+from lib.gmpo.batch import batch_diagnostics, equal_rewards_cause, normalised
 from lib.gmpo.rollouts import SandboxReward
 from lib.gmpo.run import make_trainer, train_gmpo
-from lib.gmpo.settings import GmpoSettings, prompt_order
-from lib.gmpo.trainer import GmpoTrainer, batch_diagnostics, equal_rewards_cause, normalised
+from lib.gmpo.settings import GmpoSettings
+from lib.gmpo.trainer import GmpoTrainer
 from lib.models import resolve
 from lib.prompts import Prompt, build_prompt
 from lib.sandbox import Sandbox, SandboxError
@@ -315,6 +316,12 @@ def test_a_start_without_adapter_is_one_clear_line(tmp_path: Path, prompts: list
         ({"temperature": 0}, "sampled above 0"),
         ({"rows_per_pass": 3}, "does not divide"),
         ({"steps": 0}, "steps=0"),
+        ({"top_k": 2, "mass": 0.5}, "not both"),
+        ({"mass": 0.0}, "mass=0.0"),
+        ({"tau": 0.0}, "tau=0.0"),
+        ({"lam": float("nan")}, "lam=nan"),
+        ({"epsilon": 1.0}, "epsilon=1.0"),
+        ({"beta_final": 0.1}, "annealing starts from beta"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -353,17 +360,6 @@ def test_diagnostics_of_a_batch_by_hand() -> None:
     assert row["l_hat_right"] == pytest.approx(1.5) and row["l_hat_wrong"] == pytest.approx(-1.5)
     assert row["advantage_var_grpo"] == pytest.approx(1.0) and row["advantage_mean_gmpo"] == 0.5
     assert row["length_log_prob_correlation"] == pytest.approx(-1)
-
-
-def test_prompts_come_in_shuffled_laps_and_never_twice_in_a_batch() -> None:
-    order = prompt_order(7, steps=5, size=3, seed=1)
-    batches = [order[i : i + 3] for i in range(0, 15, 3)]
-    assert len(order) == 15 and all(len(set(batch)) == 3 for batch in batches)
-    assert len(set(order[:6])) == 6
-    assert order == prompt_order(7, 5, 3, 1) != prompt_order(7, 5, 3, 2)
-    assert prompt_order(7, 9, 3, 1)[:15] == order, "a longer run begins as the shorter one"
-    with pytest.raises(ValueError, match="2 tasks are fewer than the 3 prompts"):
-        prompt_order(2, 1, 3, 0)
 
 
 def test_the_cause_of_equal_rewards_is_named() -> None:
