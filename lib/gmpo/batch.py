@@ -16,15 +16,28 @@ from lib.gmpo.statistics import Advantages, Memory, PromptStatistics
 Gather = Callable[[Tensor], Tensor]  # rows of this process -> rows of all processes, in their order
 
 
-def of_all_processes(own: PromptStatistics, gather: Gather) -> PromptStatistics:
-    """The prompts of all processes from the `own` of each, in the processes' order."""
-    return PromptStatistics(*(gather(getattr(own, field.name)) for field in fields(own)))
+def shared_advantages(
+    rewards: Tensor,
+    log_probs: Tensor,
+    h: Tensor,
+    settings: GmpoSettings,
+    memory: Memory | None,
+    gather: Gather,
+    rank: int,
+) -> tuple[dict[str, Tensor], Advantages]:
+    """`normalised` for this process's prompts, as many as every other process has, pooled over those of all of them.
 
-
-def without(everyone: PromptStatistics, first: int, count: int) -> PromptStatistics:
-    """The prompts of the other processes: all but the `count` from `first` on."""
-    parts = (getattr(everyone, field.name) for field in fields(everyone))
-    return PromptStatistics(*(torch.cat([part[:first], part[first + count :]]) for part in parts))
+    What `gather` sends is h and four numbers a prompt; they all enter `memory` afterwards.
+    """
+    own = statistics.prompt_statistics(rewards, log_probs, h)
+    everyone = PromptStatistics(*(gather(getattr(own, field.name)) for field in fields(own)))
+    before, after = rank * len(h), (rank + 1) * len(h)
+    parts = (getattr(everyone, field.name) for field in fields(own))
+    others = PromptStatistics(*(torch.cat([part[:before], part[after:]]) for part in parts))
+    found = normalised(rewards, log_probs, h, settings, memory, others)
+    if memory is not None:
+        memory.push(everyone)
+    return found
 
 
 def normalised(

@@ -18,12 +18,12 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 Ids = Sequence[Sequence[int]]
 
 
-def load_policy(model: str, adapter: Path, settings: GmpoSettings) -> Any:
+def load_policy(model: str, adapter: Path, settings: GmpoSettings, device: Any = "cpu") -> Any:
     """The model with the adapter folder's weights, trainable. Raises TrainingError when `adapter` is no PEFT folder."""
     if not (adapter / "adapter_config.json").is_file():
         raise TrainingError(f"{adapter}: no adapter_config.json; training starts from a PEFT adapter folder")
     base = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=DTYPES[weights_precision(settings)])
-    return PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
+    return PeftModel.from_pretrained(base, str(adapter), is_trainable=True).to(device)
 
 
 @torch.no_grad()
@@ -40,21 +40,23 @@ def prompt_embeddings(model: Any, ids: Tensor, mask: Tensor, size: int) -> Tenso
     return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
 
-def token_log_probs(model: Any, prompts: Ids, completions: Ids, temperature: float) -> tuple[Tensor, Tensor]:
+def token_log_probs(
+    model: Any, prompts: Ids, completions: Ids, temperature: float, size: int | None = None
+) -> tuple[Tensor, Tensor]:
     """ln pi(token) of every completion token at the sampling temperature, and the mask of real tokens, both (N, T).
 
-    The gradient runs through; padding holds 0.
+    `size` rows a pass (default: all); the gradient runs through; padding holds 0.
     """
-    device = next(model.parameters()).device
-    left, keep = padded(prompts, "left", device)
-    right, mask = padded(completions, "right", device)
-    logits = model(
-        input_ids=torch.cat([left, right], 1),
-        attention_mask=torch.cat([keep, mask], 1),
-        logits_to_keep=right.shape[1] + 1,
-    ).logits[:, :-1]
-    log_probs = (logits.float() / temperature).log_softmax(-1).gather(2, right[..., None])[..., 0]
-    return torch.where(mask.bool(), log_probs, 0.0), mask
+    left, known = padded(prompts, "left", model.device)
+    right, mask = padded(completions, "right", model.device)
+    parts, size = [], size or len(right)
+    for ids, keep, tokens in zip(
+        torch.cat([left, right], 1).split(size), torch.cat([known, mask], 1).split(size), right.split(size), strict=True
+    ):
+        logits = model(input_ids=ids, attention_mask=keep, logits_to_keep=right.shape[1] + 1).logits[:, :-1]
+        log_probs = (logits.float() / temperature).log_softmax(-1)
+        parts.append(log_probs.gather(2, tokens[..., None])[..., 0])
+    return torch.where(mask.bool(), torch.cat(parts), 0.0), mask
 
 
 def padded(rows: Ids, side: str, device: Any = "cpu") -> tuple[Tensor, Tensor]:

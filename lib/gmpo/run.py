@@ -1,4 +1,8 @@
-"""A GMPO run from an adapter folder to an adapter folder, with its metrics file and checkpoints."""
+"""A GMPO run from an adapter folder to an adapter folder, with its metrics file and checkpoints.
+
+On several GPUs, call `train_gmpo` in a file of its own and start that with `accelerate launch --num_processes N FILE`
+(`torchrun --nproc-per-node N FILE` on CPUs); `prompts_per_batch` then counts each process's prompts.
+"""
 
 import dataclasses
 import json
@@ -104,11 +108,12 @@ def make_trainer(
 
     Raises TrainingError when `adapter` is no PEFT folder, ValueError when there are fewer prompts than a batch takes.
     """
-    policy, tokenizer = load_policy(model, adapter, settings), AutoTokenizer.from_pretrained(resolve(model))
     config = trl_config(settings, folder, checkpoint_every, report_to)
-    policy, size = policy.to(config.device), settings.prompts_per_batch * config.world_size
-    order = prompt_order(groups_of(prompts, policy, tokenizer, settings, size), settings.steps, size, settings.shuffle_seed)
-    (order,) = broadcast_object_list([order])  # embeddings differ in their last bits from device to device
+    policy = load_policy(model, adapter, settings, config.device)
+    tokenizer, size = AutoTokenizer.from_pretrained(resolve(model)), settings.prompts_per_batch * config.world_size
+    groups = groups_of(prompts, policy, tokenizer, settings, size)
+    (groups,) = broadcast_object_list([groups])  # embeddings differ in their last bits from device to device
+    order = prompt_order(groups, settings.steps, size, settings.shuffle_seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
         trainer = GmpoTrainer(

@@ -25,13 +25,7 @@ from torch import Tensor
 from trl import GRPOTrainer
 
 from lib.gmpo import statistics
-from lib.gmpo.batch import (
-    batch_diagnostics,
-    equal_rewards_cause,
-    normalised,
-    of_all_processes,
-    without,
-)
+from lib.gmpo.batch import batch_diagnostics, equal_rewards_cause, shared_advantages
 from lib.gmpo.policy import prompt_embeddings
 from lib.gmpo.settings import GmpoSettings, Row, identity
 from lib.gmpo.statistics import Memory
@@ -108,13 +102,9 @@ class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
         gather, shape = self.accelerator.gather, (-1, self.num_generations)
         log_probs, lengths = log_probs.view(shape), lengths.view(shape)
         all_rewards = (self._rewards * self.reward_weights.to(self._rewards)).sum(1).view(shape)  # gathered by TRL
-        first = self.accelerator.process_index * len(h)
-        rewards = all_rewards[first : first + len(h)]  # (B, G)
-        everyone = of_all_processes(statistics.prompt_statistics(rewards, log_probs, h), gather)
-        others = without(everyone, first, len(h))
-        by_name, parts = normalised(rewards, log_probs, h, self.settings, self.memory, others)
-        if self.memory is not None:
-            self.memory.push(everyone)
+        rank = self.accelerator.process_index
+        rewards = all_rewards[rank * len(h) : (rank + 1) * len(h)]  # (B, G)
+        by_name, parts = shared_advantages(rewards, log_probs, h, self.settings, self.memory, gather, rank)
         # from here on for the log alone: a few numbers a completion
         log_probs, lengths, by_name, found = gather([log_probs, lengths, by_name, vars(parts)])
         chosen, parts = by_name[self.settings.advantage], statistics.Advantages(**found)
