@@ -190,10 +190,10 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
     from lib.mining import decidable, select_winners
     from lib.tasks import by_split, read_tasks
 
-    tasks, sizes = read_tasks(ROOT / "data/starter_bn.jsonl"), rsft.preset_sizes(seed, options.quick)
-    rsft_options = argparse.Namespace(run_dir=options.rsft_dir, quick=options.quick)
+    tasks, sizes = read_tasks(ROOT / "data/starter_bn.jsonl"), rsft.preset_sizes(seed, quick=False)
+    rsft_options = argparse.Namespace(run_dir=options.rsft_dir, quick=False)
     answers = rsft.run_seed(seed, ("rsft-1",), tasks, rsft_options)
-    train_tasks, test = (rsft.sample(by_split(tasks, split), options.quick) for split in ("train", "test"))
+    train_tasks, test = by_split(tasks, "train"), by_split(tasks, "test")
     mined = list(Ledger(options.rsft_dir / f"seed{seed}" / "mining.jsonl"))
     chosen = decidable(train_tasks, mined)
     enough = len(chosen) >= settings_of("gmpo", seed, options).prompts_per_batch
@@ -208,19 +208,19 @@ def warm(seed: int, options: argparse.Namespace) -> Start:
 
     from benchmarks import rsft
     from lib.models import resolve
-    from lib.sandbox import Sandbox
+    from lib.sandbox import Sandbox, languages
     from lib.tasks import by_split, read_tasks
     from lib.training_set import references
 
-    steps = 2 if options.quick else 80
-    rsft.warm_start(argparse.Namespace(run_dir=options.rsft_dir, quick=options.quick, warm_steps=steps))
+    if not languages.available().get(LANGUAGE):
+        sys.exit(f"{LANGUAGE} is not installed here; `make toolchains` installs it")
+    rsft.warm_start(argparse.Namespace(run_dir=options.rsft_dir, quick=False, warm_steps=80))
     folder, tasks = options.rsft_dir / "warm_start", read_tasks(ROOT / "data/starter_io.jsonl")
-    most = 4 if options.quick else None
-    train_tasks = [task.in_language(LANGUAGE) for task in by_split(tasks, "train")[:most]]
-    test = [task.in_language(LANGUAGE) for task in by_split(tasks, "test")[: 2 if options.quick else None]]
-    sizes = dataclasses.replace(
-        rsft.preset_sizes(0, options.quick), draws=2 if options.quick else 10, temperature=0.8, max_new_tokens=rsft.WARM_TOKENS
+    train_tasks, test = (
+        [task.in_language(LANGUAGE) for task in by_split(tasks, split)] for split in ("train", "test")
     )
+    sizes = rsft.preset_sizes(0, quick=False)
+    sizes = dataclasses.replace(sizes, draws=10, temperature=0.8, max_new_tokens=rsft.WARM_TOKENS)
     with Sandbox() as sandbox:
         programs, _ = references(train_tasks, AutoTokenizer.from_pretrained(resolve(MODEL)), sandbox)
         answers = {
@@ -229,6 +229,22 @@ def warm(seed: int, options: argparse.Namespace) -> Start:
         }
     leave(options.run_dir / f"seed{seed}", train_tasks, programs, train_tasks)
     return Start("warm start", folder / "warm", sizes, test, "all", answers)
+
+
+def untrained(seed: int, options: argparse.Namespace) -> Start:
+    """What --quick begins with: an adapter that does nothing yet, five easy tasks."""
+    from benchmarks import rsft
+    from benchmarks.gmpo_step import start
+    from lib.sandbox import Sandbox
+    from lib.tasks import by_split, read_tasks
+
+    tasks, sizes = read_tasks(ROOT / "data/starter_bn.jsonl"), rsft.preset_sizes(seed, quick=True)
+    train_tasks, test = (rsft.sample(by_split(tasks, split), quick=True) for split in ("train", "test"))
+    adapter = start(options.run_dir)
+    with Sandbox() as sandbox:
+        answers = rsft.evaluated(adapter, test, options.run_dir / "start.jsonl", sizes, sandbox)
+    leave(options.run_dir / f"seed{seed}", train_tasks, [], train_tasks)
+    return Start("untrained", adapter, sizes, test, "hidden", {"untrained": answers})
 
 
 def leave(folder: Path, tasks: Sequence[Any], solutions: Sequence[Any], of: Sequence[Any]) -> None:
@@ -249,7 +265,8 @@ def run_seed(seed: int, arms: Sequence[str], options: argparse.Namespace) -> tup
     from benchmarks import rsft
     from lib.sandbox import Sandbox
 
-    start, folder = (warm if options.warm_start else starter)(seed, options), options.run_dir / f"seed{seed}"
+    begin = untrained if options.quick else warm if options.warm_start else starter
+    start, folder = begin(seed, options), options.run_dir / f"seed{seed}"
     found = dict(start.answers)
     with Sandbox() as sandbox:
         for arm in arms:
@@ -306,7 +323,7 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--rsft-dir", type=Path, help="the folder of benchmarks/rsft.py; default runs/rsft")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--quick", action="store_true", help="5 tasks, 1 step, two arms; written beside the attempts only")
+    parser.add_argument("--quick", action="store_true", help="one arm, 1 step from an untrained adapter, 5 tasks; kept in --run-dir")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     for hidden, kind in (("--train", str), ("--start", Path), ("--seconds", float)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
@@ -316,9 +333,9 @@ def main() -> None:
         return
     name, quick = options.name or ("gmpo_warm_start" if options.warm_start else "gmpo_ablation"), "-quick" * options.quick
     options.run_dir = (options.run_dir or ROOT / "runs" / f"{name}{quick}").resolve()
-    options.rsft_dir = (options.rsft_dir or ROOT / "runs" / f"rsft{quick}").resolve()
+    options.rsft_dir = (options.rsft_dir or ROOT / "runs" / "rsft").resolve()
     options.out = options.out or (options.run_dir if options.quick else ROOT / "figures")
-    arms = ["gmpo", "grpo"] if options.quick else options.arms.split(",")
+    arms = ["gmpo"] if options.quick else options.arms.split(",")
     unknown = set(arms) - set(ARMS)
     if unknown or ("sft" in arms and "gmpo" not in arms[: arms.index("sft")]):
         sys.exit(f"--arms {options.arms}: choose from {', '.join(ARMS)}; sft comes after gmpo")
@@ -353,7 +370,7 @@ def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.
     rows = data[data["seed"] == "all"].drop_duplicates(["model", "protocol"])
     named = [{"name": f"{r.model} {r.protocol}", "value": r.rate, "unit": f"share of {r.n_tasks} tasks"} for r in rows.itertuples()]
     drawn = rows[rows["protocol"] == "draws"].set_index("model")["rate"]
-    against = {f"gmpo/{arm}": drawn["gmpo"] / drawn[arm] for arm in drawn.index if "gmpo" in drawn.index and drawn[arm] > 0}
+    against = {f"gmpo/{arm}": drawn.get("gmpo", float("nan")) / drawn[arm] for arm in drawn.index if arm != "gmpo" and drawn[arm] > 0}
     return {"benchmark": name, "rows": named, "ratios": against}
 
 
