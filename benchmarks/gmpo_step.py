@@ -118,7 +118,7 @@ def measure(lane: str, quick: bool) -> dict[str, float]:
         trainer.train()
     done = Clock.ends[wanted.num_iterations - 1 :: wanted.num_iterations]
     lengths = [row["completions/mean_length"] for row in trainer.state.log_history if "completions/mean_length" in row]
-    return {"step": (done[-1] - done[0]) / (len(done) - 1), "length": statistics.mean(lengths[wanted.num_iterations :])}
+    return {"step": (done[-1] - done[0]) / (len(done) - 1), "length": statistics.mean(lengths[1:])}
 
 
 def advantages(repeats: int) -> dict[str, float]:
