@@ -12,7 +12,7 @@ A step is one sampled batch and its `num_iterations` updates; the first one of a
 counted. Prompts, adapter, batch, precision and rewards (every second completion is right, nothing is executed) are the same
 in all lanes, and completions end at the end token alone: mean lengths are printed so that anyone can see they agree.
 
-The advantages' time is for B = 64, G = 16, d = 4096, every normaliser and diagnostic included. The step it is divided by is
+The advantages' time is for B = 64, G = 16, d = 4096, every normaliser and diagnostic included, CPU time on one thread. The step it is divided by is
 the one timed here, many times smaller than a step of 64 prompts would be: the share is an upper bound.
 """
 
@@ -122,21 +122,22 @@ def measure(lane: str, quick: bool) -> dict[str, float]:
 
 
 def advantages(repeats: int) -> dict[str, float]:
-    """Median seconds from rewards, log-probabilities and embeddings to advantages and diagnostics."""
+    """Median CPU seconds on one thread from rewards, log-probabilities and embeddings to advantages and diagnostics."""
     import torch
 
     from lib.gmpo.batch import batch_diagnostics, shared_advantages
     from lib.gmpo.settings import GmpoSettings
 
+    torch.set_num_threads(1)
     stream, wanted, times = torch.Generator().manual_seed(0), GmpoSettings(), list[float]()
     h = torch.randn(64, 4096, generator=stream)
     rewards = (torch.rand(64, 16, generator=stream) < 0.3).float()
     log_probs = -100 * torch.rand(64, 16, generator=stream)
     for _ in range(repeats + 1):
-        began = time.perf_counter()
+        began = time.process_time()
         by_name, parts = shared_advantages(rewards, log_probs, h, wanted, None, lambda tensor: tensor, 0)
         batch_diagnostics(rewards, log_probs, -log_probs, by_name, parts)
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return {"advantages": statistics.median(times[1:])}
 
 
