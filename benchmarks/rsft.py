@@ -209,11 +209,11 @@ def versus(rates: "numpy.ndarray", other: "numpy.ndarray", name: str) -> dict[st
             "p_mcnemar": found.p_mcnemar, "p_permutation": found.p_permutation}  # fmt: skip
 
 
-def markdown(data: pandas.DataFrame, sizes: dict[str, str]) -> str:
+def markdown(data: pandas.DataFrame, sizes: dict[str, str], what: str = "trained on") -> str:
     """One line an arm, over all seeds: rates with intervals, permutation p against each comparison."""
     protocols = list(dict.fromkeys(data["protocol"]))
     others = [name for name in dict.fromkeys(data["vs"]) if isinstance(name, str)]
-    lines = ["| arm | trained on | " + " | ".join(protocols) + " | p, draws, vs " + " / ".join(others) + " |"]
+    lines = [f"| arm | {what} | " + " | ".join(protocols) + " | p, draws, vs " + " / ".join(others) + " |"]
     lines.append("|---" * (3 + len(protocols)) + "|")
     for arm, rows in data[data["seed"] == "all"].groupby("model", sort=False):
         first = rows.drop_duplicates("protocol").set_index("protocol")
@@ -369,17 +369,20 @@ def arms_run(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, s
     return data, words, test
 
 
-def write(data: pandas.DataFrame, words: dict[str, str], tasks: Sequence[Task], name: str, options: argparse.Namespace) -> None:
+def write(
+    data: pandas.DataFrame, words: dict[str, str], tasks: Sequence[Task], name: str, options: argparse.Namespace,
+    preset: str = "cpu", what: str = "trained on",
+) -> None:  # fmt: skip
     """Table, figure and what they came from."""
     figures.style()
     caption = f"{name}: {len(tasks)} held-out tasks, {data['tests'].iloc[0]} tests; bars are Wilson 95 % intervals over tasks."
     figures.save(picture(data), options.out / name, data, caption)
-    (options.out / f"{name}.md").write_text(markdown(data, words), encoding="utf-8")
+    (options.out / f"{name}.md").write_text(markdown(data, words, what), encoding="utf-8")
     hidden = ("out", "run_dir", "json")
     manifest = {
         "command": {key: str(value) for key, value in sorted(vars(options).items()) if key not in hidden},
-        "settings": load_preset("cpu"),
-        "trained_on": words,
+        "settings": load_preset(preset),
+        what.replace(" ", "_"): words,
         "task_ids": [task.task_id for task in tasks],
         "git": doctor.git_state(),
         "versions": doctor.versions(),

@@ -93,13 +93,29 @@ def _live_table() -> Callable[[dict[str, str]], None]:
 
 
 class Log(list[dict[str, Any]]):
-    """Rows as they come in: kept, and the named numbers of each printed on a line."""
+    """Rows as they come in: kept, and the named numbers of each printed on a line.
 
-    def __init__(self, *names: str) -> None:
+    `draw` makes a (figure, data) of the rows so far, shown live; in an unattended run nothing is drawn.
+    """
+
+    def __init__(self, *names: str, draw: Callable[[list[dict[str, Any]]], tuple[Any, Any]] | None = None) -> None:
         super().__init__()
-        self.names = names
+        self.names, self.draw = names, draw
+        self.shown: Any = None  # where the figure stands
 
     def __call__(self, row: dict[str, Any]) -> None:
         """Keep a row and show it."""
         self.append(row)
         print("  ".join(f"{name} {row[name]:.4g}" for name in self.names if row.get(name) is not None), flush=True)
+        if self.draw is not None and not os.environ.get("WORKBOOK_BATCH"):
+            self._plot(self.draw(self)[0])
+
+    def _plot(self, figure: Any) -> None:
+        import matplotlib.pyplot as plt
+        from IPython.display import display
+
+        if self.shown is None:
+            self.shown = display(figure, display_id=True)
+        else:
+            self.shown.update(figure)
+        plt.close(figure)

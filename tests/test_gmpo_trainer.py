@@ -13,11 +13,12 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lib.gmpo import statistics
+from lib.gmpo.batch import normalised
+from lib.gmpo.policy import token_log_probs
 from lib.gmpo.rollouts import SandboxReward
-from lib.gmpo.run import make_trainer, train_gmpo
-from lib.gmpo.settings import GmpoSettings, prompt_order
-from lib.gmpo.trainer import GmpoTrainer, batch_diagnostics, equal_rewards_cause, normalised
+from lib.gmpo.run import groups_of, make_trainer, train_gmpo
+from lib.gmpo.settings import GmpoSettings
+from lib.gmpo.trainer import GmpoTrainer
 from lib.models import resolve
 from lib.prompts import Prompt, build_prompt
 from lib.sandbox import Sandbox, SandboxError
@@ -204,6 +205,33 @@ def test_row_of_a_step_is_json_and_says_what_happened(run: SimpleNamespace) -> N
     )
 
 
+def test_log_probabilities_read_off_the_model_are_those_the_trainer_learns_from(run: SimpleNamespace) -> None:
+    trainer, batch = run.trainer, run.trainer._buffered_inputs[0]
+    with torch.no_grad():
+        expected, mask = trainer._log_probs(trainer.model, batch)[0], batch["completion_mask"].bool()
+        asked, drawn = (
+            [row[keep.bool()].tolist() for row, keep in zip(batch[f"{name}_ids"], batch[f"{name}_mask"], strict=True)]
+            for name in ("prompt", "completion")
+        )
+        found, real = token_log_probs(trainer.model, asked, drawn, TINY.temperature, size=1)
+    assert real.sum() == mask.sum()
+    torch.testing.assert_close(found[real.bool()].float(), expected[mask].float(), atol=0.1, rtol=0)
+
+
+def test_prompts_are_grouped_by_the_model_they_are_for(run: SimpleNamespace, prompts: list[Prompt]) -> None:
+    """Eight texts of two kinds in turn: pairs for batches of four are of one kind; small batches are left alone."""
+    kinds = "Add the numbers {} and {}.", "একটি শব্দের সব অক্ষর উল্টো করে লেখো {} {}"
+    texts = [kinds[number % 2].format(number, number + 1) for number in range(8)]
+    asked = [dataclasses.replace(prompts[0], text=text) for text in texts]
+    trainer = run.trainer
+    found = groups_of(asked, trainer.model, trainer.processing_class, TINY, size=4)
+    assert sorted(map(len, found)) == [2, 2, 2, 2]
+    assert all(len({number % 2 for number in group}) == 1 for group in found)
+    shuffled = dataclasses.replace(TINY, batches="shuffled")
+    for settings, size in ((TINY, 3), (TINY, 8), (shuffled, 4)):
+        assert groups_of(asked, trainer.model, trainer.processing_class, settings, size) == [list(range(8))]
+
+
 # -- signals that must not teach ------------------------------------------------------------------------------
 
 
@@ -285,7 +313,9 @@ def test_a_run_that_was_cut_off_goes_on_and_saves_the_adapter_whole(
     with pytest.raises(TrainingError, match="checkpoint of other settings \\(lam=0.5\\)"):
         other = dataclasses.replace(settings, lam=0.1)
         train_gmpo("embedded", adapter, out, TASKS, other, checkpoint_every=1)
-    summary = train_gmpo("embedded", adapter, out, TASKS, settings, stop_at_two, checkpoint_every=1)
+    summary = train_gmpo(
+        "embedded", adapter, out, TASKS, settings, stop_at_two, checkpoint_every=1, report_to="tensorboard"
+    )
     assert steps == [1, 2, 2]
     lines = (tmp_path / "out.steps.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
@@ -295,83 +325,9 @@ def test_a_run_that_was_cut_off_goes_on_and_saves_the_adapter_whole(
     assert (summary["steps"], summary["completions"]) == (2, 8)
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in out.iterdir()}
     assert not (tmp_path / "out.trainer").exists()
+    assert any(path.stat().st_size for path in (tmp_path / "out.tensorboard").glob("events*"))
 
 
 def test_a_start_without_adapter_is_one_clear_line(tmp_path: Path, prompts: list[Prompt]) -> None:
     with pytest.raises(TrainingError, match="no adapter_config.json"):
         make_trainer("embedded", tmp_path, prompts, TINY, AlternatingReward(), tmp_path / "work")
-
-
-# -- pure parts ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"advantage": "ppo"}, "choose one of gmpo, grpo, dr_grpo, batch, rloo"),
-        ({"ratio": "gspo"}, "choose one of sequence, sequence_mean, token"),
-        ({"group_size": 1}, "at least two completions"),
-        ({"prompts_per_batch": 1}, "pooling needs two prompts"),
-        ({"temperature": 0}, "sampled above 0"),
-        ({"rows_per_pass": 3}, "does not divide"),
-        ({"steps": 0}, "steps=0"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        GmpoSettings(**changes)
-
-
-def test_one_prompt_a_batch_is_allowed_where_nothing_is_pooled() -> None:
-    for changes in ({"advantage": "grpo"}, {"top_k": 1}, {"memory": 8}):
-        assert GmpoSettings(prompts_per_batch=1, **changes).rows == 8
-
-
-def test_normalisers_differ_by_name_alone() -> None:
-    """One right of four in the first group, three in the second; a uniform pool of both is the whole batch."""
-    rewards = torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 0]])
-    settings = GmpoSettings(tau=1e9, lam=0.0)
-    by_name, _ = normalised(rewards, torch.zeros(2, 4), torch.eye(2), settings)
-    assert torch.allclose(by_name["gmpo"], by_name["batch"], atol=1e-5)
-    assert torch.allclose(by_name["batch"], (rewards - 0.5) / 0.5, atol=1e-5)
-    assert torch.allclose(by_name["grpo"][0], torch.tensor([3.0, -1, -1, -1]) / 3**0.5, atol=1e-5)
-    assert by_name["dr_grpo"][0].tolist() == [0.75, -0.25, -0.25, -0.25]
-    assert torch.allclose(by_name["rloo"][1], torch.tensor([1, 1, 1, -3]) / 3, atol=1e-6)
-
-
-def test_diagnostics_of_a_batch_by_hand() -> None:
-    """Three prompts: all right, mixed, all wrong. SBAM doubles one of six advantages."""
-    rewards = torch.tensor([[1.0, 1], [1, 0], [0, 0]])
-    log_probs = torch.tensor([[-1.0, -2], [-3, -4], [-5, -6]])
-    factor = torch.ones(3, 2)
-    factor[1, 0] = 2.0
-    parts = statistics.Advantages(factor, factor, log_probs + 3.5, factor, factor)
-    row = batch_diagnostics(rewards, log_probs, -log_probs, {"gmpo": rewards, "grpo": 2 * rewards}, parts)
-    assert row["reward"] == 0.5
-    assert row["solved"] == pytest.approx(2 / 3) and row["decidable"] == pytest.approx(1 / 3)
-    assert row["amplified"] == pytest.approx(1 / 6) and row["amplification"] == 2.0
-    assert row["l_hat_right"] == pytest.approx(1.5) and row["l_hat_wrong"] == pytest.approx(-1.5)
-    assert row["advantage_var_grpo"] == pytest.approx(1.0) and row["advantage_mean_gmpo"] == 0.5
-    assert row["length_log_prob_correlation"] == pytest.approx(-1)
-
-
-def test_prompts_come_in_shuffled_laps_and_never_twice_in_a_batch() -> None:
-    order = prompt_order(7, steps=5, size=3, seed=1)
-    batches = [order[i : i + 3] for i in range(0, 15, 3)]
-    assert len(order) == 15 and all(len(set(batch)) == 3 for batch in batches)
-    assert len(set(order[:6])) == 6
-    assert order == prompt_order(7, 5, 3, 1) != prompt_order(7, 5, 3, 2)
-    assert prompt_order(7, 9, 3, 1)[:15] == order, "a longer run begins as the shorter one"
-    with pytest.raises(ValueError, match="2 tasks are fewer than the 3 prompts"):
-        prompt_order(2, 1, 3, 0)
-
-
-def test_the_cause_of_equal_rewards_is_named() -> None:
-    assert "too hard" in equal_rewards_cause(0.0)
-    assert "too easy" in equal_rewards_cause(1.0)
-    assert "same share" in equal_rewards_cause(0.5)
-
-
-def test_kl_weight_is_annealed_linearly() -> None:
-    assert GmpoSettings(beta=0.2).beta_at(0.7) == 0.2
-    assert GmpoSettings(beta=0.2, beta_final=0.0).beta_at(0.5) == pytest.approx(0.1)

@@ -1,29 +1,38 @@
-"""A GMPO run from an adapter folder to an adapter folder, with its metrics file and checkpoints."""
+"""A GMPO run from an adapter folder to an adapter folder, with its metrics file and checkpoints.
+
+On several GPUs, call `train_gmpo` in a file of its own and start that with `accelerate launch --num_processes N FILE`
+(`torchrun --nproc-per-node N FILE` on CPUs); `prompts_per_batch` then counts each process's prompts.
+"""
 
 import dataclasses
 import json
+import os
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+from transformers import AutoTokenizer, PrinterCallback
 from trl import GRPOConfig
 
+from lib.gmpo.order import prompt_order, similar_groups
+from lib.gmpo.policy import load_policy, padded, prompt_embeddings
 from lib.gmpo.rollouts import Rollouts, SandboxReward
-from lib.gmpo.settings import GmpoSettings, Row, identity, prompt_order, weights_precision
+from lib.gmpo.settings import GmpoSettings, Row, identity, weights_precision
 from lib.gmpo.trainer import SECONDS, STATE, GmpoTrainer, OnStep
 from lib.models import resolve
 from lib.prompts import Prompt, build_prompt
+from lib.sampling import token_ids
 from lib.sandbox import Sandbox
 from lib.sft import TrainingError, save_adapter
 from lib.tasks import Task
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+SIMILAR_FROM = 4  # prompts a batch; fewer cannot hold two of one kind and one of another, whatever the groups
 
 
 def train_gmpo(
@@ -35,17 +44,21 @@ def train_gmpo(
     on_step: OnStep = lambda row: None,
     metrics: Path | None = None,
     checkpoint_every: int = 0,
+    report_to: str = "none",
+    logs: Path | None = None,
 ) -> Row:
     """Train the adapter in folder `adapter_in` further and save it as `adapter_out`, whole or not at all.
 
-    One JSON line a step goes to `metrics` (default: `<adapter_out>.steps.jsonl`). With checkpoint_every > 0, that many
-    steps lie between checkpoints, and a run that was cut off goes on from its last one.
+    One JSON line a step goes to `metrics` (default: `<adapter_out>.steps.jsonl`). TRL's `report_to` sends every update's
+    numbers to a tracker too; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). With
+    checkpoint_every > 0, that many steps lie between checkpoints, and a run that was cut off goes on from its last one.
     Raises TrainingError for what cannot start or must stop, SandboxError when programs could not be judged.
     """
     started = time.perf_counter()
     folder = adapter_out.with_name(f"{adapter_out.name}.trainer")
     metrics = metrics or adapter_out.with_name(f"{adapter_out.name}.steps.jsonl")
     checkpoint = last_checkpoint(folder, settings) if checkpoint_every else None
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logs or adapter_out.with_name(f"{adapter_out.name}.tensorboard"))
     rows = _rows_before(metrics, checkpoint, settings)
 
     def record(row: Row) -> None:
@@ -58,7 +71,9 @@ def train_gmpo(
     prompts = [build_prompt(task, tokenizer) for task in tasks]
     with Sandbox() as sandbox:
         reward = SandboxReward(sandbox, tasks, prompts, settings.reward)
-        trainer = make_trainer(model, adapter_in, prompts, settings, reward, folder, record, checkpoint_every)
+        trainer = make_trainer(
+            model, adapter_in, prompts, settings, reward, folder, record, checkpoint_every, report_to
+        )
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.accelerator.is_main_process:
         policy = trainer.accelerator.unwrap_model(trainer.model)
@@ -87,19 +102,18 @@ def make_trainer(
     folder: Path,
     on_step: OnStep = lambda row: None,
     checkpoint_every: int = 0,
+    report_to: str = "none",
 ) -> GmpoTrainer:
     """A trainer over `prompts` from the adapter folder; `reward` gets completions and task_id, both lists.
 
     Raises TrainingError when `adapter` is no PEFT folder, ValueError when there are fewer prompts than a batch takes.
     """
-    if not (adapter / "adapter_config.json").is_file():
-        raise TrainingError(f"{adapter}: no adapter_config.json; training starts from a PEFT adapter folder")
-    source = resolve(model)
-    base = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[weights_precision(settings)])
-    policy = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
-    config = trl_config(settings, folder, checkpoint_every)
-    size = settings.prompts_per_batch * config.world_size
-    order = prompt_order(len(prompts), settings.steps, size, settings.shuffle_seed)
+    config = trl_config(settings, folder, checkpoint_every, report_to)
+    policy = load_policy(model, adapter, settings, config.device)
+    tokenizer, size = AutoTokenizer.from_pretrained(resolve(model)), settings.prompts_per_batch * config.world_size
+    groups = groups_of(prompts, policy, tokenizer, settings, size)
+    (groups,) = broadcast_object_list([groups])  # embeddings differ in their last bits from device to device
+    order = prompt_order(groups, settings.steps, size, settings.shuffle_seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
         trainer = GmpoTrainer(
@@ -107,7 +121,7 @@ def make_trainer(
             reward,
             config,
             Dataset.from_list([{"prompt": prompts[i].text, "task_id": prompts[i].task_id} for i in order]),
-            processing_class=AutoTokenizer.from_pretrained(source),
+            processing_class=tokenizer,
             rollout_func=Rollouts(model, prompts, settings),
             settings=settings,
             on_step=on_step,
@@ -116,7 +130,19 @@ def make_trainer(
     return trainer
 
 
-def trl_config(settings: GmpoSettings, folder: Path, checkpoint_every: int = 0) -> GRPOConfig:
+def groups_of(
+    prompts: Sequence[Prompt], policy: Any, tokenizer: Any, settings: GmpoSettings, size: int
+) -> list[list[int]]:
+    """Which of `prompts` should meet in batches of `size`: groups by embedding, or all of them in one."""
+    if settings.batches == "shuffled" or size < SIMILAR_FROM or len(prompts) <= size:
+        return [list(range(len(prompts)))]
+    ids, mask = padded([token_ids(tokenizer, prompt.text) for prompt in prompts], "left", policy.device)
+    return similar_groups(prompt_embeddings(policy, ids, mask, settings.rows_per_pass), size // 2)
+
+
+def trl_config(
+    settings: GmpoSettings, folder: Path, checkpoint_every: int = 0, report_to: str = "none"
+) -> GRPOConfig:
     """TRL's side of the settings: one optimiser step is one update from a whole batch."""
     cuda = torch.cuda.is_available()
     return GRPOConfig(
@@ -143,7 +169,7 @@ def trl_config(settings: GmpoSettings, folder: Path, checkpoint_every: int = 0) 
         save_steps=max(1, checkpoint_every * settings.num_iterations),
         save_total_limit=2,
         logging_steps=1,
-        report_to="none",
+        report_to=report_to,
         seed=settings.seed,
         disable_tqdm=True,
     )

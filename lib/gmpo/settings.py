@@ -1,16 +1,17 @@
-"""What a GMPO run depends on, and the order in which it meets its prompts."""
+"""What a GMPO run depends on."""
 
 import dataclasses
-import random
+import math
 from typing import Any, Literal, get_args
 
-from lib.gmpo.statistics import Level
+from lib.gmpo.statistics import Level, Phi
 from lib.sft import precision
 
 Normaliser = Literal["gmpo", "grpo", "dr_grpo", "batch", "rloo"]
 Reward = Literal["binary", "fractional"]
 Reference = Literal["base", "start"]
 Weights = Literal["auto", "fp32"]
+Batches = Literal["clusters", "shuffled"]
 Row = dict[str, Any]
 OPTIONS = {
     "advantage": get_args(Normaliser),
@@ -18,7 +19,11 @@ OPTIONS = {
     "reward": get_args(Reward),
     "reference": get_args(Reference),
     "weights": get_args(Weights),
+    "batches": get_args(Batches),
+    "phi": get_args(Phi),
 }
+LEAST = {"prompts_per_batch": 1, "steps": 1, "num_iterations": 1, "max_new_tokens": 1, "rows_per_pass": 1, "top_k": 1}
+LEAST |= {"memory": 0, "lam": 0, "beta": 0, "beta_final": 0}  # a value of None is not compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +38,10 @@ class GmpoSettings:
     num_iterations: int = 2
     tau: float = 0.1
     top_k: int | None = None  # neighbours a prompt, itself included; 1 is GMPO without CGMN
+    mass: float | None = None  # instead: the fewest neighbours whose weights reach this share
     memory: int = 0  # past prompts pooled over; 0 is batch-local
     lam: float = 0.5  # 0 is GMPO without SBAM
+    phi: Phi = "relu"
     l_hat_clip: float | None = None  # bound on |L̂|
     epsilon: float = 0.2
     beta: float = 0.0  # weight of the KL to the reference
@@ -51,19 +58,31 @@ class GmpoSettings:
     warn_after: int = 3  # batches in a row whose rewards are all equal
     seed: int = 0  # of sampling
     shuffle_seed: int = 0  # of the order of prompts
+    batches: Batches = "clusters"  # similar prompts meet in a batch, from four a batch on; or plain shuffled laps
 
     def __post_init__(self) -> None:
         for name, options in OPTIONS.items():
             value = getattr(self, name)
             if value not in options:
                 raise ValueError(f"{name}={value!r}: choose one of {', '.join(options)}")
-        for name in ("prompts_per_batch", "steps", "num_iterations", "max_new_tokens", "rows_per_pass"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: should be at least 1")
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise ValueError(f"{name}={value}: should be at least {least}")
         if self.group_size < 2:
             raise ValueError(f"group_size={self.group_size}: a group needs at least two completions")
         if self.advantage == "gmpo" and self.prompts_per_batch < 2 and not self.memory and self.top_k != 1:
             raise ValueError("prompts_per_batch=1: pooling needs two prompts, a memory, or top_k=1 to be off")
+        if self.top_k is not None and self.mass is not None:
+            raise ValueError(f"top_k={self.top_k}, mass={self.mass}: either of them chooses the neighbours, not both")
+        if self.mass is not None and not 0 < self.mass <= 1:
+            raise ValueError(f"mass={self.mass}: a share of the weights, above 0 and up to 1")
+        if not self.tau > 0:
+            raise ValueError(f"tau={self.tau}: the neighbourhood's temperature must be above 0")
+        if not 0 < self.epsilon < 1:
+            raise ValueError(f"epsilon={self.epsilon}: the clip range lies between 0 and 1")
+        if self.beta_final and not self.beta:
+            raise ValueError(f"beta_final={self.beta_final}: annealing starts from beta, which is 0")
         if self.temperature <= 0:
             raise ValueError(f"temperature={self.temperature}: a policy to learn from is sampled above 0")
         if self.rows % self.rows_per_pass:
@@ -77,21 +96,6 @@ class GmpoSettings:
     def beta_at(self, progress: float) -> float:
         """The KL's weight after `progress` (0 to 1) of the run."""
         return self.beta if self.beta_final is None else self.beta + (self.beta_final - self.beta) * progress
-
-
-def prompt_order(count: int, steps: int, size: int, seed: int) -> list[int]:
-    """`steps` batches of `size` indices below `count`: shuffled laps over all of them, none twice in a batch.
-
-    Raises ValueError when there are fewer prompts than one batch takes.
-    """
-    if count < size:
-        raise ValueError(f"{count} tasks are fewer than the {size} prompts of one batch")
-    stream, order = random.Random(seed), list[int]()
-    while len(order) < steps * size:
-        lap = list(range(count))
-        stream.shuffle(lap)
-        order += lap[: count - count % size]
-    return order[: steps * size]
 
 
 def weights_precision(settings: GmpoSettings) -> str:

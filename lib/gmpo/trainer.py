@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from trl import GRPOTrainer
 
 from lib.gmpo import statistics
+from lib.gmpo.batch import batch_diagnostics, equal_rewards_cause, shared_advantages
+from lib.gmpo.policy import prompt_embeddings
 from lib.gmpo.settings import GmpoSettings, Row, identity
 from lib.gmpo.statistics import Memory
 from lib.sft import TrainingError
@@ -34,82 +35,6 @@ OnStep = Callable[[Row], None]
 PER_UPDATE = ("loss", "grad_norm", "clip_fraction", "effective_sample_size", "log_ratio_max", "kl", "entropy")
 SECONDS = ("seconds_sampling", "seconds_sandbox", "seconds_scoring", "seconds_update")
 STATE = "gmpo.pt"  # what a checkpoint adds to TRL's
-
-
-# -- pure functions -----------------------------------------------------------------------------------------
-
-
-def normalised(
-    rewards: Tensor, log_probs: Tensor, h: Tensor, settings: GmpoSettings, memory: Memory | None = None
-) -> tuple[dict[str, Tensor], statistics.Advantages]:
-    """The advantages of every normaliser by name, and what GMPO's are made of.
-
-    rewards and log_probs (B, G), h (B, d) -> {name: (B, G)}, Advantages
-    """
-    parts = statistics.gmpo_advantages(
-        rewards,
-        log_probs,
-        h,
-        settings.tau,
-        settings.lam,
-        top_k=settings.top_k,
-        clip=settings.l_hat_clip,
-        memory=memory,
-    )
-    return {
-        "gmpo": parts.advantages,
-        "grpo": statistics.grpo_advantages(rewards),
-        "dr_grpo": statistics.dr_grpo_advantages(rewards),
-        "batch": statistics.batch_advantages(rewards),
-        "rloo": statistics.rloo_advantages(rewards),
-    }, parts
-
-
-def batch_diagnostics(
-    rewards: Tensor,
-    log_probs: Tensor,
-    lengths: Tensor,
-    by_name: dict[str, Tensor],
-    parts: statistics.Advantages,
-) -> dict[str, float]:
-    """What one batch looks like before it is learnt from; everything (B, G). A right completion has reward 1.
-
-    `solved`: prompts with a right completion; `decidable`: prompts with right and wrong ones; `amplified`:
-    completions whose advantage SBAM raised, `amplification` their mean factor. NaN: nothing to average.
-    """
-    right = rewards >= 1
-    raised = parts.amplification > 1
-    row = {
-        "reward": rewards.mean(),
-        "solved": right.any(1).float().mean(),
-        "decidable": (right.any(1) & ~right.all(1)).float().mean(),
-        "l_hat_abs_mean": parts.l_hat.abs().mean(),
-        "l_hat_abs_max": parts.l_hat.abs().max(),
-        "l_hat_right": parts.l_hat[right].mean(),
-        "l_hat_wrong": parts.l_hat[~right].mean(),
-        "amplified": raised.float().mean(),
-        "amplification": parts.amplification[raised].mean(),
-        "amplification_max": parts.amplification.max(),
-        "length": lengths.float().mean(),
-        "length_log_prob_correlation": torch.corrcoef(torch.stack([lengths.float(), log_probs]).flatten(1))[
-            0, 1
-        ],
-    }
-    row |= {f"advantage_var_{name}": values.var(correction=0) for name, values in by_name.items()}
-    row |= {f"advantage_mean_{name}": values.mean() for name, values in by_name.items()}
-    return {name: float(value) for name, value in row.items()}
-
-
-def equal_rewards_cause(reward: float) -> str:
-    """The likely reason why every completion of several batches had this one reward."""
-    if reward <= 0:
-        return "no program passed; the tasks are too hard for this model, or max_new_tokens cuts answers off"
-    if reward >= 1:
-        return "every program passed; the tasks are too easy: choose some that were solved now and then"
-    return "every program passed the same share of tests; the temperature may be too low"
-
-
-# -- the trainer --------------------------------------------------------------------------------------------
 
 
 class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -162,7 +87,8 @@ class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
         mask, group = batch["completion_mask"].bool(), self.num_generations
         log_probs = torch.where(mask, batch["old_per_token_logps"].float(), 0.0).sum(1)  # (rows,)
         self._check_finite(log_probs)
-        h = self.prompt_embeddings(batch["prompt_ids"][::group], batch["prompt_mask"][::group])  # (B, d)
+        policy, ids = self.accelerator.unwrap_model(self.model), batch["prompt_ids"][::group]
+        h = prompt_embeddings(policy, ids, batch["prompt_mask"][::group], self._rows_at_once)  # (B, d)
         everyone = self._advantages(log_probs, mask.sum(1), h).to(batch["advantages"])
         first = self.accelerator.process_index * len(inputs)
         batch["advantages"] = everyone[first : first + len(inputs)]
@@ -174,29 +100,20 @@ class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
     def _advantages(self, log_probs: Tensor, lengths: Tensor, h: Tensor) -> Tensor:
         """The chosen advantages of all processes' rows, from one process's log_probs, lengths and embeddings."""
         gather, shape = self.accelerator.gather, (-1, self.num_generations)
-        log_probs, lengths, h = gather(log_probs).view(shape), gather(lengths).view(shape), gather(h)
-        rewards = (self._rewards * self.reward_weights.to(self._rewards)).sum(1).view(shape)  # (B, G)
-        by_name, parts = normalised(rewards, log_probs, h, self.settings, self.memory)
-        if self.memory is not None:
-            self.memory.push(statistics.prompt_statistics(rewards, log_probs, h))
-        chosen = by_name[self.settings.advantage]
+        log_probs, lengths = log_probs.view(shape), lengths.view(shape)
+        all_rewards = (self._rewards * self.reward_weights.to(self._rewards)).sum(1).view(shape)  # gathered by TRL
+        rank = self.accelerator.process_index
+        rewards = all_rewards[rank * len(h) : (rank + 1) * len(h)]  # (B, G)
+        by_name, parts = shared_advantages(rewards, log_probs, h, self.settings, self.memory, gather, rank)
+        # from here on for the log alone: a few numbers a completion
+        log_probs, lengths, by_name, found = gather([log_probs, lengths, by_name, vars(parts)])
+        chosen, parts = by_name[self.settings.advantage], statistics.Advantages(**found)
         self.note("advantage_var", chosen.var(correction=0))
         self.note("advantage_var_per_prompt", by_name["grpo"].var(correction=0))
-        for name, value in batch_diagnostics(rewards, log_probs, lengths, by_name, parts).items():
+        for name, value in batch_diagnostics(all_rewards, log_probs, lengths, by_name, parts).items():
             self.note(name, value)
-        self._watch_rewards(rewards)
+        self._watch_rewards(all_rewards)
         return chosen.flatten()
-
-    @torch.no_grad()
-    def prompt_embeddings(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """h_j: the mean over prompt tokens of the last hidden state, L2-normalised; (B, P) twice -> (B, d) fp32."""
-        model = self.accelerator.unwrap_model(self.model)
-        backbone = (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
-        size, parts = self._rows_at_once, []
-        for rows, keep in zip(ids.split(size), mask.split(size), strict=True):
-            states = backbone(input_ids=rows, attention_mask=keep, use_cache=False).last_hidden_state.float()
-            parts.append((states * keep[..., None]).sum(1) / keep.sum(1, keepdim=True))
-        return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
     def _check_finite(self, log_probs: Tensor) -> None:
         broken = int((~log_probs.isfinite()).sum())

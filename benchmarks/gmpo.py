@@ -1,0 +1,378 @@
+"""GMPO taken apart: every arm from one RSFT adapter at equal steps, held-out tasks before and after, paired tests.
+
+    python benchmarks/gmpo.py [--quick] [--json] [--seeds 0] [--arms …] [--steps N]
+    python benchmarks/gmpo.py --arms gmpo,grpo,batch,sft --seeds 0,1,2 --name gmpo_comparison
+    python benchmarks/gmpo.py --warm-start …
+
+An arm differs from `gmpo`, preset ablation's settings, in what ARMS says and in nothing else: same start, prompts, order,
+seeds. `sft` goes on fine-tuning on the start's own rows for as many seconds as the seed's gmpo arm trained. The start is
+benchmarks/rsft.py's arm rsft-1 on the starter tasks, hidden tests; with `--warm-start` its warm-started adapter on program
+tasks in Lua. What of these is missing is made first.
+
+Everything is kept under --run-dir, an adapter, its steps and a ledger an arm, each training in a process of its own: a second
+call does only what is missing, and a training that was cut off goes on. Writes <name>.{csv,md,png,pdf}, <name>_steps.* (every
+diagnostic of every step) and manifest-<name>.json to --out.
+"""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+MODEL, PRESET, LANGUAGE = "embedded", "ablation", "lua"
+ARMS: dict[str, dict[str, Any]] = {
+    "gmpo": {},
+    "grpo": {"advantage": "grpo"},
+    "batch": {"advantage": "batch"},
+    "rloo": {"advantage": "rloo"},
+    "dr_grpo": {"advantage": "dr_grpo"},
+    "gspo ratio": {"ratio": "sequence_mean"},
+    "token ratio": {"ratio": "token"},
+    "no SBAM": {"lam": 0.0},
+    "no CGMN": {"top_k": 1},
+    "lambda 0.25": {"lam": 0.25},
+    "lambda 1": {"lam": 1.0},
+    "top 2": {"top_k": 2},
+    "top 4": {"top_k": 4},
+    "memory": {"memory": 64},
+    "sft": {},
+}
+QUICK = {"steps": 1, "num_iterations": 1, "prompts_per_batch": 4, "group_size": 2, "max_new_tokens": 16}
+MOST_SFT_STEPS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where a seed's arms begin, and what they are measured on."""
+
+    name: str
+    adapter: Path
+    sizes: Any  # rsft.Sizes
+    test: list[Any]
+    tests: str
+    answers: dict[str, Any]  # of the base and of the start itself
+
+
+def settings_of(arm: str, seed: int, options: argparse.Namespace) -> Any:
+    """An arm's GmpoSettings."""
+    from lib.gmpo.settings import GmpoSettings
+    from lib.presets import NOTEBOOKS, load_preset, read_notebook
+
+    values = read_notebook(NOTEBOOKS / "04_gmpo.ipynb").defaults | load_preset(PRESET)["04_gmpo"] | ARMS[arm]
+    values |= {"seed": seed, "shuffle_seed": seed}
+    if options.steps:
+        values["steps"] = options.steps
+    if options.warm_start:
+        values["max_new_tokens"] = 192  # a program is longer than a function
+    if options.quick:
+        values |= QUICK
+    names = {field.name for field in dataclasses.fields(GmpoSettings)}
+    return GmpoSettings(**{name: value for name, value in values.items() if name in names})
+
+
+def slug(arm: str) -> str:
+    """An arm's name as a file's."""
+    return arm.replace(" ", "-")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON object, {} where there is no such file."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+# --------------------------------------------------------------------------- one training, in a process without unsloth
+
+
+def train(arm: str, seed: int, options: argparse.Namespace) -> None:
+    """Train an arm from --start; a summary beside its adapter says that it is whole."""
+    from lib.evaluation import adapter_name
+    from lib.gmpo.run import train_gmpo
+    from lib.pipeline import write_json
+    from lib.progress import Log
+    from lib.tasks import read_tasks
+
+    folder = options.run_dir / f"seed{seed}"
+    out, log = folder / slug(arm), Log("step", "reward", "decidable", "clip_fraction", "seconds")
+    if arm == "sft":
+        summary = sft_on(folder / "rows.jsonl", options.start, out, options.seconds, seed)
+    else:
+        wanted = settings_of(arm, seed, options)
+        tasks = read_tasks(folder / "tasks.jsonl")
+        summary = train_gmpo(MODEL, options.start, out, tasks, wanted, log, checkpoint_every=1)
+    write_json(folder / f"{slug(arm)}.json", summary | {"start": adapter_name(options.start)})
+
+
+def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """Plain TRL fine-tuning from adapter `start` on `rows` for `seconds`, at preset cpu's batch and learning rate."""
+    import torch
+    from datasets import Dataset
+    from transformers import AutoTokenizer, DataCollatorForSeq2Seq, PrinterCallback, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from lib.gmpo.policy import load_policy
+    from lib.gmpo.settings import GmpoSettings
+    from lib.models import resolve
+    from lib.presets import load_preset
+    from lib.sft import SftSettings, batch_order, fitting, precision, save_adapter
+
+    class Until(TrainerCallback):  # type: ignore[misc]
+        """Ends the training once its time is up."""
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.end = time.perf_counter() + seconds
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = time.perf_counter() >= self.end
+
+    cuda, wanted = torch.cuda.is_available(), SftSettings(**load_preset("cpu")["03_sft"] | {"seed": 3407 + seed})
+    tokenizer = AutoTokenizer.from_pretrained(resolve(MODEL))
+    data = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+    encoded, _ = fitting(data, tokenizer, wanted.max_length)
+    batches = MOST_SFT_STEPS * wanted.gradient_accumulation
+    order = batch_order([len(row["input_ids"]) for row in encoded], wanted.batch_size, batches, wanted.seed)
+    arguments = SFTConfig(
+        output_dir=str(out.with_name(out.name + ".trainer")), per_device_train_batch_size=wanted.batch_size,
+        gradient_accumulation_steps=wanted.gradient_accumulation, max_steps=MOST_SFT_STEPS, seed=wanted.seed,
+        learning_rate=wanted.learning_rate, weight_decay=wanted.weight_decay, lr_scheduler_type="constant",
+        max_length=wanted.max_length, dataset_kwargs={"skip_prepare_dataset": True}, train_sampling_strategy="sequential",
+        logging_steps=1, save_strategy="no", report_to="none", use_cpu=not cuda, gradient_checkpointing=cuda,
+        bf16=cuda and precision() == "bf16", fp16=cuda and precision() == "fp16", disable_tqdm=True,
+    )  # fmt: skip
+    trainer = SFTTrainer(
+        model=load_policy(MODEL, start, GmpoSettings()), args=arguments, processing_class=tokenizer,
+        train_dataset=Dataset.from_list([encoded[row] for row in order]), callbacks=[Until()],
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    save_adapter(trainer.model, tokenizer, out)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {"settings": {"seconds": seconds}, "updates": trainer.state.global_step, "losses": losses}
+
+
+def train_apart(arm: str, seed: int, start: Start, options: argparse.Namespace) -> None:
+    """`train` in a process of its own, unless this very adapter is there."""
+    from lib.evaluation import adapter_name
+
+    folder = options.run_dir / f"seed{seed}"
+    known, command = read(folder / f"{slug(arm)}.json"), [sys.executable, __file__, "--train", arm, "--seeds", str(seed)]
+    if arm == "sft":
+        trained = read(folder / "gmpo.json")
+        seconds = sum(value for name, value in trained.items() if name.startswith("seconds_"))
+        wanted = {"seconds": seconds}
+        command += ["--seconds", repr(seconds)]
+    else:
+        wanted = dataclasses.asdict(settings_of(arm, seed, options))
+    if known.get("settings") == wanted and known.get("start") == adapter_name(start.adapter):
+        return
+    command += ["--start", str(start.adapter), "--run-dir", str(options.run_dir), "--steps", str(options.steps)]
+    command += ["--quick"] * options.quick + ["--warm-start"] * options.warm_start
+    print(f"seed {seed}, {arm}", flush=True)
+    if subprocess.run(command, cwd=ROOT, stdout=sys.stdout).returncode:
+        sys.exit(f"seed {seed}, {arm}: training failed; its message stands above")
+
+
+# --------------------------------------------------------------------------------------------------- starts and answers
+
+
+def starter(seed: int, options: argparse.Namespace) -> Start:
+    """RSFT on the starter tasks. Leaves the tasks and rows that the arms learn from."""
+    from benchmarks import rsft
+    from lib.ledger import Ledger
+    from lib.mining import decidable, select_winners
+    from lib.tasks import by_split, read_tasks
+
+    tasks, sizes = read_tasks(ROOT / "data/starter_bn.jsonl"), rsft.preset_sizes(seed, quick=False)
+    rsft_options = argparse.Namespace(run_dir=options.rsft_dir, quick=False)
+    answers = rsft.run_seed(seed, ("rsft-1",), tasks, rsft_options)
+    train_tasks, test = by_split(tasks, "train"), by_split(tasks, "test")
+    mined = list(Ledger(options.rsft_dir / f"seed{seed}" / "mining.jsonl"))
+    chosen = decidable(train_tasks, mined)
+    enough = len(chosen) >= settings_of("gmpo", seed, options).prompts_per_batch
+    winners = select_winners(mined, sizes.mining.winners_per_task, seed)
+    leave(options.run_dir / f"seed{seed}", chosen if enough else train_tasks, winners, train_tasks)
+    return Start("rsft-1", options.rsft_dir / f"seed{seed}" / "rsft-1", sizes, test, "hidden", answers)
+
+
+def warm(seed: int, options: argparse.Namespace) -> Start:
+    """The warm-started adapter on program tasks in Lua."""
+    from transformers import AutoTokenizer
+
+    from benchmarks import rsft
+    from lib.models import resolve
+    from lib.sandbox import Sandbox, languages
+    from lib.tasks import by_split, read_tasks
+    from lib.training_set import references
+
+    if not languages.available().get(LANGUAGE):
+        sys.exit(f"{LANGUAGE} is not installed here; `make toolchains` installs it")
+    rsft.warm_start(argparse.Namespace(run_dir=options.rsft_dir, quick=False, warm_steps=80))
+    folder, tasks = options.rsft_dir / "warm_start", read_tasks(ROOT / "data/starter_io.jsonl")
+    train_tasks, test = (
+        [task.in_language(LANGUAGE) for task in by_split(tasks, split)] for split in ("train", "test")
+    )
+    sizes = rsft.preset_sizes(0, quick=False)
+    sizes = dataclasses.replace(sizes, draws=10, temperature=0.8, max_new_tokens=rsft.WARM_TOKENS)
+    with Sandbox() as sandbox:
+        programs, _ = references(train_tasks, AutoTokenizer.from_pretrained(resolve(MODEL)), sandbox)
+        answers = {
+            "base": rsft.evaluated(None, test, folder / "base.jsonl", sizes, sandbox),
+            "warm start": rsft.evaluated(folder / "warm", test, folder / "warm.jsonl", sizes, sandbox),
+        }
+    leave(options.run_dir / f"seed{seed}", train_tasks, programs, train_tasks)
+    return Start("warm start", folder / "warm", sizes, test, "all", answers)
+
+
+def untrained(seed: int, options: argparse.Namespace) -> Start:
+    """What --quick begins with: an adapter that does nothing yet, five easy tasks."""
+    from benchmarks import rsft
+    from benchmarks.gmpo_step import start
+    from lib.sandbox import Sandbox
+    from lib.tasks import by_split, read_tasks
+
+    tasks, sizes = read_tasks(ROOT / "data/starter_bn.jsonl"), rsft.preset_sizes(seed, quick=True)
+    train_tasks, test = (rsft.sample(by_split(tasks, split), quick=True) for split in ("train", "test"))
+    adapter = start(options.run_dir)
+    with Sandbox() as sandbox:
+        answers = rsft.evaluated(adapter, test, options.run_dir / "start.jsonl", sizes, sandbox)
+    leave(options.run_dir / f"seed{seed}", train_tasks, [], train_tasks)
+    return Start("untrained", adapter, sizes, test, "hidden", {"untrained": answers})
+
+
+def leave(folder: Path, tasks: Sequence[Any], solutions: Sequence[Any], of: Sequence[Any]) -> None:
+    """What the trainings read: tasks.jsonl, and rows.jsonl for `sft`."""
+    from transformers import AutoTokenizer
+
+    from lib.models import resolve
+    from lib.sft import examples, write_rows
+    from lib.tasks import write_tasks
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tasks(folder / "tasks.jsonl", tasks)
+    write_rows(folder / "rows.jsonl", examples(solutions, of, AutoTokenizer.from_pretrained(resolve(MODEL))))
+
+
+def run_seed(seed: int, arms: Sequence[str], options: argparse.Namespace) -> tuple[Start, dict[str, Any]]:
+    """The seed's start, and {arm: its answers to the test tasks}, base and start first."""
+    from benchmarks import rsft
+    from lib.sandbox import Sandbox
+
+    begin = untrained if options.quick else warm if options.warm_start else starter
+    start, folder = begin(seed, options), options.run_dir / f"seed{seed}"
+    found = dict(start.answers)
+    with Sandbox() as sandbox:
+        for arm in arms:
+            train_apart(arm, seed, start, options)
+            ledger = folder / f"{slug(arm)}.answers.jsonl"
+            found[arm] = rsft.evaluated(folder / slug(arm), start.test, ledger, start.sizes, sandbox)
+    return start, found
+
+
+# --------------------------------------------------------------------------------------------------- tables and figures
+
+
+def step_rows(seeds: Sequence[int], arms: Sequence[str], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every step of every arm: arm, seed and the step's numbers."""
+    rows = []
+    for seed in seeds:
+        for arm in arms:
+            path = options.run_dir / f"seed{seed}" / f"{slug(arm)}.steps.jsonl"
+            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []  # sft has none
+            rows += [{"arm": arm, "seed": seed} | json.loads(line) for line in lines]
+    return [{name: value for name, value in row.items() if name != "updates"} for row in rows]
+
+
+def curves(steps: Any) -> Any:
+    """Mean reward and variance of advantages over steps, an arm a line, means over seeds."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.4))
+    for axes, column, label in zip(panels, ("reward", "advantage_var"), ("mean reward", "variance of advantages"), strict=True):
+        mean = steps.pivot_table(index="step", columns="arm", values=column, sort=False)
+        mean.plot(ax=axes, marker="o", markersize=2.5, linewidth=1, legend=False, colormap="tab20")
+        axes.set(xlabel="step", ylabel=label)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside center right", fontsize=7)
+    return figure
+
+
+def in_words(arm: str, start: str) -> str:
+    """How an arm differs from gmpo."""
+    if arm == "sft":
+        return "fine-tuning goes on for as long as gmpo trained"
+    if arm not in ARMS:
+        return "where all arms begin" if arm == start else ""
+    return ", ".join(f"{name}={value}" for name, value in ARMS[arm].items()) or "as in preset ablation"
+
+
+def main() -> None:
+    """Run what is missing, write tables and figures, print the table or with --json one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--arms", default=",".join(ARMS), help="a list; sft needs gmpo before it")
+    parser.add_argument("--steps", type=int, default=0, help="other than the preset's")
+    parser.add_argument("--warm-start", action="store_true", help="program tasks in Lua")
+    parser.add_argument("--name", help="of what is written; default gmpo_ablation or gmpo_warm_start")
+    parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--rsft-dir", type=Path, help="the folder of benchmarks/rsft.py; default runs/rsft")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--quick", action="store_true", help="one arm, 1 step from an untrained adapter, 5 tasks; kept in --run-dir")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    for hidden, kind in (("--train", str), ("--start", Path), ("--seconds", float)):
+        parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.train:
+        train(options.train, int(options.seeds), options)
+        return
+    name, quick = options.name or ("gmpo_warm_start" if options.warm_start else "gmpo_ablation"), "-quick" * options.quick
+    options.run_dir = (options.run_dir or ROOT / "runs" / f"{name}{quick}").resolve()
+    options.rsft_dir = (options.rsft_dir or ROOT / "runs" / "rsft").resolve()
+    options.out = options.out or (options.run_dir if options.quick else ROOT / "figures")
+    arms = ["gmpo"] if options.quick else options.arms.split(",")
+    unknown = set(arms) - set(ARMS)
+    if unknown or ("sft" in arms and "gmpo" not in arms[: arms.index("sft")]):
+        sys.exit(f"--arms {options.arms}: choose from {', '.join(ARMS)}; sft comes after gmpo")
+    shown, sys.stdout = sys.stdout, sys.stderr if options.json else sys.stdout
+    report = run([0] if options.quick else [int(seed) for seed in options.seeds.split(",")], arms, name, options)
+    sys.stdout = shown
+    print(json.dumps(report) if options.json else (options.out / f"{name}.md").read_text(encoding="utf-8"))
+
+
+def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All seeds and arms; what --json prints."""
+    from benchmarks import rsft  # first: it imports unsloth, which patches what comes after
+
+    # isort: split
+    import pandas
+
+    from lib import figures
+
+    by_seed, start = {}, None
+    for seed in seeds:
+        start, by_seed[seed] = run_seed(seed, arms, options)
+    assert start is not None
+    data = rsft.table(by_seed, start.test, start.tests, (start.name, "gmpo"))
+    words = {arm: in_words(arm, start.name) for arm in data["model"].unique()}
+    command = argparse.Namespace(
+        seeds=options.seeds, arms=",".join(arms), steps=options.steps, quick=options.quick, out=options.out,
+        warm_start=options.warm_start,
+    )  # fmt: skip
+    rsft.write(data, words, start.test, name, command, PRESET, "how")
+    steps = pandas.DataFrame(step_rows(seeds, arms, options))
+    figures.save(curves(steps), options.out / f"{name}_steps", steps, f"{name}: rollouts while training, means over seeds.")
+    rows = data[data["seed"] == "all"].drop_duplicates(["model", "protocol"])
+    named = [{"name": f"{r.model} {r.protocol}", "value": r.rate, "unit": f"share of {r.n_tasks} tasks"} for r in rows.itertuples()]
+    drawn = rows[rows["protocol"] == "draws"].set_index("model")["rate"]
+    against = {f"gmpo/{arm}": drawn.get("gmpo", float("nan")) / drawn[arm] for arm in drawn.index if arm != "gmpo" and drawn[arm] > 0}
+    return {"benchmark": name, "rows": named, "ratios": against}
+
+
+if __name__ == "__main__":
+    main()
