@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import statistics
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -318,15 +319,25 @@ def test_first_tokens_are_drawn_as_often_as_their_probabilities_say(engine, prom
     assert chisquare(observed, [count * scale for count in expected]).pvalue > 0.001
 
 
-@pytest.mark.parametrize("prompt", SHORT)
-def test_log_probabilities_are_tempered_by_the_sampling_temperature(engine, prompt):
-    """ln q_T(a) − ln q_T(b) = (ln q_1(a) − ln q_1(b)) / T, whatever nucleus is cut out."""
-    at_one = dict(first_draws(engine, prompt, Settings(1.0, 1.0, 1, True), 150))
-    at_half = dict(first_draws(engine, prompt, Settings(0.5, 0.9, 1, True), 150))
-    shared = sorted(set(at_one) & set(at_half), key=at_half.__getitem__)
-    for token in shared[1:]:
-        step = (at_one[token] - at_one[shared[0]]) / 0.5
-        assert at_half[token] - at_half[shared[0]] == pytest.approx(step, abs=0.1)
+def mean_log_prob(drawn):
+    """{token: its mean ln q}, of tokens drawn five times; int8 arithmetic moves it a little with the batch."""
+    by_token = {}
+    for token, log_prob in drawn:
+        by_token.setdefault(token, []).append(log_prob)
+    return {token: statistics.mean(values) for token, values in by_token.items() if len(values) >= 5}
+
+
+def test_log_probabilities_are_tempered_by_the_sampling_temperature(engine):
+    """ln q_T(a) − ln q_T(b) is proportional to 1 / T, whatever nucleus is cut out."""
+    steps, colder = [], []
+    for prompt in SHORT:
+        before = mean_log_prob(first_draws(engine, prompt))
+        after = mean_log_prob(first_draws(engine, prompt, Settings(0.5, 0.9, 1, True), 150))
+        top, *rest = sorted(set(before) & set(after), key=before.__getitem__, reverse=True)
+        steps += [before[top] - before[token] for token in rest]
+        colder += [after[top] - after[token] for token in rest]
+    assert len(steps) >= 5
+    assert sum(colder) / sum(steps) == pytest.approx(ONE.temperature / 0.5, rel=0.15)
 
 
 def test_greedy_answers_are_those_of_plain_generate(plain):
