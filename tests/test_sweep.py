@@ -1,7 +1,6 @@
 """Sweeps: a folder a run, failures that hold up nobody, and what a kill leaves."""
 
 import fcntl
-import os
 import signal
 import subprocess
 import sys
@@ -55,7 +54,7 @@ def test_the_runs_of_a_killed_sweep_end_and_let_go_of_their_folders(tiny: Make, 
     driver.wait()
     for folder in (out / "p-seed0", out / "p-seed1"):
         wait_for(lambda folder=folder: is_free(folder / ".lock"))
-        wait_for(lambda folder=folder: not os.path.exists(f"/proc/{(folder / 'pid').read_text()}"))
+        wait_for(lambda folder=folder: not is_alive((folder / "pid").read_text()))
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
@@ -64,6 +63,14 @@ def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def is_alive(pid: str) -> bool:
+    """Whether a process runs; one that has ended and was not collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def is_free(lock: Path) -> bool:
