@@ -10,6 +10,7 @@ leaves out the engines, which take a minute each to start.
 import argparse
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -178,9 +179,9 @@ def line(name: str, model: str, cuda: bool, quick: bool) -> Row:
 
 
 def has_cuda() -> bool:
-    """Whether torch sees a CUDA device; asked in another process, which then lets go of it."""
+    """Whether there is a driver and torch sees a CUDA device; asked in another process, which then lets go of it."""
     code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    return bool(shutil.which("nvidia-smi")) and subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def main() -> None:

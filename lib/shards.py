@@ -25,7 +25,7 @@ from lib.tasks import Task
 
 IN_FLIGHT = 1000  # shards handed to Ray at a time
 RETRIES = 5  # workers that may die over one shard
-RAY = "ray==2.56.0"
+RAY = "ray==2.60.0"
 
 
 class ShardError(RuntimeError):
@@ -129,14 +129,14 @@ def here(work: Work, shards: Sequence[Shard]) -> Iterator[list[Attempt]]:
 def over_ray(address: str, cpus: float = 1, gpus: float = 0) -> Elsewhere:
     """The shards on the machines of the Ray cluster at `address`, each worker taking `cpus` and `gpus` of its machine.
 
-    An engine uses every core it may: give a worker as many as a machine has, or one GPU. The packages must be installed
-    there; this `lib` is sent along, and models are converted into the cache folder of the same path. A shard whose worker
+    An engine uses every core it may: give a worker as many as a machine has, or one GPU. This repository and its environment
+    have the same path on every machine; models are converted into each one's cache folder. A shard whose worker
     dies is run again, RETRIES times. Raises ShardError where Ray is not installed.
     """
     ray = _ray()
 
     def run(work: Work, shards: Sequence[Shard]) -> Iterator[list[Attempt]]:
-        environment = {"py_modules": [str(ROOT / "lib")], "env_vars": {"WORKBOOK_CACHE": str(cache_dir())}}
+        environment = {"env_vars": {"PYTHONPATH": str(ROOT), "WORKBOOK_CACHE": str(cache_dir())}}
         ray.init(address=address, runtime_env=environment, log_to_driver=False)
         try:
             remote = ray.remote(run_shard).options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)

@@ -37,14 +37,16 @@ def copy(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("page", [page for page in PAGES if any(kind in EXECUTED for kind, _, _ in blocks(page))])
 def test_a_page_followed_literally_does_what_it_says(page: str, copy: Path) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "WORKBOOK_CACHE": str(cache_dir())}
-    printed = ""
+    printed: str | None = None  # by the block before; None: it was left out
     for kind, long, text in blocks(page):
-        if kind == "text":
+        if kind in EXECUTED:
+            printed = None
+            if not long or os.environ.get("DOCS_FULL"):
+                done = subprocess.run([*EXECUTED[kind], text], cwd=copy, env=environment, capture_output=True, text=True)
+                assert done.returncode == 0, f"{text}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
+                printed = done.stdout
+        elif kind == "text" and printed is not None:
             assert [line for line in text.splitlines() if line not in printed] == [], printed
-        elif kind in EXECUTED and (not long or os.environ.get("DOCS_FULL")):
-            done = subprocess.run([*EXECUTED[kind], text], cwd=copy, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, f"{text}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
-            printed = done.stdout
 
 
 def test_every_page_is_linked_and_every_link_leads_somewhere() -> None:
