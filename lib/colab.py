@@ -109,10 +109,11 @@ def prepare(on_drive: bool = False) -> None:
     stays = kept(before, _requires)
     print(f"kept as they are: torch {torch or '(none)'} and {len(stays)} packages that Colab's kernel needs")
     install(stays, before, torch)
-    replaced = [name for name, version in installed_versions().items() if before.get(name, version) != version]
-    loaded = [name for name in replaced if name.replace("-", "_") in sys.modules]
+    replaced = {name for name, version in installed_versions().items() if before.get(name, version) != version}
+    owners = importlib.metadata.packages_distributions() if replaced else {}
+    loaded = replaced & {name_of(owner) for module in owners.keys() & sys.modules.keys() for owner in owners[module]}
     if loaded:
-        raise ColabError(f"{', '.join(loaded)}: replaced after being loaded; Runtime > Restart session, then run this cell again")
+        raise ColabError(f"{', '.join(sorted(loaded))}: replaced after being loaded; Runtime > Restart session, then run this cell again")
 
 
 def install(stays: Mapping[str, str], installed: Mapping[str, str], torch: str) -> None:

@@ -93,6 +93,19 @@ def test_all_notebooks_open_with_the_same_cell() -> None:
     assert len({first_cell(path) for path in NOTEBOOKS}) == 1
 
 
+# A pip that writes down what it is asked for, and may replace a package or fail.
+PIP = r"""
+import json, os, sys
+pins = [open(after).read() for word, after in zip(sys.argv, sys.argv[1:]) if word == "--constraint"]
+with open(os.environ["ASKED"], "a") as asked:
+    asked.write(json.dumps([sys.argv[2:], pins]) + "\n")
+if "REPLACES" in os.environ:
+    with open(os.environ["REPLACES"], "w") as metadata:
+        metadata.write("Name: demo\nVersion: 2\n")
+sys.exit(int(os.environ.get("FAILS", 0)))
+"""
+
+
 @pytest.fixture
 def runtime(tmp_path: Path) -> Path:
     """A folder that stands for a Colab machine's packages, and a git repository to clone from."""
@@ -101,8 +114,10 @@ def runtime(tmp_path: Path) -> Path:
         "google/colab/__init__.py": "",
         "google/colab/drive.py": "import os\ndef mount(path): os.symlink(os.environ['DRIVE'], path)\n",
         "pip/__init__.py": "",
-        "pip/__main__.py": "import json, os, sys\npins = [open(sys.argv[i + 1]).read() for i, a in enumerate(sys.argv) if a == '--constraint']\n"
-        "open(os.environ['ASKED'], 'a').write(json.dumps([sys.argv[2:], pins]) + '\\n')\nsys.exit(int(os.environ.get('FAILS', 0)))\n",
+        "pip/__main__.py": PIP,
+        "demo.py": "",
+        "demo-1.dist-info/METADATA": "Name: demo\nVersion: 1\n",
+        "demo-1.dist-info/top_level.txt": "demo\n",
         "google_colab-1.0.dist-info/METADATA": "Name: google-colab\nVersion: 1.0\nRequires-Dist: pandas==2.2.2\n",
         "pandas-2.2.2.dist-info/METADATA": "Name: pandas\nVersion: 2.2.2\n",
         "torch-2.9.0.dist-info/METADATA": "Name: torch\nVersion: 2.9.0+cu126\n",
@@ -125,7 +140,7 @@ def session(runtime: Path, number: int, on_drive: bool = True, **more: str) -> s
     content.mkdir()
     (runtime / "drive").mkdir(exist_ok=True)
     cell = first_cell(NOTEBOOKS[0]).replace('"", False', f"{str(runtime / 'repository')!r}, {on_drive}")
-    code = f"import google.colab\n{cell}\nprint(os.getcwd())"
+    code = f"import demo, google.colab\n{cell}\nprint(os.getcwd())"
     paths = {"PYTHONPATH": str(runtime / "packages"), "ASKED": str(runtime / "asked"), "DRIVE": str(runtime / "drive")}
     return subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=content, env={**os.environ, **paths, **more}, capture_output=True, text=True
@@ -162,3 +177,9 @@ def test_a_torch_that_cannot_be_used_stops_the_cell_before_pip(runtime: Path) ->
 
 def test_a_failed_installation_is_not_passed_over(runtime: Path) -> None:
     assert "ColabError: pip: " in session(runtime, 1, on_drive=False, FAILS="1").stderr.splitlines()[-1]
+
+
+def test_a_package_replaced_under_the_kernel_that_has_loaded_it_asks_for_a_restart(runtime: Path) -> None:
+    metadata = str(runtime / "packages" / "demo-1.dist-info" / "METADATA")
+    assert "ColabError: demo: replaced after being loaded" in session(runtime, 1, False, REPLACES=metadata).stderr.splitlines()[-1]
+    assert session(runtime, 2, False).returncode == 0  # after the restart
