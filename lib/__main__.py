@@ -47,6 +47,26 @@ def run(args: argparse.Namespace) -> tuple[Payload, str]:
     return done, f"report: {done['report']}"
 
 
+def sweep(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Run several presets or seeds, some at a time."""
+    from lib import pipeline
+    from lib import sweep as sweeping
+
+    if args.jobs < 1:
+        raise CommandError(f"--jobs {args.jobs}: runs at a time, so 1 or more")
+    notebooks = Path(args.notebooks).resolve() if args.notebooks else pipeline.NOTEBOOKS
+    members = sweeping.members(args.preset, read_seeds(args.seeds), args.out)
+    for member in members:  # all are checked before one starts
+        settings = [*args.set, f"seed={member.seed}"]
+        pipeline.plan(member.preset, settings, args.first, args.last, member.run_dir, notebooks)
+    given = [word for setting in args.set for word in ("--set", setting)]
+    given += [word for option, stage in (("--from", args.first), ("--to", args.last)) if stage for word in (option, stage)]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    done = sweeping.sweep(members, args.jobs, given, notebooks, lambda line: print(line, flush=True))
+    folders = " ".join(row["run_dir"] for row in done)
+    return {"runs": done}, f"{len(done)} runs finished; side by side: python -m lib compare {folders}"
+
+
 def doctor(args: argparse.Namespace) -> tuple[Payload, str]:
     """Look at the machine."""
     from lib import doctor, pipeline
@@ -308,6 +328,14 @@ def score_words(payload: Payload) -> str:
     return "\n".join(lines)
 
 
+def read_seeds(text: str) -> list[int]:
+    """Seeds from "0,1,2"; CommandError for anything else."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise CommandError(f"--seeds {text}: whole numbers with commas between them are expected, such as 0,1,2") from None
+
+
 def read_text(path: str) -> str:
     """A file's text; CommandError when it is not UTF-8."""
     raw = Path(path).read_bytes()
@@ -353,6 +381,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
 
     _run_arguments(command("run", run, "run the notebooks in order, resuming finished stages"))
+    _sweep_arguments(command("sweep", sweep, "several presets or seeds, a process and a folder each"))
     command(
         "doctor", doctor, "versions, device, sandbox layers, toolchains, and what each preset would do here"
     )
@@ -388,6 +417,20 @@ def _run_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--preset", required=True, metavar="NAME", help="a file of notebooks/presets, without .yaml"
     )
+    _shared_arguments(sub)
+    sub.add_argument("--run-dir", metavar="DIR", help="default: runs/NAME")
+    sub.add_argument("--verbose", action="store_true", help="show what the notebooks print")
+
+
+def _sweep_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--preset", action="append", required=True, metavar="NAME", help="may be given several times")
+    sub.add_argument("--seeds", default="0", metavar="N,N,…", help="each preset is run with each seed (default 0)")
+    sub.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, sharing this machine (default 1)")
+    _shared_arguments(sub)
+    sub.add_argument("--out", default="runs/sweep", metavar="DIR", help="run folders go here (default runs/sweep)")
+
+
+def _shared_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="KEY: a parameter, or STAGE.PARAMETER"
     )
@@ -395,9 +438,7 @@ def _run_arguments(sub: argparse.ArgumentParser) -> None:
         "--from", dest="first", metavar="STAGE", help="first stage, such as 02_mining, 02 or mining"
     )
     sub.add_argument("--to", dest="last", metavar="STAGE", help="last stage")
-    sub.add_argument("--run-dir", metavar="DIR", help="default: runs/NAME")
     sub.add_argument("--notebooks", metavar="DIR", help="your own set of the notebooks and presets")
-    sub.add_argument("--verbose", action="store_true", help="show what the notebooks print")
 
 
 def _score_arguments(sub: argparse.ArgumentParser) -> None:

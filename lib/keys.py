@@ -12,7 +12,7 @@ from typing import Any
 from lib.presets import ROOT, Notebook, PipelineError, Stage, Values
 
 # Rooms that say when a stage runs and how it looks, never what it gives: they are no part of a key.
-MACHINERY = {"pipeline", "presets", "keys", "kernel", "report", "progress"}
+MACHINERY = {"pipeline", "presets", "keys", "kernel", "report", "progress", "colab", "sweep"}
 
 
 def library_files(source: str, root: Path = ROOT) -> list[Path]:

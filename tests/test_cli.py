@@ -13,7 +13,7 @@ from lib.__main__ import main
 from lib.pipeline import ROOT
 from lib.tasks import Case, Task, write_tasks
 
-COMMANDS = ("run", "doctor", "score", "execute", "decontaminate", "report", "compare", "published")
+COMMANDS = ("run", "sweep", "doctor", "score", "execute", "decontaminate", "report", "compare", "published")
 Capture = pytest.CaptureFixture[str]
 
 
