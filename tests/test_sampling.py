@@ -1,5 +1,6 @@
 """The engines: prompts, stops, seeds, log-probabilities and adapters mean the same in each; the real embedded model throughout."""
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -23,6 +24,7 @@ from lib.sampling.batches import in_batches, rows_that_fit
 from lib.sampling.encoding import read_context_length, read_end_ids
 from lib.sampling.hf import Draw, nucleus
 from lib.sampling.openvino import processes_that_fit
+from lib.sampling.openvino_process import Pipeline
 from lib.tasks import read_tasks
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
@@ -464,6 +466,21 @@ def test_many_requests_are_shared_out_among_processes():
         assert len(engine._workers) == 2 and all(len(worker.flying) >= 25 for worker in engine._workers)
     finally:
         engine.close()
+
+
+def test_a_prompt_s_draws_wait_until_it_has_been_read_once(openvino):
+    pipeline = Pipeline(dataclasses.replace(openvino._source, threads=1))
+    for number in range(6):
+        pipeline.add(number, [number % 2 + 1] * 600, (), number, Settings(max_new_tokens=4))
+    assert len(pipeline.flying) == 2  # one of each prompt
+    ended = pipeline.step()
+    while pipeline.held:
+        assert not ended
+        ended = pipeline.step()
+    assert len(pipeline.flying) == 6
+    while pipeline.flying:
+        ended += pipeline.step()
+    assert sorted(number for number, *_ in ended) == list(range(6))
 
 
 def test_few_requests_take_one_process(openvino):

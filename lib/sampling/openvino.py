@@ -26,7 +26,7 @@ from lib.sampling.encoding import Encoder
 from lib.sampling.openvino_process import Drawn, Source, serve
 
 IN_FLIGHT = 128  # requests in a process's scheduler at a time; more gains nothing
-SPARE = 8  # more at hand, so that a place never waits for the caller; many would arrive before their prefix is cached
+SPARE = 8  # more at hand, so that a place never waits for the caller
 FEW = 32  # requests for which one process is enough: starting another takes as long as drawing some twenty
 LEAN = 8  # requests that a prompt's own process may have more than the idlest: about what reading the prompt again costs
 CACHE_GB = 2  # keys and values of some 90,000 tokens of a 135M model, over all processes; at most a quarter of the free memory
