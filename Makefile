@@ -14,7 +14,7 @@ TOOLCHAINS := lua5.4 ocaml-nox gfortran r-base-core
 
 SEEDS := 0 1 2
 
-.PHONY: help run reference test install toolchains lab clean
+.PHONY: help run reference test install toolchains browser lab clean
 
 help:
 	@echo 'make run [PRESET=smoke|cpu|colab|paper] [ARGS="--set KEY=VALUE"]   the workbook from start to end; prints the report'
@@ -22,6 +22,7 @@ help:
 	@echo 'make test         lint, types and tests'
 	@echo 'make install      the virtual environment alone'
 	@echo 'make toolchains   Lua, OCaml, R and Fortran, with apt'
+	@echo 'make browser      Chromium, for the test of JupyterLab, with apt'
 	@echo 'make lab          the notebooks in JupyterLab'
 	@echo 'make clean        removes the environment and caches; runs/ stays'
 
@@ -62,9 +63,11 @@ venv-module:
 	{ $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$name; } >/dev/null \
 	|| { echo "$$name is needed: install it with apt, then run make again" >&2; exit 1; }
 
-toolchains:
-	@dpkg -s $(TOOLCHAINS) >/dev/null 2>&1 || { $(SUDO) apt-get update -qq \
-	&& $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(TOOLCHAINS); }
+toolchains: PACKAGES := $(TOOLCHAINS)
+browser: PACKAGES := chromium
+toolchains browser:
+	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update -qq \
+	&& $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES); }
 
 lab: install
 	@$(PY) -m jupyterlab --notebook-dir=. $(ARGS)

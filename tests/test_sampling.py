@@ -28,7 +28,7 @@ from lib.sampling.openvino_process import Pipeline
 from lib.tasks import read_tasks
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
-EASY = [TASKS[name] for name in ("bn/add_numbers", "bn/square", "bn/to_uppercase", "bn/is_odd")]
+EASY = [TASKS[name] for name in ("bn/add_numbers", "bn/square", "bn/subtract", "bn/is_odd")]
 SETTINGS = Settings(temperature=0.8, max_new_tokens=24)
 GREEDY = Settings(temperature=0, max_new_tokens=24)
 ONE = Settings(temperature=0.8, top_p=0.95, max_new_tokens=1, logprobs=True)
