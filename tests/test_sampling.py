@@ -147,7 +147,7 @@ def test_every_request_is_answered_once(openvino):
 
 def test_draws_differ_by_seed(openvino):
     drawn = texts(openvino, Settings(temperature=1.0, max_new_tokens=24), draws=6)
-    assert len({text for (task, _), text in drawn.items() if task == "bn/to_uppercase"}) > 1
+    assert len(set(drawn.values())) > len(EASY)
 
 
 def test_a_draw_depends_on_its_own_seed_alone(plain):
