@@ -34,13 +34,15 @@ def settings(steps: int) -> Any:
 
 
 def data(tokenizer: Any) -> list[dict[str, str]]:
-    """A row for the reference of every starter training task."""
+    """A row for every starter training task whose reference passes and begins as the prompt does."""
+    from lib.sandbox import Sandbox
     from lib.sft import examples
     from lib.tasks import by_split, read_tasks
-    from lib.training_set import Program
+    from lib.training_set import references
 
     tasks = by_split(read_tasks(ROOT / "data/starter_bn.jsonl"), "train")
-    return examples([Program(task.task_id, task.reference) for task in tasks], tasks, tokenizer)
+    with Sandbox() as sandbox:
+        return examples(references(tasks, tokenizer, sandbox)[0], tasks, tokenizer)
 
 
 def through_unsloth(steps: int, folder: Path) -> Any:
