@@ -21,7 +21,7 @@ PYTHON = ((3, 11), (3, 12))  # first and last that pyproject.toml admits
 TORCH = ((2, 4), (2, 15))  # from 2.4: transformers, bitsandbytes, unsloth; below 2.15: unsloth
 TORCHES = ("torch", "torchvision", "torchaudio")
 VLLM_TORCH = "2.13.0"  # the only one that the pinned vLLM accepts
-LEFT_OUT = {"jupyterlab", "pytest", "hypothesis", "nbval", "ruff", "mypy"}  # for a machine of one's own
+LEFT_OUT = {"jupyterlab", "pytest", "hypothesis", "nbval", "playwright", "ruff", "mypy"}  # for a machine of one's own
 Requires = Callable[[str], Iterable[str]]
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -39,13 +38,15 @@ def server(folder: Path) -> Iterator[dict[str, Any]]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--IdentityProvider.token=", f"--notebook-dir={folder}"]
     environment = os.environ | {"JUPYTER_RUNTIME_DIR": str(where), "JUPYTERLAB_SETTINGS_DIR": str(where / "user"),
                                 "JUPYTERLAB_WORKSPACES_DIR": str(where / "spaces"), "WORKBOOK_CACHE": str(cache_dir())}  # fmt: skip
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    log, deadline = folder / "server.log", time.monotonic() + 60
+    with log.open("w") as file:
+        process = psutil.Popen(command, env=environment, stdout=file, stderr=file)
     while not (found := list(where.glob("jpserver-*.json"))):
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
-    yield json.loads(found[0].read_text()) | {"process": psutil.Process(process.pid)}
-    process.kill()
-    process.wait()
+    yield json.loads(found[0].read_text()) | {"process": process}
+    for left in [*process.children(recursive=True), process] if process.is_running() else []:
+        left.kill()
 
 
 @pytest.fixture(scope="module")
@@ -83,5 +84,5 @@ def test_a_server_told_to_end_leaves_no_process(page: Any, server: dict[str, Any
     for _ in range(2):
         server["process"].send_signal(signal.SIGINT)
         time.sleep(1)
-    gone, alive = psutil.wait_procs([server["process"], *started], timeout=30)
+    _, alive = psutil.wait_procs([server["process"], *started], timeout=30)
     assert not alive
