@@ -374,6 +374,7 @@ def write(
     preset: str = "cpu", what: str = "trained on",
 ) -> None:  # fmt: skip
     """Table, figure and what they came from."""
+    git = doctor.git_state()  # before the figures, which may be tracked, are written anew
     figures.style()
     caption = f"{name}: {len(tasks)} held-out tasks, {data['tests'].iloc[0]} tests; bars are Wilson 95 % intervals over tasks."
     figures.save(picture(data), options.out / name, data, caption)
@@ -384,7 +385,7 @@ def write(
         "settings": load_preset(preset),
         what.replace(" ", "_"): words,
         "task_ids": [task.task_id for task in tasks],
-        "git": doctor.git_state(),
+        "git": git,
         "versions": doctor.versions(),
         "platform": doctor.platform_facts(),
     }
