@@ -192,13 +192,14 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
 
     tasks, sizes = read_tasks(ROOT / "data/starter_bn.jsonl"), rsft.preset_sizes(seed, quick=False)
     rsft_options = argparse.Namespace(run_dir=options.rsft_dir, quick=False)
-    answers = rsft.run_seed(seed, ("rsft-1",), tasks, rsft_options)
+    answers = rsft.run_seed(seed, ("rsft-1", "rsft-2"), tasks, rsft_options)
     train_tasks, test = by_split(tasks, "train"), by_split(tasks, "test")
-    mined = list(Ledger(options.rsft_dir / f"seed{seed}" / "mining.jsonl"))
-    chosen = decidable(train_tasks, mined)
+    mined, again = (list(Ledger(options.rsft_dir / f"seed{seed}" / name)) for name in ("mining.jsonl", "mining-2.jsonl"))
+    chosen = decidable(train_tasks, again)  # by the start's own draws, which rsft-2 was mined from
     enough = len(chosen) >= settings_of("gmpo", seed, options).prompts_per_batch
     winners = select_winners(mined, sizes.mining.winners_per_task, seed)
     leave(options.run_dir / f"seed{seed}", chosen if enough else train_tasks, winners, train_tasks)
+    del answers["rsft-2"]
     return Start("rsft-1", options.rsft_dir / f"seed{seed}" / "rsft-1", sizes, test, "hidden", answers)
 
 

@@ -107,7 +107,7 @@ def run(
 def completion_rows(
     run: SimpleNamespace, prompts: list[Prompt]
 ) -> Iterator[tuple[str, tuple[int, ...], float]]:
-    """Task, tokens and advantage of every row as the loss sees it, after TRL's shuffling."""
+    """Task, tokens and advantage of every row as the loss sees it."""
     encode = run.trainer.processing_class
     known = {tuple(encode(p.text, add_special_tokens=False)["input_ids"]): p.task_id for p in prompts}
     for batch in run.trainer._buffered_inputs:

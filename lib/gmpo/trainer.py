@@ -6,7 +6,8 @@ Differs from the paper in: a batch is learnt from `num_iterations` times in whol
 really is old. What it leaves open is fixed here: pi_old's log-probabilities are recomputed by the model being
 trained, because the sampler rounds its weights and may cut the tail (top_p); the KL term is a mean over a
 completion's tokens, and so is the objective of ratio="token"; the learning rate is constant; a group has at
-least two completions, which is TRL's rule.
+least two completions, which is TRL's rule. A group goes through the model in one row (lib.gmpo.packed), which
+changes the cost and nothing else.
 
 TRL keeps the loop: PEFT, accelerate, checkpoints, logging. Its options for the loss (loss_type, delta, entropy
 bonus, vLLM's importance correction) do not apply, because the loss is replaced. A patched trainer that computes
@@ -23,9 +24,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from trl import GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
 
 from lib.gmpo import statistics
 from lib.gmpo.batch import batch_diagnostics, equal_rewards_cause, shared_advantages
+from lib.gmpo.packed import can_pack, packed_log_probs
 from lib.gmpo.policy import prompt_embeddings
 from lib.gmpo.settings import GmpoSettings, Row, identity
 from lib.gmpo.statistics import Memory
@@ -133,13 +136,49 @@ class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
 
     # ------------------------------------------------------------------------------------------------------ loss
 
+    def _prepare_inputs(self, generation_batch: Any) -> Row:
+        """TRL's, in the order drawn: groups stay whole. An update takes in the whole batch, whichever pass a row is in."""
+        if not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        passes = self.args.steps_per_generation
+        if self._step % (passes * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            self._buffered_inputs: list[Row] | None = split_tensor_dict(batch, passes)
+        assert self._buffered_inputs is not None
+        return self._buffered_inputs[self._step % passes]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **more: Any,
+    ) -> Any:
+        """TRL's (log-probabilities, entropies, None), a prompt's completions in one row where the model allows that."""
+        rows, keep = batch_size or len(input_ids), logits_to_keep
+        group = math.gcd(self.num_generations, rows, len(input_ids))
+        if group == 1 or not can_pack(self.accelerator.unwrap_model(model)):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, keep, batch_size=batch_size, compute_entropy=compute_entropy, **more
+            )
+        found = [
+            packed_log_probs(
+                model, ids[:, :-keep], mask[:, :-keep], ids[:, -keep:], mask[:, -keep:], group, self.temperature, compute_entropy
+            )
+            for ids, mask in zip(input_ids.split(rows), attention_mask.split(rows), strict=True)
+        ]
+        log_probs, entropies = (list(column) for column in zip(*found, strict=True))
+        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+
     def _log_probs(self, model: Any, batch: Row, size: int | None = None, entropy: bool = False) -> Any:
         """Log-probabilities of completion tokens, (N, T), at the sampling temperature, and their entropies if asked."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
         keep = batch["completion_ids"].shape[1]
-        options = {"batch_size": size, "compute_entropy": entropy}
-        return self._get_per_token_logps_and_entropies(model, ids, mask, keep, **options)
+        return self._get_per_token_logps_and_entropies(model, ids, mask, keep, batch_size=size, compute_entropy=entropy)
 
     def _compute_loss(self, model: Any, inputs: Row) -> Tensor:
         """−(1/N) Σ_i [min(s_i A_i, clip(s_i, 1−ε, 1+ε) A_i) − β KL_i] over the N rows of one pass."""
