@@ -45,7 +45,7 @@ from lib.decontamination import check_split  # noqa: E402
 from lib.estimators import compare, pass_at_k_per_task, wilson_interval  # noqa: E402
 from lib.evaluation import adapter_name, answer, passed_matrix  # noqa: E402
 from lib.ledger import Attempt, Ledger  # noqa: E402
-from lib.mining import Policy, select_winners  # noqa: E402
+from lib.mining import Policy, at_hand, select_winners  # noqa: E402
 from lib.model_card import read_facts  # noqa: E402
 from lib.models import resolve  # noqa: E402
 from lib.pipeline import write_json  # noqa: E402
@@ -150,9 +150,8 @@ def evaluated(adapter: Path | None, tasks: Sequence[Task], ledger: Path, sizes: 
     engine = open_engine(MODEL, str(adapter) if adapter else None)
     policy = Policy("rsft", MODEL, adapter_name(adapter) if adapter else "", sizes.mining.seed)
     try:
-        return answer(
-            tasks, engine, sandbox, Ledger(ledger), policy, sizes.draws, sizes.temperature, sizes.max_new_tokens, track
-        )
+        how = sizes.draws, sizes.temperature, sizes.max_new_tokens
+        return answer(tasks, at_hand(engine, sandbox), Ledger(ledger), policy, *how, track)
     finally:
         engine.close()
 

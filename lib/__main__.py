@@ -122,10 +122,12 @@ def execute(args: argparse.Namespace) -> tuple[Payload, str]:
 def decontaminate(args: argparse.Namespace) -> tuple[Payload, str]:
     """Screen training against evaluation tasks and write what to leave out."""
     from lib import corpora
+    from lib.cluster import machines
     from lib.decontamination import decontaminate
 
+    on = machines(args.cluster)
     train, evaluation = corpora.read(args.train), corpora.read(args.eval)
-    outcome = decontaminate(train, evaluation, args.out, seed=args.seed)
+    outcome = decontaminate(train, evaluation, args.out, seed=args.seed, on=on)
     excluded = collections.Counter(row.side for row in outcome.exclusions())
     payload = {
         "train": len(train),
@@ -398,6 +400,7 @@ def parser() -> argparse.ArgumentParser:
         "--out", required=True, metavar="DIR", help="folder for exclusions.csv, borderline.csv, summary.json"
     )
     sub.add_argument("--seed", type=int, default=0, help="of the borderline sample")
+    sub.add_argument("--cluster", default="", metavar="ADDRESS", help="of a Ray cluster; default: this machine alone")
     sub = command("report", report, "a run's single-file HTML report")
     sub.add_argument("run_dir", metavar="RUN_DIR")
     sub = command("compare", compare, "evaluated runs side by side: rates, paired tests, a table and a figure")
@@ -500,6 +503,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def one_line(error: Exception) -> str | None:
     """What to tell the user about an error that is about their input or machine; None for a fault of this program."""
     from lib.adapters import AdapterError
+    from lib.cluster import ClusterError
     from lib.comparison import ComparisonError
     from lib.ledger import LedgerError
     from lib.models import ModelError
@@ -514,7 +518,8 @@ def one_line(error: Exception) -> str | None:
         return str(error)  # a failing cell is told in a block of lines
     known = isinstance(
         error,
-        CommandError | TaskError | SandboxError | ModelError | EngineError | LedgerError | ComparisonError | AdapterError,
+        CommandError | TaskError | SandboxError | ModelError | EngineError | LedgerError | ComparisonError | AdapterError
+        | ClusterError,
     )
     return "; ".join(str(error).splitlines()) if known else None
 

@@ -17,9 +17,9 @@ from lib.estimators import (
     wilson_interval,
 )
 from lib.ledger import Attempt, Ledger
-from lib.mining import Policy, Progress, attempt_all
-from lib.sampling import Engine, Settings
-from lib.sandbox import Sandbox, Verdict
+from lib.mining import Attempter, Policy, Progress
+from lib.sampling import Settings
+from lib.sandbox import Verdict
 from lib.tasks import Task
 from lib.taxonomy import classify
 
@@ -42,8 +42,7 @@ def adapter_name(folder: Path) -> str:
 
 def answer(
     tasks: Sequence[Task],
-    engine: Engine,
-    sandbox: Sandbox,
+    attempt: Attempter,
     ledger: Ledger,
     policy: Policy,
     draws: int,
@@ -55,8 +54,8 @@ def answer(
     greedy = Settings(temperature=0.0, max_new_tokens=max_new_tokens)
     sampled = Settings(temperature=temperature, top_p=0.95, max_new_tokens=max_new_tokens)
     return {
-        "greedy": attempt_all(tasks, 1, engine, sandbox, ledger, greedy, policy, progress),
-        "draws": attempt_all(tasks, draws, engine, sandbox, ledger, sampled, policy, progress),
+        "greedy": attempt(tasks, 1, ledger, greedy, policy, progress),
+        "draws": attempt(tasks, draws, ledger, sampled, policy, progress),
     }
 
 

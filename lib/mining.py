@@ -45,6 +45,7 @@ Queue = collections.deque[tuple[Request, Completion, str, "Future[tuple[Verdict,
 SAME_FOR_EVERY_TEST = ("timeout", "memory", "compile-error", "no-code")
 Scorer = Literal["random", "shortest", "likeliest", "distinct", "margin"]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
+Attempter = Callable[[Sequence[Task], int, Ledger, Settings, Policy, Progress], list[Attempt]]  # `attempt_all`, somewhere
 
 
 def fitting(tasks: Sequence[Task], engine: Engine, settings: Settings) -> tuple[list[Task], list[str]]:
@@ -81,6 +82,17 @@ def attempt_all(
     for attempt in progress(_attempts(todo, engine, sandbox, ledger, settings, policy), len(todo)):
         done[attempt.key] = attempt
     return [done[key] for key in keys]
+
+
+def at_hand(engine: Engine, sandbox: Sandbox) -> Attempter:
+    """`attempt_all` with this engine and this sandbox."""
+
+    def attempt(
+        tasks: Sequence[Task], draws: int, ledger: Ledger, settings: Settings, policy: Policy, progress: Progress
+    ) -> list[Attempt]:
+        return attempt_all(tasks, draws, engine, sandbox, ledger, settings, policy, progress)
+
+    return attempt
 
 
 def attempt_adaptively(

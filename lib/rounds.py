@@ -15,7 +15,7 @@ from lib.ablation import pools
 from lib.estimators import Rate, pass_at_k_macro, rate_over_tasks
 from lib.evaluation import adapter_name, answer, passed_matrix
 from lib.ledger import Attempt, Ledger
-from lib.mining import Policy, Progress, attempt_all, select_winners
+from lib.mining import Policy, Progress, at_hand, attempt_all, select_winners
 from lib.model_card import add_scores
 from lib.sampling import Settings, open_engine
 from lib.sandbox import Sandbox
@@ -151,7 +151,7 @@ def asked(
     policy = Policy("held out", model, adapter_name(adapter) if adapter else "", plan.seed)
     how = plan.sampling.temperature, plan.sampling.max_new_tokens
     try:
-        return answer(tasks, engine, sandbox, ledger, policy, plan.held_out_draws, *how, progress)
+        return answer(tasks, at_hand(engine, sandbox), ledger, policy, plan.held_out_draws, *how, progress)
     finally:
         engine.close()
 

@@ -7,6 +7,7 @@ left out, not cut; the order of rows is a function of the seed alone, so that a 
 
 import dataclasses
 import json
+import os
 import random
 import shutil
 import time
@@ -51,7 +52,8 @@ class SftSettings:
     """Everything the fine-tuning depends on; the names are the paper's Table 3. Raises ValueError for values out of range.
 
     Every `checkpoint_every` steps (0: never) the run can be continued from and, if it is given a held-out evaluation, is
-    evaluated; `patience` evaluations without improvement end it (0: none do).
+    evaluated; `patience` evaluations without improvement end it (0: none do). `report_to` names a tracker that transformers
+    knows (tensorboard, wandb, mlflow, trackio); tensorboard's files go to `<adapter>.tensorboard`.
     """
 
     max_length: int = 1024
@@ -70,6 +72,7 @@ class SftSettings:
     seed: int = 3407
     checkpoint_every: int = 0
     patience: int = 0
+    report_to: str = "none"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target_modules", tuple(self.target_modules))
@@ -202,6 +205,7 @@ def train(
     started = time.perf_counter()
     folder, identity = adapter.with_name(f"{adapter.name}.trainer"), run_identity(model, rows, settings)
     checkpoint = continue_from(folder, identity)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = f"{adapter}.tensorboard"
     try:
         trainer, longer = sft_trainer.build(model, rows, folder, settings, on_log, held_out)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -281,8 +285,9 @@ def out_of_memory(settings: SftSettings) -> str:
 
 
 def run_identity(model: str, rows: Sequence[Row], settings: SftSettings) -> dict[str, str]:
-    """What two parts of one run must share."""
-    return {"model": model, "rows": digest(list(rows)), "settings": digest(dataclasses.asdict(settings))}
+    """What two parts of one run must share: everything but who is told about it."""
+    learnt_with = {name: value for name, value in dataclasses.asdict(settings).items() if name != "report_to"}
+    return {"model": model, "rows": digest(list(rows)), "settings": digest(learnt_with)}
 
 
 def continue_from(folder: Path, identity: dict[str, str]) -> Path | None:

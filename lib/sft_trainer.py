@@ -186,7 +186,7 @@ def config(settings: SftSettings, folder: Path, evaluating: bool = False) -> Any
         metric_for_best_model=METRIC if evaluating else None,
         greater_is_better=True if evaluating else None,
         restore_callback_states_from_checkpoint=True,
-        report_to="none",
+        report_to=settings.report_to,
         seed=settings.seed,
         use_cpu=not cuda,
         bf16=cuda and precision() == "bf16",

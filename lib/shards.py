@@ -4,32 +4,23 @@ A worker has an engine and a sandbox of its own and sends attempts back; the dri
 the attempts that the ledger has for its tasks, so what was made before is not made again, and a worker that dies costs the
 shard it was at.
 
-    attempt_in_shards(tasks, work, ledger, here)                        # on this machine, one shard after the other
-    attempt_in_shards(tasks, work, ledger, over_ray("10.0.0.1:6379"))   # on every machine of a Ray cluster
+    attempt_in_shards(tasks, work, ledger, machines("10.0.0.1:6379"))   # on every machine of a Ray cluster
+    attempt_in_shards(tasks, work, ledger, machines(""))                # in this process, one shard after the other
 """
 
 import collections
 import dataclasses
-import itertools
+import functools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from lib.cluster import Machines, machines
 from lib.ledger import Attempt, Ledger
-from lib.mining import Policy, Progress, attempt_all
-from lib.models import ROOT, cache_dir
+from lib.mining import Attempter, Policy, Progress, attempt_all
 from lib.sampling import Engine, Settings, open_engine
 from lib.sandbox import Sandbox
 from lib.tasks import Task
-
-IN_FLIGHT = 1000  # shards handed to Ray at a time
-RETRIES = 5  # workers that may die over one shard
-RAY = "ray==2.60.0"
-
-
-class ShardError(RuntimeError):
-    """Machines that cannot be used; the message says what is missing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +43,11 @@ class Shard:
     there: tuple[Attempt, ...]
 
 
-Elsewhere = Callable[[Work, Sequence[Shard]], Iterator[list[Attempt]]]  # attempts of whole shards, in any order
-
-
 def attempt_in_shards(
     tasks: Sequence[Task],
     work: Work,
     ledger: Ledger,
-    elsewhere: Elsewhere,
+    on: Machines,
     size: int = 8,
     progress: Progress = lambda items, total: items,
 ) -> list[Attempt]:
@@ -78,13 +66,26 @@ def attempt_in_shards(
     made: dict[tuple[str, int], Attempt] = {}
 
     def arrived() -> Iterator[Attempt]:
-        for attempts in elsewhere(work, shards):
+        for attempts in on(functools.partial(run_shard, work), shards):
             ledger.append(attempt for attempt in attempts if attempt.key not in known)
             made.update({(attempt.task_id, attempt.draw): attempt for attempt in attempts})
             yield from attempts
 
     collections.deque(progress(arrived(), len(tasks) * work.draws), maxlen=0)
     return [made[task.task_id, draw] for draw in range(work.draws) for task in tasks]
+
+
+def over_cluster(model: str, adapter: str | None, engine: str, cluster: str) -> Attempter:
+    """`attempt_all` on the machines of the Ray cluster at address `cluster`. Raises ClusterError where Ray is not installed."""
+    on = machines(cluster)
+
+    def attempt(
+        tasks: Sequence[Task], draws: int, ledger: Ledger, settings: Settings, policy: Policy, progress: Progress
+    ) -> list[Attempt]:
+        work = Work(draws, settings, policy, model, adapter, engine)
+        return attempt_in_shards(tasks, work, ledger, on, progress=progress)
+
+    return attempt
 
 
 # --------------------------------------------------------------------------------------------------------- the workers
@@ -115,46 +116,3 @@ def close() -> None:
         engine, sandbox = _workshop.popitem()[1]
         engine.close()
         sandbox.close()
-
-
-def here(work: Work, shards: Sequence[Shard]) -> Iterator[list[Attempt]]:
-    """The shards one after the other in this process."""
-    try:
-        for shard in shards:
-            yield run_shard(work, shard)
-    finally:
-        close()
-
-
-def over_ray(address: str, cpus: float = 1, gpus: float = 0) -> Elsewhere:
-    """The shards on the machines of the Ray cluster at `address`, each worker taking `cpus` and `gpus` of its machine.
-
-    An engine uses every core it may: give a worker as many as a machine has, or one GPU. This repository and its environment
-    have the same path on every machine; models are converted into each one's cache folder. A shard whose worker
-    dies is run again, RETRIES times. Raises ShardError where Ray is not installed.
-    """
-    ray = _ray()
-
-    def run(work: Work, shards: Sequence[Shard]) -> Iterator[list[Attempt]]:
-        environment = {"env_vars": {"PYTHONPATH": str(ROOT), "WORKBOOK_CACHE": str(cache_dir())}}
-        ray.init(address=address, runtime_env=environment, log_to_driver=False)
-        try:
-            remote = ray.remote(run_shard).options(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)
-            shared, waiting = ray.put(work), iter(shards)
-            flying = [remote.remote(shared, shard) for shard in itertools.islice(waiting, IN_FLIGHT)]
-            while flying:
-                done, flying = ray.wait(flying)
-                yield ray.get(done[0])
-                flying += [remote.remote(shared, shard) for shard in itertools.islice(waiting, 1)]
-        finally:
-            ray.shutdown()
-
-    return run
-
-
-def _ray() -> Any:
-    try:
-        import ray
-    except ImportError:
-        raise ShardError(f"many machines: Ray is not installed here; pip install {RAY}") from None
-    return ray

@@ -68,7 +68,7 @@ def trained(tmp_path_factory, rows):
     """One short training run that the tests look at from several sides."""
     folder = tmp_path_factory.mktemp("sft") / "adapter"
     history = []
-    return folder, history, train("embedded", rows, folder, SETTINGS, history.append)
+    return folder, history, train("embedded", rows, folder, dataclasses.replace(SETTINGS, report_to="tensorboard"), history.append)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,15 @@ def test_the_adapter_folder_is_whole_and_nothing_is_left_beside_it(trained):
     folder = trained[0]
     there = {path.name for path in folder.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "training.json"} <= there
-    assert [path.name for path in folder.parent.iterdir()] == ["adapter"]
+    assert {path.name for path in folder.parent.iterdir()} == {"adapter", "adapter.tensorboard"}
+
+
+def test_tensorboard_gets_the_loss_of_every_step(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = EventAccumulator(f"{trained[0]}.tensorboard").Reload()
+    told = [event.value for event in curves.Scalars("train/loss")]
+    assert told == pytest.approx(losses(trained[2]))
 
 
 def test_the_folder_holds_what_vllm_serves(trained):

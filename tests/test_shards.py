@@ -1,17 +1,21 @@
-"""Attempts in shards: the same as in one piece, nothing made twice, whoever makes them."""
+"""Attempts and screens in shards: the same as in one piece, nothing made twice, whoever makes them."""
 
 import signal
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from lib import shards
+from lib import cluster, shards
+from lib.cluster import ClusterError
+from lib.decontamination import screen
 from lib.ledger import Attempt, Ledger
 from lib.mining import Policy, attempt_all
 from lib.sampling import Settings
-from lib.shards import Shard, ShardError, Work, attempt_in_shards, here, run_shard
+from lib.shards import Work, attempt_in_shards, over_cluster
 from lib.tasks import by_split, read_tasks
 
 TASKS = [t for t in by_split(read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl"), "train") if t.tier == 1][:2]
@@ -27,15 +31,14 @@ def whole(tmp_path_factory) -> Iterator[list[Attempt]]:
     shards.close()
 
 
-def one_by_one(work: Work, parts: Sequence[Shard]) -> Iterator[list[Attempt]]:
-    """The shards as they come back from several machines: last first; the engine stays open for the next test."""
-    for shard in reversed(parts):
-        yield run_shard(work, shard)
+def backwards(function: Callable[[Any], Any], parts: Iterable[Any]) -> Iterator[Any]:
+    """Results as they may come back from several machines: last first."""
+    return map(function, reversed(list(parts)))
 
 
 def test_shards_give_what_one_machine_gives_in_its_order(tmp_path: Path, whole: list[Attempt]) -> None:
     ledger = Ledger(tmp_path / "a.jsonl")
-    attempts = attempt_in_shards(TASKS, WORK, ledger, one_by_one, size=1)
+    attempts = attempt_in_shards(TASKS, WORK, ledger, backwards, size=1)
     assert [attempt.key for attempt in attempts] == [attempt.key for attempt in whole]
     assert sorted(attempt.key for attempt in ledger) == sorted(attempt.key for attempt in whole)
 
@@ -43,13 +46,13 @@ def test_shards_give_what_one_machine_gives_in_its_order(tmp_path: Path, whole: 
 def test_what_is_in_the_ledger_is_not_made_again(tmp_path: Path, whole: list[Attempt]) -> None:
     ledger = Ledger(tmp_path / "a.jsonl")
     ledger.append(whole[:3])
-    attempts = attempt_in_shards(TASKS, WORK, ledger, one_by_one, size=1)
+    attempts = attempt_in_shards(TASKS, WORK, ledger, backwards, size=1)
     assert attempts[:3] == whole[:3] and len(list(ledger)) == len(whole)
 
 
 def test_what_came_back_before_a_failure_is_on_disk(tmp_path: Path, whole: list[Attempt]) -> None:
-    def dies(work: Work, parts: Sequence[Shard]) -> Iterator[list[Attempt]]:
-        yield run_shard(work, parts[0])
+    def dies(function: Callable[[Any], Any], parts: Iterable[Any]) -> Iterator[Any]:
+        yield function(next(iter(parts)))
         raise ConnectionError("the cluster is gone")
 
     ledger = Ledger(tmp_path / "a.jsonl")
@@ -60,41 +63,73 @@ def test_what_came_back_before_a_failure_is_on_disk(tmp_path: Path, whole: list[
 
 def test_shards_of_no_task_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="size=0"):
-        attempt_in_shards(TASKS, WORK, Ledger(tmp_path / "a.jsonl"), here, size=0)
+        attempt_in_shards(TASKS, WORK, Ledger(tmp_path / "a.jsonl"), map, size=0)
+
+
+def test_a_screen_in_shards_finds_what_one_piece_does(monkeypatch) -> None:
+    tasks = read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")
+    whole = screen(tasks, tasks[:30])
+    monkeypatch.setattr("lib.decontamination.SHARD", 7)
+    assert whole.excluded and screen(tasks, tasks[:30], on=backwards) == whole
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(ShardError, match="Ray is not installed here; pip install ray=="):
-        shards.over_ray("auto")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ClusterError, match="Ray is not installed here; pip install ray=="):
+        over_cluster("embedded", None, "auto", "10.0.0.1:6379")
 
 
-def test_two_nodes_of_a_ray_cluster_give_what_one_machine_gives_though_a_worker_is_killed(tmp_path: Path, whole) -> None:
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([{"CPU": 4}, {"CPU": 2}], {"num_cpus": 2}),  # a worker uses every core of its machine
+        ([{"CPU": 16, "GPU": 2}, {"CPU": 8, "GPU": 2}, {"CPU": 4}], {"num_gpus": 1, "num_cpus": 4}),
+    ],
+)
+def test_a_worker_takes_a_machine_or_one_gpu(nodes: list[dict[str, float]], expected: dict[str, float]) -> None:
+    dead = {"Alive": False, "Resources": {"CPU": 1}}
+    assert cluster.share([*({"Alive": True, "Resources": node} for node in nodes), dead]) == expected
+
+
+# ------------------------------------------------------------------------------------------- a Ray cluster of two nodes
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[str]:
+    """The address of a cluster of two nodes with one core each."""
     pytest.importorskip("ray", reason="ray is not installed: many machines were not tried")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    cluster.add_node(num_cpus=1)
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    nodes.add_node(num_cpus=1)
+    yield nodes.address
+    nodes.shutdown()
+
+
+def test_two_nodes_give_what_one_machine_gives_though_a_worker_is_killed(tmp_path: Path, whole, two_nodes: str) -> None:
     killed: list[int] = []
 
-    def under_fire(work: Work, parts: Sequence[Shard]) -> Iterator[list[Attempt]]:
-        for attempts in shards.over_ray(cluster.address)(work, parts):
-            yield attempts
+    def under_fire(function: Callable[[Any], Any], parts: Iterable[Any]) -> Iterator[Any]:
+        for result in cluster.machines(two_nodes)(function, parts):
+            yield result
             killed.extend([] if killed else kill_one_worker())
 
-    try:
-        ledger = Ledger(tmp_path / "a.jsonl")
-        attempts = attempt_in_shards(TASKS, WORK, ledger, under_fire, size=1)
-    finally:
-        cluster.shutdown()
+    ledger = Ledger(tmp_path / "a.jsonl")
+    attempts = attempt_in_shards(TASKS, WORK, ledger, under_fire, size=1)
     assert killed and [attempt.key for attempt in attempts] == [attempt.key for attempt in whole]
     assert len(list(ledger)) == len(whole)
 
 
+def test_two_nodes_screen_as_one_machine_does(two_nodes: str, monkeypatch) -> None:
+    tasks = read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")
+    monkeypatch.setattr("lib.decontamination.SHARD", 100)
+    assert screen(tasks, tasks[:30], on=cluster.machines(two_nodes)) == screen(tasks, tasks[:30])
+
+
 def kill_one_worker() -> list[int]:
-    """Kill a worker of this process's cluster that has a shard in hand; its id."""
+    """Kill a worker of this process's cluster that has a part in hand; its id."""
     for process in psutil.Process().children(recursive=True):
-        if process.name().startswith("ray::run_shard"):
+        if process.name().startswith("ray::_apply"):
             process.send_signal(signal.SIGKILL)
             return [process.pid]
     return []

@@ -4,14 +4,18 @@
 train on what will be evaluated.
 """
 
+import functools
+import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.cluster import Machines
 from lib.decontamination import files
+from lib.decontamination.canonical import Headers
 from lib.decontamination.guard import Overlap, SplitOverlapError, check_split
 from lib.decontamination.outcome import Decisions, Exclusion, Outcome, Side, decide, fingerprint
-from lib.decontamination.screen import Match, Screen, Thresholds, items_of
+from lib.decontamination.screen import Match, Screen, Thresholds, item_of, items_of
 from lib.tasks import Task, TaskError, read_tasks
 
 __all__ = [
@@ -34,6 +38,7 @@ __all__ = [
 
 BANNERS = "banners.txt"  # in a run folder: what its figures and its report carry
 SAMPLE = 50  # borderline pairs handed to a reviewer
+SHARD = 10_000  # training tasks that one machine screens at a time
 read_exclusions = files.read_exclusions
 
 
@@ -45,15 +50,24 @@ def screen(
     seed: int = 0,
     sample: int = SAMPLE,
     salt: int = 0,
+    on: Machines = map,
 ) -> Outcome:
-    """The findings alone, as a pure function. Raises TaskError when ids repeat on a side or a side is
-    empty.
+    """The findings alone, as a pure function; the training side is compared in shards, `on` machines of a cluster if given.
+
+    Raises TaskError when ids repeat on a side or a side is empty.
     """
     thresholds = thresholds or Thresholds()
     for side, tasks in (("training", train), ("evaluation", evaluation)):
         _check_ids(side, tasks)
-    matches = Screen(items_of(evaluation), thresholds, salt).matches(items_of(train))
+    headers = Headers(task.prompt for task in train)
+    compare = functools.partial(_matches, Screen(items_of(evaluation), thresholds, salt), headers)
+    shards = (train[start : start + SHARD] for start in range(0, len(train), SHARD))
+    matches = itertools.chain.from_iterable(on(compare, shards))
     return decide(matches, thresholds, decisions or {}, seed, sample)
+
+
+def _matches(screen: Screen, headers: Headers, train: Sequence[Task]) -> list[Match]:
+    return list(screen.matches(item_of(task, headers) for task in train))
 
 
 def decontaminate(
@@ -63,6 +77,7 @@ def decontaminate(
     seed: int = 0,
     thresholds: Thresholds | None = None,
     sample: int = SAMPLE,
+    on: Machines = map,
 ) -> Outcome:
     """Screen two sides and write exclusions.csv, borderline.csv and summary.json into `out_dir`, whole or not
     at all.
@@ -74,7 +89,7 @@ def decontaminate(
     if folder.exists() and not folder.is_dir():
         raise TaskError(f"{folder}: not a folder; the screen writes several files")
     review = files.read_review(folder)
-    outcome = screen(train, evaluation, thresholds, files.decisions_of(review), seed, sample)
+    outcome = screen(train, evaluation, thresholds, files.decisions_of(review), seed, sample, on=on)
     summary = {
         "inputs": fingerprint(items_of(train), items_of(evaluation)),
         "settings": files.settings(thresholds, seed, sample),
