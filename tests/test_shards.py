@@ -1,7 +1,9 @@
 """Attempts and screens in shards: the same as in one piece, nothing made twice, whoever makes them."""
 
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,16 @@ from typing import Any
 import psutil
 import pytest
 
-from lib import cluster, shards
-from lib.cluster import ClusterError
-from lib.decontamination import screen
-from lib.ledger import Attempt, Ledger
-from lib.mining import Policy, attempt_all
-from lib.sampling import Settings
-from lib.shards import Work, attempt_in_shards, over_cluster
-from lib.tasks import by_split, read_tasks
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from lib import cluster, shards  # noqa: E402
+from lib.cluster import ClusterError  # noqa: E402
+from lib.decontamination import screen  # noqa: E402
+from lib.ledger import Attempt, Ledger  # noqa: E402
+from lib.mining import Policy, attempt_all  # noqa: E402
+from lib.sampling import Settings  # noqa: E402
+from lib.shards import Work, attempt_in_shards, over_cluster  # noqa: E402
+from lib.tasks import by_split, read_tasks  # noqa: E402
 
 TASKS = [t for t in by_split(read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl"), "train") if t.tier == 1][:2]
 WORK = Work(2, Settings(temperature=0.8, max_new_tokens=8), Policy("test", "embedded", "", 0), "embedded")
@@ -120,6 +124,23 @@ def test_two_nodes_give_what_one_machine_gives_though_a_worker_is_killed(tmp_pat
     assert len(list(ledger)) == len(whole)
 
 
+def test_a_killed_driver_loses_only_what_had_not_come_back(tmp_path: Path, whole, two_nodes: str) -> None:
+    path = tmp_path / "a.jsonl"
+    driver = subprocess.Popen([sys.executable, __file__, two_nodes, str(path)])
+    try:
+        deadline = time.monotonic() + 240
+        while not (path.exists() and path.read_bytes().count(b"\n")):
+            assert driver.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        driver.kill()
+        driver.wait()
+    before = path.read_bytes()
+    attempt_in_shards(TASKS, WORK, Ledger(path), cluster.machines(two_nodes), size=1)
+    assert path.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+    assert sorted(attempt.key for attempt in Ledger(path)) == sorted(attempt.key for attempt in whole)
+
+
 def test_two_nodes_screen_as_one_machine_does(two_nodes: str, monkeypatch) -> None:
     tasks = read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")
     monkeypatch.setattr("lib.decontamination.SHARD", 100)
@@ -133,3 +154,7 @@ def kill_one_worker() -> list[int]:
             process.send_signal(signal.SIGKILL)
             return [process.pid]
     return []
+
+
+if __name__ == "__main__":  # the driver that a test kills
+    attempt_in_shards(TASKS, WORK, Ledger(sys.argv[2]), cluster.machines(sys.argv[1]), size=1)

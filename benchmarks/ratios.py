@@ -1,0 +1,47 @@
+"""Every ratio to a peer that `results/` holds, as one table, with the command that measures it again.
+
+    python benchmarks/ratios.py [--json]
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+COMMANDS = {
+    "adaptive": "adaptive.py --json",
+    "decontamination": "decontamination.py --json",
+    "gmpo_step": "gmpo_step.py --json",
+    "mining": "mining.py --rounds 4 --json",
+    "sampling": "sampling.py --samples 1000 --json",
+    "sandbox": "sandbox.py --rounds 6 --peers PYTHON --json",
+    "sft": "sft.py --json",
+}
+
+
+def ratios() -> list[dict[str, str | float]]:
+    """One row a ratio: benchmark, ratio, value, command."""
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8"))["ratios"] for path in sorted(RESULTS.glob("*.json"))}
+    return [
+        {"benchmark": name, "ratio": ratio, "value": round(value, 2), "command": f"python benchmarks/{COMMANDS[name]}"}
+        for name, values in found.items()
+        if name in COMMANDS
+        for ratio, value in values.items()
+    ]
+
+
+def main() -> None:
+    """Print the table, or with --json one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    rows = ratios()
+    if parser.parse_args().json:
+        print(json.dumps({"benchmark": "ratios", "rows": rows}))
+        return
+    print("| benchmark | ratio | value | measured by |\n|---|---|---|---|")
+    for row in rows:
+        print(f"| {row['benchmark']} | {row['ratio']} | {row['value']:g} | `{row['command']}` |")
+
+
+if __name__ == "__main__":
+    main()
