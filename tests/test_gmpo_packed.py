@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
-from lib.gmpo.packed import can_pack, packed_inputs, packed_log_probs
+from lib.gmpo.packed import can_pack, packed_inputs, packed_log_probs, worth_packing
 from lib.gmpo.policy import padded, token_log_probs
 from lib.models import resolve
 
@@ -84,6 +84,14 @@ def test_a_token_sees_its_prompt_and_what_is_before_it_in_its_own_completion(g: 
             assert row[:p].tolist() == known[0].bool().tolist()
             own = [k == i and n <= place for k in range(g) for n in range(t)]
             assert row[p:].tolist() == own
+
+
+@given(st.integers(1, 5000), st.integers(1, 2000), st.integers(1, 2000), st.integers(2, 64))
+def test_packing_pays_where_one_row_takes_fewer_operations(d: int, p: int, t: int, g: int) -> None:
+    def operations(tokens: int) -> int:
+        return 24 * d**2 * tokens + 4 * d * tokens**2
+
+    assert worth_packing(d, p, t, g) == (operations(p + g * t) < g * operations(p + t))
 
 
 def test_models_with_windows_or_other_kernels_are_left_alone() -> None:

@@ -4,7 +4,8 @@
 
 A completion's tokens see the prompt and what is before them in their own completion, and their positions go on from the
 prompt's end, so that nothing but rounding differs from g separate rows. For prompts of P and completions of T tokens that is
-P + gT instead of g(P + T) tokens, forwards and backwards.
+P + gT instead of g(P + T) tokens, forwards and backwards. What it costs is attention between completions, computed and masked:
+long answers to short questions are better off in rows of their own (`worth_packing`).
 """
 
 from typing import Any
@@ -21,6 +22,15 @@ def can_pack(model: Any) -> bool:
     full = set(kinds) == {"full_attention"} if kinds else not getattr(config, "sliding_window", None)
     own_kernels = hasattr(model, "for_inference")  # Unsloth's
     return full and getattr(config, "_attn_implementation", "") == "sdpa" and not own_kernels
+
+
+def worth_packing(d: int, p: int, t: int, g: int) -> bool:
+    """Whether a row costs less than g rows: g T² < P² + 6 d P, for hidden states of d features.
+
+    A layer's matrices take 24 d² operations a token and its attention 4 d L² a row of L tokens; P + gT tokens in one row are
+    compared with P + T in each of g.
+    """
+    return g * t**2 < p**2 + 6 * d * p
 
 
 def packed_inputs(prompts: Tensor, known: Tensor, completions: Tensor, mask: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,7 +28,7 @@ from trl.trainer.utils import split_tensor_dict
 
 from lib.gmpo import statistics
 from lib.gmpo.batch import batch_diagnostics, equal_rewards_cause, shared_advantages
-from lib.gmpo.packed import can_pack, packed_log_probs
+from lib.gmpo.packed import can_pack, packed_log_probs, worth_packing
 from lib.gmpo.policy import prompt_embeddings
 from lib.gmpo.settings import GmpoSettings, Row, identity
 from lib.gmpo.statistics import Memory
@@ -157,10 +157,11 @@ class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_entropy: bool = False,
         **more: Any,
     ) -> Any:
-        """TRL's (log-probabilities, entropies, None), a prompt's completions in one row where the model allows that."""
-        rows, keep = batch_size or len(input_ids), logits_to_keep
+        """TRL's (log-probabilities, entropies, None), a prompt's completions in one row where that can be done and pays."""
+        rows, keep, plain = batch_size or len(input_ids), logits_to_keep, self.accelerator.unwrap_model(model)
         group = math.gcd(self.num_generations, rows, len(input_ids))
-        if group == 1 or not can_pack(self.accelerator.unwrap_model(model)):
+        width = plain.config.get_text_config().hidden_size
+        if group == 1 or not can_pack(plain) or not worth_packing(width, input_ids.shape[1] - keep, keep, group):
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, keep, batch_size=batch_size, compute_entropy=compute_entropy, **more
             )
