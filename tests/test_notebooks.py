@@ -38,7 +38,8 @@ def test_one_parameters_cell(notebook):
 
 
 def test_cells_are_short_and_define_nothing_long(notebook):
-    assert max(len(cell.source.splitlines()) for cell in code(notebook)) <= 25
+    logic = [cell for cell in code(notebook) if "parameters" not in cell.metadata.get("tags", [])]
+    assert max(len(cell.source.splitlines()) for cell in logic) <= 25
     assert not any(line.startswith(("def ", "class ")) for cell in code(notebook) for line in cell.source.splitlines())
 
 
