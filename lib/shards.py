@@ -5,7 +5,8 @@ the attempts that the ledger has for its tasks, so what was made before is not m
 shard it was at.
 
     attempt_in_shards(tasks, work, ledger, machines("10.0.0.1:6379"))   # on every machine of a Ray cluster
-    attempt_in_shards(tasks, work, ledger, machines(""))                # in this process, one shard after the other
+
+In this process (`machines("")`) the engine stays open for the next call; `close` ends it.
 """
 
 import collections

@@ -97,7 +97,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that two launched processes have filled."""
     folder = tmp_path_factory.mktemp("ranks")
     save_start(folder / "start")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
     done = subprocess.run([*launch, __file__, str(folder)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
