@@ -47,6 +47,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 QUICK = {"steps": 1, "num_iterations": 1, "prompts_per_batch": 4, "group_size": 2, "max_new_tokens": 16}
 MOST_SFT_STEPS = 1000
+ANSWERS = 10  # draws a held-out task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,6 +192,7 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
     from lib.tasks import by_split, read_tasks
 
     tasks, sizes = read_tasks(ROOT / "data/starter_bn.jsonl"), rsft.preset_sizes(seed, quick=False)
+    sizes = dataclasses.replace(sizes, draws=ANSWERS)
     rsft_options = argparse.Namespace(run_dir=options.rsft_dir, quick=False)
     answers = rsft.run_seed(seed, ("rsft-1", "rsft-2"), tasks, rsft_options)
     train_tasks, test = by_split(tasks, "train"), by_split(tasks, "test")
@@ -199,7 +201,10 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
     enough = len(chosen) >= settings_of("gmpo", seed, options).prompts_per_batch
     winners = select_winners(mined, sizes.mining.winners_per_task, seed)
     leave(options.run_dir / f"seed{seed}", chosen if enough else train_tasks, winners, train_tasks)
-    del answers["rsft-2"]
+    answers = {
+        arm: {protocol: [one for one in given if one.draw < ANSWERS] for protocol, given in answers[arm].items()}
+        for arm in ("base", "rsft-1")
+    }
     return Start("rsft-1", options.rsft_dir / f"seed{seed}" / "rsft-1", sizes, test, "hidden", answers)
 
 
@@ -221,7 +226,7 @@ def warm(seed: int, options: argparse.Namespace) -> Start:
         [task.in_language(LANGUAGE) for task in by_split(tasks, split)] for split in ("train", "test")
     )
     sizes = rsft.preset_sizes(0, quick=False)
-    sizes = dataclasses.replace(sizes, draws=10, temperature=0.8, max_new_tokens=rsft.WARM_TOKENS)
+    sizes = dataclasses.replace(sizes, draws=rsft.WARM_ANSWERS, temperature=0.8, max_new_tokens=rsft.WARM_TOKENS)
     with Sandbox() as sandbox:
         programs, _ = references(train_tasks, AutoTokenizer.from_pretrained(resolve(MODEL)), sandbox)
         answers = {
@@ -304,6 +309,17 @@ def curves(steps: Any) -> Any:
     return figure
 
 
+def rise(steps: Any, arm: str) -> str:
+    """Mean reward while training: the first third of an arm's steps -> the last, means over seeds."""
+    mine = steps[steps["arm"] == arm]
+    if mine.empty:
+        return ""
+    third = max(1, mine["step"].nunique() // 3)
+    ends = mine["step"].drop_duplicates().sort_values()
+    means = (mine[mine["step"].isin(some)]["reward"].mean() for some in (ends[:third], ends[-third:]))
+    return "; reward " + " -> ".join(f"{mean:.2f}" for mean in means)
+
+
 def in_words(arm: str, start: str) -> str:
     """How an arm differs from gmpo."""
     if arm == "sft":
@@ -360,13 +376,13 @@ def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.
         start, by_seed[seed] = run_seed(seed, arms, options)
     assert start is not None
     data = rsft.table(by_seed, start.test, start.tests, (start.name, "gmpo"))
-    words = {arm: in_words(arm, start.name) for arm in data["model"].unique()}
+    steps = pandas.DataFrame(step_rows(seeds, arms, options))
+    words = {arm: in_words(arm, start.name) + rise(steps, arm) for arm in data["model"].unique()}
     command = argparse.Namespace(
         seeds=options.seeds, arms=",".join(arms), steps=options.steps, quick=options.quick, out=options.out,
         warm_start=options.warm_start,
     )  # fmt: skip
     rsft.write(data, words, start.test, name, command, PRESET, "how")
-    steps = pandas.DataFrame(step_rows(seeds, arms, options))
     figures.save(curves(steps), options.out / f"{name}_steps", steps, f"{name}: rollouts while training, means over seeds.")
     rows = data[data["seed"] == "all"].drop_duplicates(["model", "protocol"])
     named = [{"name": f"{r.model} {r.protocol}", "value": r.rate, "unit": f"share of {r.n_tasks} tasks"} for r in rows.itertuples()]
