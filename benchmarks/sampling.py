@@ -16,6 +16,7 @@ task counting alike, with a 95 % BCa bootstrap interval over tasks.
 """
 
 import argparse
+import dataclasses
 import json
 import random
 import statistics
@@ -73,7 +74,7 @@ def ours(model: str, adapter: str | None) -> Iterator[Sampler]:
 
 
 @contextmanager
-def generate(model: str, adapter: str | None, dtype: torch.dtype, limit: int = SETTINGS.max_new_tokens) -> Iterator[Sampler]:
+def generate(model: str, adapter: str | None, dtype: torch.dtype, how: Settings = SETTINGS) -> Iterator[Sampler]:
     """transformers' `generate`, one prompt at a time; the memory is free once the caller has let go of the sampler."""
     folder = resolve(model)
     encoder = Encoder(folder)
@@ -87,10 +88,11 @@ def generate(model: str, adapter: str | None, dtype: torch.dtype, limit: int = S
     def one(prompt: Prompt, k: int) -> list[tuple[str, int]]:
         ids = torch.tensor([encoder.tokenizer(prompt.text, add_special_tokens=False)["input_ids"]])
         ends = Ends(encoder, [prompt.stops] * k, ids.shape[1])
+        drawing = {"temperature": how.temperature, "top_p": how.top_p, "top_k": 0} if how.temperature else {}
         output = network.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, num_return_sequences=k, top_k=0,
-            temperature=SETTINGS.temperature, top_p=SETTINGS.top_p, max_new_tokens=limit, stopping_criteria=[ends],
-            eos_token_id=sorted(encoder.end_ids), pad_token_id=encoder.tokenizer.pad_token_id,
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=bool(drawing), num_return_sequences=k,
+            max_new_tokens=how.max_new_tokens, stopping_criteria=[ends],
+            eos_token_id=sorted(encoder.end_ids), pad_token_id=encoder.tokenizer.pad_token_id, **drawing,
         )  # fmt: skip
         drawn = output[:, ids.shape[1] :].tolist()
         kept = [tokens[: length or len(tokens)] for tokens, length in zip(drawn, ends.lengths, strict=True)]
@@ -107,7 +109,7 @@ def faster_dtype(model: str, prompt: Prompt, tokens: int) -> tuple[torch.dtype, 
     """The dtype in which `generate` is faster on this machine, the base model at K = 10, and both rates."""
     rates = {}
     for dtype in (torch.bfloat16, torch.float32):
-        with generate(model, None, dtype, tokens) as draw:
+        with generate(model, None, dtype, dataclasses.replace(SETTINGS, max_new_tokens=tokens)) as draw:
             draw([prompt], 2, 0)
             started = time.perf_counter()
             draw([prompt], 10, 0)

@@ -58,7 +58,7 @@ def through_unsloth(steps: int, folder: Path) -> Any:
     return sft_trainer.build("embedded", data(tokenizer), folder, settings(steps))[0]
 
 
-def through_trl(steps: int, folder: Path) -> Any:
+def through_trl(steps: int, folder: Path, rows: list[dict[str, str]] | None = None) -> Any:
     """TRL and PEFT as their documentation has them; rows, their order and the 8-bit AdamW are the same."""
     import bitsandbytes
     import torch
@@ -79,7 +79,7 @@ def through_trl(steps: int, folder: Path) -> Any:
         target_modules=list(wanted.target_modules), task_type="CAUSAL_LM",
     )  # fmt: skip
     model = get_peft_model(base, lora)
-    encoded, _ = fitting(data(tokenizer), tokenizer, wanted.max_length)
+    encoded, _ = fitting(data(tokenizer) if rows is None else rows, tokenizer, wanted.max_length)
     lengths = [len(row["input_ids"]) for row in encoded]
     order = batch_order(lengths, wanted.batch_size, steps * wanted.gradient_accumulation, wanted.seed)
     weights = [weight for weight in model.parameters() if weight.requires_grad]

@@ -1,0 +1,188 @@
+"""One round of reward-selective fine-tuning from start to end, the workbook beside plain transformers + TRL.
+
+    python benchmarks/end_to_end.py [--quick] [--json]
+
+Lanes, each in a process of its own, in turn (A B B A):
+
+    ours    lib: the CPU engine, the sandbox, the Unsloth lane, ledgers of every attempt
+    plain   transformers' `generate` a prompt at a time, a fresh interpreter a candidate, TRL's SFTTrainer
+
+Both draw K programs for the same training tasks, keep at most four distinct ones a task that pass every test, fine-tune on
+them with the same settings for the same number of steps, and answer the same held-out tasks, greedily and by draws, with the
+adapter. Seconds are wall time a stage, imports and loading of the model included. The lanes' draws differ, so winners and
+rates agree only as far as chance lets them; both are printed.
+"""
+
+import argparse
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+MODEL, LANES, STAGES = "embedded", ("ours", "plain"), ("mine", "tune", "answer")
+FULL = {"tasks": 24, "draws": 16, "steps": 10, "held_out": 24, "answers": 10}
+QUICK = {"tasks": 3, "draws": 4, "steps": 1, "held_out": 2, "answers": 2}
+WINNERS, TEMPERATURE, ANSWERS_TEMPERATURE, TOKENS = 4, 0.8, 0.2, 64
+
+
+class Winner(NamedTuple):
+    """A program for a task."""
+
+    task_id: str
+    program: str
+
+
+def tasks_of(sizes: dict[str, int]) -> tuple[list[Any], list[Any]]:
+    """The easiest training tasks, so that there are winners to train on, and the first held-out ones."""
+    from lib.tasks import by_split, read_tasks
+
+    tasks = read_tasks(ROOT / "data/starter_bn.jsonl")
+    train = sorted(by_split(tasks, "train"), key=lambda task: task.tier)
+    return train[: sizes["tasks"]], by_split(tasks, "test")[: sizes["held_out"]]
+
+
+def ours(sizes: dict[str, int], folder: Path) -> dict[str, float]:
+    """Seconds a stage, winners and held-out rate of the workbook."""
+    from lib import sft_trainer  # noqa: F401  # before transformers, which unsloth patches
+
+    # isort: split
+    from transformers import AutoTokenizer
+
+    from benchmarks.sft import settings
+    from lib.evaluation import adapter_name, answer, passed_matrix
+    from lib.ledger import Ledger
+    from lib.mining import Policy, at_hand, select_winners
+    from lib.models import resolve
+    from lib.rounds import Plan, mine
+    from lib.sampling import Settings, open_engine
+    from lib.sandbox import Sandbox
+    from lib.sft import examples, train_once
+
+    (train, test), clock = tasks_of(sizes), [time.perf_counter()]
+    plan = Plan(draws=sizes["draws"], winners_per_task=WINNERS, sampling=Settings(TEMPERATURE, 0.95, TOKENS))
+    with Sandbox() as sandbox:
+        mined = mine(MODEL, None, train, Ledger(folder / "mining.jsonl"), plan, sandbox)
+        winners = select_winners(mined, WINNERS, 0)
+        clock.append(time.perf_counter())
+        rows = examples(winners, train, AutoTokenizer.from_pretrained(resolve(MODEL)))
+        train_once(MODEL, rows, folder / "adapter", dataclasses.replace(settings(sizes["steps"]), checkpoint_every=0))
+        clock.append(time.perf_counter())
+        engine = open_engine(MODEL, str(folder / "adapter"))
+        policy = Policy("end_to_end", MODEL, adapter_name(folder / "adapter"), 0)
+        how = sizes["answers"], ANSWERS_TEMPERATURE, TOKENS
+        given = answer(test, at_hand(engine, sandbox), Ledger(folder / "answers.jsonl"), policy, *how)
+        engine.close()
+    clock.append(time.perf_counter())
+    rate = float(passed_matrix(given["draws"], test, "all").mean())
+    return stages(clock) | {"winners": len(winners), "mined": sum(a.solved for a in mined) / len(mined), "rate": rate}
+
+
+def plain(sizes: dict[str, int], folder: Path) -> dict[str, float]:
+    """The same of what one writes from the libraries' documentation."""
+    import random
+
+    from transformers import AutoTokenizer
+
+    from benchmarks import sampling, sft
+    from lib.models import resolve
+    from lib.prompts import build_prompt
+    from lib.sampling import Settings
+    from lib.sft import examples
+
+    (train, test), tokenizer = tasks_of(sizes), AutoTokenizer.from_pretrained(resolve(MODEL))
+    dtype, _ = sampling.faster_dtype(MODEL, build_prompt(train[0], tokenizer), 16)  # before the clock starts
+    clock = [time.perf_counter()]
+
+    def attempts(tasks: list[Any], k: int, adapter: str | None, temperature: float) -> list[Any]:
+        prompts = [build_prompt(task, tokenizer) for task in tasks]
+        with sampling.generate(MODEL, adapter, dtype, Settings(temperature, 0.95, TOKENS)) as draw:
+            drawn = draw(prompts, k, 0)
+        programs = [(t, p.program(text)) for t, p, some in zip(tasks, prompts, drawn, strict=True) for text, _ in some]
+        return [(task, program, passes(task, program)) for task, program in programs]
+
+    mined = attempts(train, sizes["draws"], None, TEMPERATURE)
+    winners = []
+    for task in train:
+        distinct = sorted({program for one, program, passed in mined if one is task and passed})
+        winners += [Winner(task.task_id, one) for one in random.Random(0).sample(distinct, min(WINNERS, len(distinct)))]
+    clock.append(time.perf_counter())
+    trainer = sft.through_trl(sizes["steps"], folder / "trainer", examples(winners, train, tokenizer))
+    trainer.train()
+    trainer.model.save_pretrained(folder / "adapter")
+    clock.append(time.perf_counter())
+    attempts(test, 1, str(folder / "adapter"), 0.0)
+    given = attempts(test, sizes["answers"], str(folder / "adapter"), ANSWERS_TEMPERATURE)
+    clock.append(time.perf_counter())
+    rates = {name: sum(passed for *_, passed in some) / len(some) for name, some in (("mined", mined), ("rate", given))}
+    return stages(clock) | {"winners": len(winners)} | rates
+
+
+def passes(task: Any, program: str) -> bool:
+    """Does a fresh interpreter get through every assert?"""
+    source = "\n".join([task.setup_code, program, *task.tests("all")])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", source], timeout=task.time_limit_s, capture_output=True, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def stages(clock: list[float]) -> dict[str, float]:
+    """{stage: seconds}, and all together."""
+    found = {name: end - start for name, start, end in zip(STAGES, clock, clock[1:], strict=False)}
+    return found | {"whole": clock[-1] - clock[0]}
+
+
+def apart(lane: str, quick: bool) -> dict[str, float]:
+    """One run in a process of its own. Raises CalledProcessError when it fails."""
+    command = [sys.executable, __file__, "--lane", lane, *["--quick"] * quick]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    """Print a table, or with --json one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three tasks, each lane once; its figures are rough")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--lane", choices=LANES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.lane:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps({"ours": ours, "plain": plain}[options.lane](QUICK if options.quick else FULL, Path(folder))))
+        return
+    runs: dict[str, list[dict[str, float]]] = {lane: [] for lane in LANES}
+    for lane in LANES if options.quick else (*LANES, *reversed(LANES)):
+        runs[lane].append(apart(lane, options.quick))
+    units = dict.fromkeys((*STAGES, "whole"), "s") | {"winners": "rows", "mined": "share solved", "rate": "share solved"}
+    rows: list[dict[str, Any]] = [
+        {"name": f"{lane}, {name}, {'/'.join(f'{run[name]:.4g}' for run in runs[lane])}", "unit": unit,
+         "value": round(statistics.mean(run[name] for run in runs[lane]), 4)}
+        for lane in LANES
+        for name, unit in units.items()
+    ]  # fmt: skip
+    whole = {name: [run[name] for run in runs["plain"]] for name in (*STAGES, "whole")}
+    mine = {name: [run[name] for run in runs["ours"]] for name in whole}
+    ratios = {f"speed, {name}, ours/plain": round(statistics.mean(whole[name]) / statistics.mean(mine[name]), 3) for name in whole}
+    if options.json:
+        print(json.dumps({"benchmark": "end_to_end", "rows": rows, "ratios": ratios}))
+        return
+    for row in rows:
+        print(f"{row['name']:<44} {row['value']:>10} {row['unit']}")
+    for name, ratio in ratios.items():
+        print(f"{name:<44} {ratio:>10}")
+
+
+if __name__ == "__main__":
+    main()
