@@ -60,6 +60,7 @@ class Start:
     test: list[Any]
     tests: str
     answers: dict[str, Any]  # of the base and of the start itself
+    rates: dict[str, float] = dataclasses.field(default_factory=dict)  # of the start's own draws for a training task
 
 
 def settings_of(arm: str, seed: int, options: argparse.Namespace) -> Any:
@@ -187,6 +188,10 @@ def train_apart(arm: str, seed: int, start: Start, options: argparse.Namespace) 
 def starter(seed: int, options: argparse.Namespace) -> Start:
     """RSFT on the starter tasks. Leaves the tasks and rows that the arms learn from."""
     from benchmarks import rsft
+
+    # isort: split
+    import pandas
+
     from lib.ledger import Ledger
     from lib.mining import decidable, select_winners
     from lib.tasks import by_split, read_tasks
@@ -205,7 +210,9 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
         arm: {protocol: [one for one in given if one.draw < ANSWERS] for protocol, given in answers[arm].items()}
         for arm in ("base", "rsft-1")
     }
-    return Start("rsft-1", options.rsft_dir / f"seed{seed}" / "rsft-1", sizes, test, "hidden", answers)
+    draws = pandas.DataFrame({"task": one.task_id, "solved": one.solved} for one in again)
+    rates = draws.groupby("task")["solved"].mean().to_dict()
+    return Start("rsft-1", options.rsft_dir / f"seed{seed}" / "rsft-1", sizes, test, "hidden", answers, rates)
 
 
 def warm(seed: int, options: argparse.Namespace) -> Start:
@@ -296,15 +303,44 @@ def step_rows(seeds: Sequence[int], arms: Sequence[str], options: argparse.Names
     return [{name: value for name, value in row.items() if name != "updates"} for row in rows]
 
 
-def curves(steps: Any) -> Any:
-    """Mean reward and variance of advantages over steps, an arm a line, means over seeds."""
+def start_rows(seed: int, start: Start, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What the start itself is rewarded for the prompts of each step, by its own draws: batches differ in difficulty."""
+    from transformers import AutoTokenizer
+
+    from lib.gmpo.order import prompt_order
+    from lib.gmpo.policy import load_policy
+    from lib.gmpo.run import groups_of
+    from lib.models import resolve
+    from lib.prompts import build_prompt
+    from lib.tasks import read_tasks
+
+    if not start.rates:
+        return []
+    wanted, tokenizer = settings_of("gmpo", seed, options), AutoTokenizer.from_pretrained(resolve(MODEL))
+    tasks, size = read_tasks(options.run_dir / f"seed{seed}" / "tasks.jsonl"), wanted.prompts_per_batch
+    policy = load_policy(MODEL, start.adapter, wanted)
+    groups = groups_of([build_prompt(task, tokenizer) for task in tasks], policy, tokenizer, wanted, size)
+    rates = [start.rates[tasks[place].task_id] for place in prompt_order(groups, wanted.steps, size, wanted.shuffle_seed)]
+    batches = [rates[first : first + size] for first in range(0, len(rates), size)]
+    return [
+        {"arm": start.name, "seed": seed, "step": step, "reward": sum(batch) / size} for step, batch in enumerate(batches, 1)
+    ]
+
+
+def curves(steps: Any, start: str) -> Any:
+    """Mean reward and variance of advantages over steps, an arm a line, means over seeds; the start's reward dashed."""
     import matplotlib.pyplot as plt
+
+    from lib import figures
 
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.4))
     for axes, column, label in zip(panels, ("reward", "advantage_var"), ("mean reward", "variance of advantages"), strict=True):
         mean = steps.pivot_table(index="step", columns="arm", values=column, sort=False)
+        if start in mean:
+            mean.pop(start).plot(ax=axes, color="black", linestyle="--", linewidth=1)
         mean.plot(ax=axes, marker="o", markersize=2.5, linewidth=1, legend=False, colormap="tab20")
         axes.set(xlabel="step", ylabel=label)
+        figures.whole_steps(axes)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside center right", fontsize=7)
     return figure
 
@@ -371,19 +407,20 @@ def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.
 
     from lib import figures
 
-    by_seed, start = {}, None
+    by_seed, start, begun = {}, None, list[dict[str, Any]]()
     for seed in seeds:
         start, by_seed[seed] = run_seed(seed, arms, options)
+        begun += start_rows(seed, start, options)
     assert start is not None
     data = rsft.table(by_seed, start.test, start.tests, (start.name, "gmpo"))
-    steps = pandas.DataFrame(step_rows(seeds, arms, options))
+    steps = pandas.DataFrame(begun + step_rows(seeds, arms, options))
     words = {arm: in_words(arm, start.name) + rise(steps, arm) for arm in data["model"].unique()}
     command = argparse.Namespace(
         seeds=options.seeds, arms=",".join(arms), steps=options.steps, quick=options.quick, out=options.out,
         warm_start=options.warm_start,
     )  # fmt: skip
     rsft.write(data, words, start.test, name, command, PRESET, "how")
-    figures.save(curves(steps), options.out / f"{name}_steps", steps, f"{name}: rollouts while training, means over seeds.")
+    figures.save(curves(steps, start.name), options.out / f"{name}_steps", steps, f"{name}: rollouts while training, means over seeds; dashed: the start's own rate on the same prompts.")
     rows = data[data["seed"] == "all"].drop_duplicates(["model", "protocol"])
     named = [{"name": f"{r.model} {r.protocol}", "value": r.rate, "unit": f"share of {r.n_tasks} tasks"} for r in rows.itertuples()]
     drawn = rows[rows["protocol"] == "draws"].set_index("model")["rate"]
