@@ -345,15 +345,16 @@ def curves(steps: Any, start: str) -> Any:
     return figure
 
 
-def rise(steps: Any, arm: str) -> str:
-    """Mean reward while training: the first third of an arm's steps -> the last, means over seeds."""
-    mine = steps[steps["arm"] == arm]
-    if mine.empty:
+def rise(steps: Any, arm: str, start: str) -> str:
+    """Mean reward while training, above the start's for the same prompts where that is known: first third of steps -> last."""
+    reward = steps.pivot_table(index=["seed", "step"], columns="arm", values="reward")
+    if arm not in reward or arm == start:
         return ""
-    third = max(1, mine["step"].nunique() // 3)
-    ends = mine["step"].drop_duplicates().sort_values()
-    means = (mine[mine["step"].isin(some)]["reward"].mean() for some in (ends[:third], ends[-third:]))
-    return "; reward " + " -> ".join(f"{mean:.2f}" for mean in means)
+    known = start in reward
+    by_step = (reward[arm] - (reward[start] if known else 0)).groupby("step").mean()
+    third = max(1, len(by_step) // 3)
+    ends = " -> ".join(f"{part.mean():{'+' if known else ''}.2f}" for part in (by_step[:third], by_step[-third:]))
+    return f"; reward{' above the start' * known} {ends}"
 
 
 def in_words(arm: str, start: str) -> str:
@@ -414,7 +415,7 @@ def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.
     assert start is not None
     data = rsft.table(by_seed, start.test, start.tests, (start.name, "gmpo"))
     steps = pandas.DataFrame(begun + step_rows(seeds, arms, options))
-    words = {arm: in_words(arm, start.name) + rise(steps, arm) for arm in data["model"].unique()}
+    words = {arm: in_words(arm, start.name) + rise(steps, arm, start.name) for arm in data["model"].unique()}
     command = argparse.Namespace(
         seeds=options.seeds, arms=",".join(arms), steps=options.steps, quick=options.quick, out=options.out,
         warm_start=options.warm_start,
