@@ -328,20 +328,32 @@ def start_rows(seed: int, start: Start, options: argparse.Namespace) -> list[dic
 
 
 def curves(steps: Any, start: str) -> Any:
-    """Mean reward and variance of advantages over steps, an arm a line, means over seeds; the start's reward dashed."""
+    """A panel an arm: reward over steps, above the start's for the same prompts where that is known; gmpo's in grey. Means over seeds."""
     import matplotlib.pyplot as plt
 
     from lib import figures
 
-    figure, panels = plt.subplots(1, 2, figsize=(8.4, 3.4))
-    for axes, column, label in zip(panels, ("reward", "advantage_var"), ("mean reward", "variance of advantages"), strict=True):
-        mean = steps.pivot_table(index="step", columns="arm", values=column, sort=False)
-        if start in mean:
-            mean.pop(start).plot(ax=axes, color="black", linestyle="--", linewidth=1)
-        mean.plot(ax=axes, marker="o", markersize=2.5, linewidth=1, legend=False, colormap="tab20")
-        axes.set(xlabel="step", ylabel=label)
+    reward = steps.pivot_table(index="step", columns="arm", values="reward", sort=False)
+    variance, known = steps.groupby("arm")["advantage_var"].mean(), start in reward
+    if known:
+        reward = reward.sub(reward.pop(start), axis="index")
+    columns = min(5, reward.shape[1])
+    shape = (-(-reward.shape[1] // columns), columns)
+    figure, panels = plt.subplots(
+        *shape, sharex=True, sharey=True, squeeze=False, layout="constrained", figsize=(0.6 + 1.75 * shape[1], 0.5 + 1.75 * shape[0])
+    )
+    for axes in panels.flat[reward.shape[1] :]:
+        axes.set_axis_off()
+    for axes, arm in zip(panels.flat, reward, strict=False):
+        if known:
+            axes.axhline(0, color="black", linestyle="--", linewidth=0.8)
+        if "gmpo" in reward:
+            axes.plot(reward["gmpo"], color="#999999", linewidth=1)
+        axes.plot(reward[arm], color="#0072B2", marker="o", markersize=2.5, linewidth=1)
+        axes.set_title(f"{arm}\nvar A {variance[arm]:.2f}", fontsize=8)
         figures.whole_steps(axes)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside center right", fontsize=7)
+    figure.supxlabel("step", fontsize=9)
+    figure.supylabel("reward above the start's" if known else "reward", fontsize=9)
     return figure
 
 
@@ -421,7 +433,7 @@ def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.
         warm_start=options.warm_start,
     )  # fmt: skip
     rsft.write(data, words, start.test, name, command, PRESET, "how")
-    figures.save(curves(steps, start.name), options.out / f"{name}_steps", steps, f"{name}: rollouts while training, means over seeds; dashed: the start's own rate on the same prompts.")
+    figures.save(curves(steps, start.name), options.out / f"{name}_steps", steps, f"{name}: rollouts while training, means over seeds; grey: gmpo; dashed: the start's own rate on the same prompts.")
     rows = data[data["seed"] == "all"].drop_duplicates(["model", "protocol"])
     named = [{"name": f"{r.model} {r.protocol}", "value": r.rate, "unit": f"share of {r.n_tasks} tasks"} for r in rows.itertuples()]
     drawn = rows[rows["protocol"] == "draws"].set_index("model")["rate"]

@@ -11,6 +11,7 @@ RESULTS = Path(__file__).parent / "results"
 COMMANDS = {
     "adaptive": "adaptive.py --json",
     "decontamination": "decontamination.py --json",
+    "end_to_end": "end_to_end.py --json",
     "gmpo_step": "gmpo_step.py --json",
     "mining": "mining.py --rounds 4 --json",
     "sampling": "sampling.py --samples 1000 --json",
