@@ -51,7 +51,7 @@ def tasks_of(sizes: dict[str, int]) -> tuple[list[Any], list[Any]]:
 
 def ours(sizes: dict[str, int], folder: Path) -> dict[str, float]:
     """Seconds a stage, winners and held-out rate of the workbook."""
-    from lib import sft_trainer  # noqa: F401  # before transformers, which unsloth patches
+    from lib.sft import trainer  # noqa: F401  # before transformers, which unsloth patches
 
     # isort: split
     from transformers import AutoTokenizer

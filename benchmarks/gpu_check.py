@@ -69,7 +69,7 @@ def sft(model: str, folder: Path, weights: str = "16bit") -> str:
 def four_bits(model: str, folder: Path) -> str:
     """The same on base weights in 4 bits, and that they are."""
     from lib.sft import SftSettings
-    from lib.sft_trainer import lora_model
+    from lib.sft.trainer import lora_model
 
     loaded, _ = lora_model(model, SftSettings(base_weights="4bit"))
     layers = sum(type(layer).__name__ == "Linear4bit" for layer in loaded.modules())

@@ -47,7 +47,7 @@ def data(tokenizer: Any) -> list[dict[str, str]]:
 
 def through_unsloth(steps: int, folder: Path) -> Any:
     """The workbook's own trainer."""
-    from lib import sft_trainer  # before transformers, which unsloth patches
+    from lib.sft import trainer  # before transformers, which unsloth patches
 
     # isort: split
     from transformers import AutoTokenizer
@@ -55,7 +55,7 @@ def through_unsloth(steps: int, folder: Path) -> Any:
     from lib.models import resolve
 
     tokenizer = AutoTokenizer.from_pretrained(resolve("embedded"))
-    return sft_trainer.build("embedded", data(tokenizer), folder, settings(steps))[0]
+    return trainer.build("embedded", data(tokenizer), folder, settings(steps))[0]
 
 
 def through_trl(steps: int, folder: Path, rows: list[dict[str, str]] | None = None) -> Any:

@@ -74,7 +74,7 @@ def trained(tmp_path_factory, rows):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, rows):
     """The trainer of the `paper` preset, and the preset."""
-    from lib.sft_trainer import build
+    from lib.sft.trainer import build
 
     preset = load_preset("paper")["03_sft"]
     names = {field.name for field in dataclasses.fields(SftSettings)}

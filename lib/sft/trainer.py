@@ -21,7 +21,8 @@ from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 
 from lib.models import resolve
-from lib.sft import HeldOut, OnLog, Row, SftSettings, TrainingError, batch_order, fitting, precision
+from lib.sft.rows import batch_order, fitting
+from lib.sft.settings import HeldOut, OnLog, Row, SftSettings, TrainingError, precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 METRIC = "eval_pass_at_1"
