@@ -194,25 +194,28 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
 
     from lib.ledger import Ledger
     from lib.mining import decidable, select_winners
+    from lib.sandbox import Sandbox
     from lib.tasks import by_split, read_tasks
 
     tasks, sizes = read_tasks(ROOT / "data/starter_bn.jsonl"), rsft.preset_sizes(seed, quick=False)
     sizes = dataclasses.replace(sizes, draws=ANSWERS)
     rsft_options = argparse.Namespace(run_dir=options.rsft_dir, quick=False)
-    answers = rsft.run_seed(seed, ("rsft-1", "rsft-2"), tasks, rsft_options)
+    rsft.run_seed(seed, ("rsft-1", "rsft-2"), tasks, rsft_options)
     train_tasks, test = by_split(tasks, "train"), by_split(tasks, "test")
     mined, again = (list(Ledger(options.rsft_dir / f"seed{seed}" / name)) for name in ("mining.jsonl", "mining-2.jsonl"))
     chosen = decidable(train_tasks, again)  # by the start's own draws, which rsft-2 was mined from
     enough = len(chosen) >= settings_of("gmpo", seed, options).prompts_per_batch
     winners = select_winners(mined, sizes.mining.winners_per_task, seed)
     leave(options.run_dir / f"seed{seed}", chosen if enough else train_tasks, winners, train_tasks)
-    answers = {
-        arm: {protocol: [one for one in given if one.draw < ANSWERS] for protocol, given in answers[arm].items()}
-        for arm in ("base", "rsft-1")
-    }
+    folder, adapter = options.run_dir / f"seed{seed}", options.rsft_dir / f"seed{seed}" / "rsft-1"
+    with Sandbox() as sandbox:  # asked again: the engine may have changed since they were asked there
+        answers = {
+            "base": rsft.evaluated(None, test, folder / "base.answers.jsonl", sizes, sandbox),
+            "rsft-1": rsft.evaluated(adapter, test, folder / "rsft-1.answers.jsonl", sizes, sandbox),
+        }
     draws = pandas.DataFrame({"task": one.task_id, "solved": one.solved} for one in again)
     rates = draws.groupby("task")["solved"].mean().to_dict()
-    return Start("rsft-1", options.rsft_dir / f"seed{seed}" / "rsft-1", sizes, test, "hidden", answers, rates)
+    return Start("rsft-1", adapter, sizes, test, "hidden", answers, rates)
 
 
 def warm(seed: int, options: argparse.Namespace) -> Start:
