@@ -24,7 +24,7 @@ def ratios() -> list[dict[str, str | float]]:
     """One row a ratio: benchmark, ratio, value, command."""
     found = {path.stem: json.loads(path.read_text(encoding="utf-8"))["ratios"] for path in sorted(RESULTS.glob("*.json"))}
     return [
-        {"benchmark": name, "ratio": ratio, "value": round(value, 2), "command": f"python benchmarks/{COMMANDS[name]}"}
+        {"benchmark": name, "ratio": ratio, "value": float(f"{value:.3g}"), "command": f"python benchmarks/{COMMANDS[name]}"}
         for name, values in found.items()
         if name in COMMANDS
         for ratio, value in values.items()
