@@ -167,8 +167,8 @@ def main() -> None:
         runs[lane].append(apart(lane, options.quick))
     units = dict.fromkeys((*STAGES, "whole"), "s") | {"winners": "rows", "mined": "share solved", "rate": "share solved"}
     rows: list[dict[str, Any]] = [
-        {"name": f"{lane}, {name}, {'/'.join(f'{run[name]:.4g}' for run in runs[lane])}", "unit": unit,
-         "value": round(statistics.mean(run[name] for run in runs[lane]), 4)}
+        {"name": f"{lane}, {name}", "unit": unit, "value": round(statistics.mean(run[name] for run in runs[lane]), 4),
+         "runs": [round(run[name], 4) for run in runs[lane]]}
         for lane in LANES
         for name, unit in units.items()
     ]  # fmt: skip
@@ -179,7 +179,7 @@ def main() -> None:
         print(json.dumps({"benchmark": "end_to_end", "rows": rows, "ratios": ratios}))
         return
     for row in rows:
-        print(f"{row['name']:<44} {row['value']:>10} {row['unit']}")
+        print(f"{row['name']:<44} {row['value']:>10} {row['unit']} {row['runs']}")
     for name, ratio in ratios.items():
         print(f"{name:<44} {ratio:>10}")
 
