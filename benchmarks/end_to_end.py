@@ -9,8 +9,8 @@ Lanes, each in a process of its own, in turn (A B B A):
 
 Both draw K programs for the same training tasks, keep at most four distinct ones a task that pass every test, fine-tune on
 them with the same settings for the same number of steps, and answer the same held-out tasks, greedily and by draws, with the
-adapter. Seconds are wall time a stage, imports and loading of the model included. The lanes' draws differ, so winners and
-rates agree only as far as chance lets them; both are printed.
+adapter. Seconds are wall time a stage, loading the model and opening engines included, imports not. The lanes' draws differ,
+so winners and rates agree only as far as chance lets them; both are printed.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from benchmarks.lanes import apart, show  # noqa: E402
 
 MODEL, LANES, STAGES = "embedded", ("ours", "plain"), ("mine", "tune", "answer")
 FULL = {"tasks": 24, "draws": 16, "steps": 10, "held_out": 24, "answers": 10}
@@ -89,7 +91,9 @@ def plain(sizes: dict[str, int], folder: Path) -> dict[str, float]:
     """The same of what one writes from the libraries' documentation."""
     import random
 
+    import peft  # noqa: F401  # their imports belong to no stage
     from transformers import AutoTokenizer
+    from trl import SFTTrainer  # noqa: F401
 
     from benchmarks import sampling, sft
     from lib.models import resolve
@@ -143,14 +147,6 @@ def stages(clock: list[float]) -> dict[str, float]:
     return found | {"whole": clock[-1] - clock[0]}
 
 
-def apart(lane: str, quick: bool) -> dict[str, float]:
-    """One run in a process of its own. Raises CalledProcessError when it fails."""
-    command = [sys.executable, __file__, "--lane", lane, *["--quick"] * quick]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def main() -> None:
     """Print a table, or with --json one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,7 +160,7 @@ def main() -> None:
         return
     runs: dict[str, list[dict[str, float]]] = {lane: [] for lane in LANES}
     for lane in LANES if options.quick else (*LANES, *reversed(LANES)):
-        runs[lane].append(apart(lane, options.quick))
+        runs[lane].append(apart(__file__, "--lane", lane, *["--quick"] * options.quick))
     units = dict.fromkeys((*STAGES, "whole"), "s") | {"winners": "rows", "mined": "share solved", "rate": "share solved"}
     rows: list[dict[str, Any]] = [
         {"name": f"{lane}, {name}", "unit": unit, "value": round(statistics.mean(run[name] for run in runs[lane]), 4),
@@ -175,13 +171,7 @@ def main() -> None:
     whole = {name: [run[name] for run in runs["plain"]] for name in (*STAGES, "whole")}
     mine = {name: [run[name] for run in runs["ours"]] for name in whole}
     ratios = {f"speed, {name}, ours/plain": round(statistics.mean(whole[name]) / statistics.mean(mine[name]), 3) for name in whole}
-    if options.json:
-        print(json.dumps({"benchmark": "end_to_end", "rows": rows, "ratios": ratios}))
-        return
-    for row in rows:
-        print(f"{row['name']:<44} {row['value']:>10} {row['unit']} {row['runs']}")
-    for name, ratio in ratios.items():
-        print(f"{name:<44} {ratio:>10}")
+    show("end_to_end", rows, ratios, options.json)
 
 
 if __name__ == "__main__":

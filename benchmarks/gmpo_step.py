@@ -20,7 +20,6 @@ import argparse
 import dataclasses
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +28,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from benchmarks.lanes import apart, show  # noqa: E402
 
 LANES = ("trl", "same", "fast")
 TASKS = 24
@@ -141,14 +142,6 @@ def advantages(repeats: int) -> dict[str, float]:
     return {"advantages": statistics.median(times[1:])}
 
 
-def apart(*arguments: str) -> dict[str, float]:
-    """One measurement in a process of its own. Raises CalledProcessError when it fails."""
-    command = [sys.executable, __file__, *arguments]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def main() -> None:
     """Print a table, or with --json one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -163,9 +156,9 @@ def main() -> None:
     quick = ["--quick"] if options.quick else []
     runs: dict[str, list[dict[str, float]]] = {lane: [] for lane in LANES}
     for lane in LANES if options.quick else (*LANES, *reversed(LANES)):
-        runs[lane].append(apart("--lane", lane, *quick))
+        runs[lane].append(apart(__file__, "--lane", lane, *quick))
     mean = {lane: {name: statistics.mean(run[name] for run in runs[lane]) for name in runs[lane][0]} for lane in LANES}
-    cost, step = apart("--lane", "advantages", *quick)["advantages"], {lane: mean[lane]["step"] for lane in LANES}
+    cost, step = apart(__file__, "--lane", "advantages", *quick)["advantages"], {lane: mean[lane]["step"] for lane in LANES}
     rows = [
         {"name": f"{lane}, {name}", "value": round(mean[lane][name], 3), "unit": unit}
         for lane in LANES
@@ -177,13 +170,7 @@ def main() -> None:
         "step speed, fast sampling, ours/trl": round(step["trl"] / step["fast"], 3),
         "advantages of 64 prompts/a step timed here": round(cost / step["fast"], 5),
     }
-    if options.json:
-        print(json.dumps({"benchmark": "gmpo_step", "rows": rows, "ratios": ratios}))
-        return
-    for row in rows:
-        print(f"{row['name']:<44} {row['value']:>10} {row['unit']}")
-    for name, ratio in ratios.items():
-        print(f"{name:<44} {ratio:>10}")
+    show("gmpo_step", rows, ratios, options.json)
 
 
 if __name__ == "__main__":

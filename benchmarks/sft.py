@@ -12,7 +12,6 @@ import dataclasses
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from benchmarks.lanes import apart, show  # noqa: E402
 
 LANES = ("unsloth", "trl")
 
@@ -122,14 +123,6 @@ def measure(lane: str, steps: int) -> dict[str, float]:
     }
 
 
-def apart(lane: str, steps: int) -> dict[str, float]:
-    """One run in a process of its own. Raises CalledProcessError when it fails."""
-    command = [sys.executable, __file__, "--lane", lane, "--steps", str(steps)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def main() -> None:
     """Print a table, or with --json one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -144,7 +137,7 @@ def main() -> None:
     steps, turns = (2, LANES) if options.quick else (options.steps, (*LANES, *reversed(LANES)))
     runs: dict[str, list[dict[str, float]]] = {lane: [] for lane in LANES}
     for lane in turns:
-        runs[lane].append(apart(lane, steps))
+        runs[lane].append(apart(__file__, "--lane", lane, "--steps", str(steps)))
     middle = {
         lane: {name: statistics.mean(run[name] for run in runs[lane]) for name in runs[lane][0]} for lane in LANES
     }
@@ -155,13 +148,7 @@ def main() -> None:
         for name, unit in units.items()
     ]
     ratios = {f"{name}, unsloth/trl": round(middle["unsloth"][name] / middle["trl"][name], 3) for name in ("tokens/s", "memory")}
-    if options.json:
-        print(json.dumps({"benchmark": "sft", "rows": rows, "ratios": ratios}))
-        return
-    for row in rows:
-        print(f"{row['name']:<24} {row['value']:>12} {row['unit']}")
-    for name, ratio in ratios.items():
-        print(f"{name:<24} {ratio:>12}")
+    show("sft", rows, ratios, options.json)
 
 
 if __name__ == "__main__":
