@@ -52,6 +52,7 @@ def code_digest(source: str, root: Path = ROOT) -> str:
 
 
 def digest(value: Any) -> str:
+    """SHA-256 of a value as JSON, keys sorted; what JSON has no form for counts as its str."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from conftest import write_notebook
 
 from lib import pipeline
 from lib.pipeline import ROOT, STAGES, Notebook, PipelineError, Stage
+from tests.processes import is_alive, wait_for
 
 Make = Callable[..., Path]
 ONE = (Stage("00_one", (), ("one.txt",)),)
@@ -34,22 +34,6 @@ def run(
 def calls(run_dir: Path) -> list[str]:
     """Which tiny stages ran, in order."""
     return (run_dir / "calls.txt").read_text().split()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait until a condition holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and was not collected does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 # ------------------------------------------------------------------------------------------- refused before it starts

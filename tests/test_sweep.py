@@ -4,7 +4,6 @@ import fcntl
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from lib import sweep
 from lib.__main__ import main
 from lib.pipeline import ROOT
 from lib.presets import PipelineError
+from tests.processes import is_alive, wait_for
 
 Make = Callable[..., Path]
 # A first stage that fails for seed 1 until a file is there, and starts only when both runs have: they run at once.
@@ -55,22 +55,6 @@ def test_the_runs_of_a_killed_sweep_end_and_let_go_of_their_folders(tiny: Make, 
     for folder in (out / "p-seed0", out / "p-seed1"):
         wait_for(lambda folder=folder: is_free(folder / ".lock"))
         wait_for(lambda folder=folder: not is_alive((folder / "pid").read_text()))
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
-    """Wait until a condition holds; fail when it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
-def is_alive(pid: str) -> bool:
-    """Whether a process runs; one that has ended and was not collected does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def is_free(lock: Path) -> bool:
