@@ -9,7 +9,6 @@ others. The hint is the logarithm of the prompt's length; made-up tasks have non
 
 import argparse
 import collections
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import show  # noqa: E402
 from lib.adaptive import Pool, simulate  # noqa: E402
 from lib.ledger import Ledger  # noqa: E402
 from lib.mining import syntax_digest  # noqa: E402
@@ -77,13 +77,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     ks = [k for k in (2, 4, 6, 8, 12, 20, 50) if k <= shortest / 2]
     lines = list(rows(pools, hint, ks, 3 if options.quick else 10))
     best = "prompt length" if hint else "no hint"
-    ratios = {
-        f"winners per draw, adaptive/uniform, K={k}": line["value"]
-        for k in ks
-        for line in lines
-        if line["name"] == f"ratio, mean of seeds, K={k}, {best}"
-    }
-    return {"benchmark": "adaptive", "rows": lines, "ratios": ratios}
+    values = {line["name"]: line["value"] for line in lines}
+    mean, least, most = (
+        {f"winners per draw, adaptive/uniform, K={k}": values[f"ratio, {what} of seeds, K={k}, {best}"] for k in ks}
+        for what in ("mean", "least", "most")
+    )
+    between = {name: [least[name], most[name]] for name in mean}
+    return {"benchmark": "adaptive", "rows": lines, "ratios": mean, "spread": between}
 
 
 def main() -> None:
@@ -95,14 +95,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="3 seeds for 10")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
-    result = measure(options)
-    if options.json:
-        print(json.dumps(result, ensure_ascii=False))
-        return
-    for line in result["rows"]:
-        print(f"{line['name']:<60} {line['value']:>10.6g} {line['unit']}")
-    for name, value in result["ratios"].items():
-        print(f"{name:<60} {value:>10.4g}")
+    show(measure(options), options.json)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import show  # noqa: E402
+
 SIZES = tuple(2**power for power in range(3, 14))
 QUICK_SIZES = (8, 128, 512, 2048)
 TOP_K = 32
@@ -43,7 +45,7 @@ def main() -> None:
         print(json.dumps(measure(size, top_k, options.group_size, options.features)))
         return
     report = compare(QUICK_SIZES if options.quick else SIZES, options.group_size, options.features)
-    print(json.dumps(report) if options.json else table(report))
+    show(report, options.json)
 
 
 def compare(sizes: tuple[int, ...], group_size: int, features: int) -> dict[str, Any]:
@@ -136,12 +138,6 @@ def growth_rows(mode: str, sizes: tuple[int, ...], found: Found) -> list[dict[st
 
 def row(name: str, value: float, unit: str = "") -> dict[str, Any]:
     return {"name": name, "value": value, "unit": unit or ("MiB" if name.endswith("mib") else "ms")}
-
-
-def table(report: dict[str, Any]) -> str:
-    """The report as aligned lines."""
-    lines = [f"{one['name']:<48} {one['value']:>12.3f} {one['unit']}" for one in report["rows"]]
-    return "\n".join([*lines, *(f"{name:<48} {value:>12.3f}" for name, value in report["ratios"].items())])
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ Growth: each size in a process of its own, tasks streaming by; making the docume
 """
 
 import argparse
+import functools
 import itertools
 import json
 import subprocess
@@ -26,6 +27,7 @@ from datasketch import MinHash, MinHashLSH
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import show, spread  # noqa: E402
 from lib.decontamination import screen  # noqa: E402
 from lib.decontamination.canonical import Headers  # noqa: E402
 from lib.decontamination.minhash import PERMUTATIONS, bands  # noqa: E402
@@ -151,26 +153,33 @@ def timed(run: Callable[[], set[tuple[int, int]]]) -> tuple[set[tuple[int, int]]
     return found, time.process_time() - start
 
 
-def speed(documents: int, evaluation: int) -> tuple[list[Row], dict[str, float]]:
-    """Both on the same documents. The truth is what either finds, which exact scoring makes right."""
+def speed(documents: int, evaluation: int) -> tuple[list[Row], dict[str, float], dict[str, list[float]]]:
+    """Both on the same documents, half of them a turn: rows, ratios and their spread. The truth is what either finds, which exact scoring makes right."""
     thresholds = Thresholds(margin=0.0)
     make, originals = collection(documents, evaluation)
-    train = list(make())
-    runs = {
-        "ours": timed(lambda: ours(train, originals, thresholds)),
-        "datasketch, documented": timed(lambda: theirs(train, originals, thresholds, sensitive=False)),
-        "datasketch, equal recall": timed(lambda: theirs(train, originals, thresholds, sensitive=True)),
+    lanes: dict[str, Callable[[Sequence[str]], set[tuple[int, int]]]] = {
+        "ours": lambda train: ours(train, originals, thresholds),
+        "datasketch, documented": lambda train: theirs(train, originals, thresholds, sensitive=False),
+        "datasketch, equal recall": lambda train: theirs(train, originals, thresholds, sensitive=True),
     }
-    truth = set().union(*(found for found, _ in runs.values()))
+    found: dict[str, set[tuple[int, int]]] = {name: set() for name in lanes}
+    seconds: dict[str, list[float]] = {name: [] for name in lanes}
+    whole = list(make())
+    for turn, order in enumerate((list(lanes), list(lanes)[::-1])):  # a half of the documents each
+        first = turn * (documents // 2)
+        train = whole[first : None if turn else documents // 2]
+        for name in order:
+            pairs, spent = timed(functools.partial(lanes[name], train))
+            found[name] |= {(first + number, other) for number, other in pairs}
+            seconds[name].append(spent)
+    truth = set().union(*found.values())
     rows = [row("pairs at or above the threshold", len(truth), "pairs")]
-    for name, (found, seconds) in runs.items():
-        rows.append(row(f"{name}: {documents} x {evaluation}", seconds, "CPU s"))
-        rows.append(row(f"{name}: recall", len(found & truth) / max(1, len(truth)), "of 1"))
-    ratios = {
-        f"documents per second, ours/{name}": round(runs[name][1] / runs["ours"][1], 3)
-        for name in list(runs)[1:]
-    }
-    return rows, ratios
+    for name in lanes:
+        rows.append(row(f"{name}: {documents} x {evaluation}", sum(seconds[name]), "CPU s"))
+        rows.append(row(f"{name}: recall", len(found[name] & truth) / max(1, len(truth)), "of 1"))
+    peers = {f"documents per second, ours/{name}": seconds[name] for name in list(lanes)[1:]}
+    ratios = {name: round(sum(theirs) / sum(seconds["ours"]), 3) for name, theirs in peers.items()}
+    return rows, ratios, {name: spread(theirs, seconds["ours"]) for name, theirs in peers.items()}
 
 
 def child(documents: int, evaluation: int) -> None:
@@ -224,10 +233,10 @@ def measure(options: argparse.Namespace) -> Row:
     rows: list[Row] = []
     for language in SYNTAXES:
         rows += planted(language, options.pairs)
-    timings, ratios = speed(options.documents, options.evaluation)
+    timings, ratios, between = speed(options.documents, options.evaluation)
     rows += timings
     rows += growth(options.sizes, options.evaluation)
-    return {"benchmark": "decontamination", "rows": rows, "ratios": ratios}
+    return {"benchmark": "decontamination", "rows": rows, "ratios": ratios, "spread": between}
 
 
 def main() -> None:
@@ -251,14 +260,7 @@ def main() -> None:
     if options.child:
         child(options.child, options.evaluation)
         return
-    result = measure(options)
-    if options.json:
-        print(json.dumps(result))
-        return
-    for line in result["rows"]:
-        print(f"{line['name']:<70} {line['value']:>12.6g} {line['unit']}")
-    for name, value in result["ratios"].items():
-        print(f"{name:<70} {value:>12.4g}")
+    show(measure(options), options.json)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.lanes import apart, show  # noqa: E402
+from benchmarks.common import apart, show, spread  # noqa: E402
 
 MODEL, LANES, STAGES = "embedded", ("ours", "plain"), ("mine", "tune", "answer")
 FULL = {"tasks": 24, "draws": 16, "steps": 10, "held_out": 24, "answers": 10}
@@ -161,6 +161,11 @@ def main() -> None:
     runs: dict[str, list[dict[str, float]]] = {lane: [] for lane in LANES}
     for lane in LANES if options.quick else (*LANES, *reversed(LANES)):
         runs[lane].append(apart(__file__, "--lane", lane, *["--quick"] * options.quick))
+    show(report(runs), options.json)
+
+
+def report(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
+    """Means over the runs of each lane, and how many times as fast ours is, stage by stage."""
     units = dict.fromkeys((*STAGES, "whole"), "s") | {"winners": "rows", "mined": "share solved", "rate": "share solved"}
     rows: list[dict[str, Any]] = [
         {"name": f"{lane}, {name}", "unit": unit, "value": round(statistics.mean(run[name] for run in runs[lane]), 4),
@@ -168,10 +173,10 @@ def main() -> None:
         for lane in LANES
         for name, unit in units.items()
     ]  # fmt: skip
-    whole = {name: [run[name] for run in runs["plain"]] for name in (*STAGES, "whole")}
-    mine = {name: [run[name] for run in runs["ours"]] for name in whole}
-    ratios = {f"speed, {name}, ours/plain": round(statistics.mean(whole[name]) / statistics.mean(mine[name]), 3) for name in whole}
-    show("end_to_end", rows, ratios, options.json)
+    timed = {name: tuple([run[name] for run in runs[lane]] for lane in ("plain", "ours")) for name in (*STAGES, "whole")}
+    ratios = {f"speed, {name}, ours/plain": statistics.mean(plain) / statistics.mean(ours) for name, (plain, ours) in timed.items()}
+    apart = {f"speed, {name}, ours/plain": spread(*both) for name, both in timed.items()}
+    return {"benchmark": "end_to_end", "rows": rows, "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}, "spread": apart}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ benchmarks/coverage.csv is the full grid.
 import argparse
 import csv
 import itertools
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.common import show  # noqa: E402
 from lib import estimators as est  # noqa: E402
 
 Row = dict[str, Any]
@@ -243,13 +243,7 @@ def main() -> None:
     parser.add_argument("--coverage", type=Path, metavar="FILE", help="write the coverage table there as csv")
     options = parser.parse_args()
     result = measure(options.quick, options.coverage)
-    if options.json:
-        print(json.dumps(result))
-        return
-    for each in result["rows"]:
-        print(f"{each['name']:<90} {each['value']:>12.6g} {each['unit']}")
-    for name, value in result["ratios"].items():
-        print(f"{name:<90} {value:>12.4g}")
+    show(result, options.json)
 
 
 if __name__ == "__main__":

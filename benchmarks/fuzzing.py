@@ -9,7 +9,6 @@ before and after, and how many right programs are lost.
 
 import argparse
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import show  # noqa: E402
 from lib import fuzzing  # noqa: E402
 from lib.estimators import wilson_interval  # noqa: E402
 from lib.ledger import Ledger  # noqa: E402
@@ -117,12 +117,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="every eighth task")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
-    result = measure(options)
-    if options.json:
-        print(json.dumps(result, ensure_ascii=False))
-        return
-    for line in result["rows"]:
-        print(f"{line['name']:<60} {line['value']:>10.6g} {line['unit']}")
+    show(measure(options), options.json)
 
 
 if __name__ == "__main__":

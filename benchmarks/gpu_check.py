@@ -9,7 +9,6 @@ leaves out the engines, which take a minute each to start.
 
 import argparse
 import importlib.util
-import json
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from benchmarks.common import show  # noqa: E402
 
 LIMIT_S = 900.0
 Row = dict[str, Any]
@@ -204,7 +205,7 @@ def main() -> None:
             value = f"{rows[-1]['value']:>7.1f} " if rows[-1]["value"] else ""
             print(f"{name:<36} {value}{rows[-1]['unit']}", flush=True)
     if options.json:
-        print(json.dumps({"benchmark": "gpu_check", "rows": rows, "ratios": {}}, ensure_ascii=False))
+        show({"benchmark": "gpu_check", "rows": rows, "ratios": {}}, as_json=True)
     sys.exit(any(row["unit"].startswith("failed") for row in rows))
 
 

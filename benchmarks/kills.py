@@ -28,7 +28,6 @@ import collections
 import contextlib
 import dataclasses
 import fcntl
-import json
 import os
 import random
 import re
@@ -45,6 +44,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import show  # noqa: E402
 from lib.ledger import Ledger  # noqa: E402
 from lib.sandbox import kernel  # noqa: E402
 
@@ -327,11 +327,7 @@ def main() -> None:
     if options.quick:
         options.kills, options.tasks, options.draws, options.work = 5, 10, 20, 1.0
     result, problems = measure(options)
-    if options.json:
-        print(json.dumps(result))
-    else:
-        for line in result["rows"]:
-            print(f"{line['name']:<40} {line['value']:>10} {line['unit']}")
+    show(result, options.json)
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
     sys.exit(bool(problems))
 

@@ -26,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import show  # noqa: E402
 from lib.ledger import Attempt, Ledger  # noqa: E402
 from lib.tasks import Task, read_tasks  # noqa: E402
 
@@ -183,13 +184,7 @@ def main() -> None:
         load(*options.load)
         return
     result = measure(50_000, 500) if options.quick else measure(options.count, 4_000)
-    if options.json:
-        print(json.dumps(result))
-        return
-    for line in result["rows"]:
-        print(f"{line['name']:<44} {line['value']:>12} {line['unit']}")
-    for name, ratio in result["ratios"].items():
-        print(f"{name:<44} {ratio:>12.2f} ×")
+    show(result, options.json)
 
 
 if __name__ == "__main__":

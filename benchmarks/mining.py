@@ -11,7 +11,6 @@ verdict is remembered from the turn before. Batches never come out exactly alike
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import statistics
 import sys
@@ -24,6 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import show, spread  # noqa: E402
 from benchmarks.sandbox import tree_cpu  # noqa: E402
 from lib.ledger import Ledger  # noqa: E402
 from lib.mining import Policy, attempt_all  # noqa: E402
@@ -146,15 +146,14 @@ def summary(alone: Sequence[Turn], mined: Sequence[Turn]) -> dict[str, Any]:
         row("mining: waiting for sync", 100 * mean(mined, "sync_s", "wall_s"), "% of the time"),
         row("mining: a sync", 1e3 * mean(mined, "sync_s", "syncs"), "ms"),
         row("mining: rows a sync", mean(mined, "samples", "syncs"), "rows"),
-        row("mining/sampling, least of a round", min(walls), "ratio"),
-        row("mining/sampling, most of a round", max(walls), "ratio"),
     ]
     ratios = {
         "mining/sampling, wall": statistics.median(walls),
         "mining/sampling, wall a token": statistics.median(a_token),
         "mining/sampling, CPU": sum(map(cpu_s, mined)) / sum(map(cpu_s, alone)),
     }
-    return {"benchmark": "mining", "rows": rows, "ratios": ratios}
+    between = {"mining/sampling, wall": spread(*([turn.wall_s for turn in side] for side in (mined, alone)))}
+    return {"benchmark": "mining", "rows": rows, "ratios": ratios, "spread": between}
 
 
 def side_rows(name: str, turns: Sequence[Turn]) -> list[Row]:
@@ -196,13 +195,7 @@ def main() -> None:
         result = measure(8, options.draws, 2, Settings(max_new_tokens=32))
     else:
         result = measure(options.tasks, options.draws, options.rounds, Settings(max_new_tokens=64))
-    if options.json:
-        print(json.dumps(result))
-        return
-    for line in result["rows"]:
-        print(f"{line['name']:<44} {line['value']:>10} {line['unit']}")
-    for name, ratio in result["ratios"].items():
-        print(f"{name:<44} {ratio:>10.3f} ×")
+    show(result, options.json)
 
 
 if __name__ == "__main__":

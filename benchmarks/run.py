@@ -7,7 +7,6 @@ every second: pages that several processes share count once.
 """
 
 import argparse
-import json
 import re
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import show  # noqa: E402
 from benchmarks.sandbox import process_tree  # noqa: E402
 
 LOOK_S = 1.0
@@ -70,11 +70,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     result = measure("smoke" if options.quick else options.preset)
-    if options.json:
-        print(json.dumps(result))
-        return
-    for row in result["rows"]:
-        print(f"{row['name']:<30} {row['value']:>10} {row['unit']}")
+    show(result, options.json)
 
 
 if __name__ == "__main__":

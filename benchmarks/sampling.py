@@ -17,7 +17,6 @@ task counting alike, with a 95 % BCa bootstrap interval over tasks.
 
 import argparse
 import dataclasses
-import json
 import random
 import statistics
 import sys
@@ -34,6 +33,7 @@ from transformers import AutoModelForCausalLM
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import show, spread  # noqa: E402
 from lib.estimators import compare  # noqa: E402
 from lib.models import resolve  # noqa: E402
 from lib.prompts import Prompt, build_prompt  # noqa: E402
@@ -162,15 +162,11 @@ class Arm:
         return [theirs / mine for mine, theirs in zip(self.seconds["ours"], self.seconds["generate"], strict=True)]
 
     def rows(self) -> Iterator[Row]:
-        """Rates, their spread over slices and the length of what was drawn."""
+        """Rates and the length of what was drawn."""
         label = f"{self.name}, K={self.k}"
         for name in self.seconds:
             yield row(f"{label}: {name}", self.rate(name), "samples/s")
             yield row(f"{label}: {name}, mean length", statistics.mean(d[3] for d in self.drawn[name]), "tokens")
-        found = self.ratios()
-        quartiles = statistics.quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
-        for quartile, value in zip(("lower quartile", "median", "upper quartile"), quartiles, strict=True):
-            yield row(f"{label}: ours/generate, {quartile} of {len(found)} slices", value, "×")
 
 
 def slices(tasks: Sequence[Task], k: int, samples: int) -> Iterator[list[Task]]:
@@ -207,7 +203,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     rest = rest[round(samples / len(draws) / k) :]  # prompts that no cache has seen
     rows += [line for arm in arms for line in arm.rows()]
     rows += quality(arms)
-    return {"benchmark": "sampling", "rows": rows, "ratios": ratios(arms)}
+    between = {f"ours/generate, {arm.name}, K={arm.k}": spread(arm.seconds["generate"], arm.seconds["ours"]) for arm in arms}
+    return {"benchmark": "sampling", "rows": rows, "ratios": ratios(arms), "spread": between}
 
 
 def ratios(arms: Sequence[Arm]) -> dict[str, float]:
@@ -248,14 +245,7 @@ def main() -> None:
     parser.add_argument("--adapter", metavar="FOLDER", help="a PEFT LoRA adapter for the model")
     parser.add_argument("--model", default="embedded")
     options = parser.parse_args()
-    result = measure(options)
-    if options.json:
-        print(json.dumps(result))
-        return
-    for line in result["rows"]:
-        print(f"{line['name']:<60} {line['value']:>10} {line['unit']}")
-    for name, ratio in result["ratios"].items():
-        print(f"{name:<60} {ratio:>10.2f} ×")
+    show(measure(options), options.json)
 
 
 if __name__ == "__main__":

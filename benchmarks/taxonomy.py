@@ -10,7 +10,6 @@ the half that was left alone, and on both. Without --quick also the rules' label
 
 import argparse
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.common import show  # noqa: E402
 from lib import corpora  # noqa: E402
 from lib.estimators import clopper_pearson_interval  # noqa: E402
 from lib.failure_labels import HALVES, Agreement, Read, agreement, read_labels  # noqa: E402
@@ -106,11 +106,7 @@ def main() -> None:
     if not BLP.is_dir():
         parser.exit(1, f"{BLP} is not here: this benchmark reads public data, see data/README.md\n")
     result = measure(options.quick)
-    if options.json:
-        print(json.dumps(result, ensure_ascii=False))
-        return
-    for line in result["rows"]:
-        print(f"{line['name']:<72} {line['value']:>10.6g} {line['unit']}")
+    show(result, options.json)
 
 
 if __name__ == "__main__":
