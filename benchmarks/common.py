@@ -40,7 +40,9 @@ def show(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
         return
-    between = {name: " to ".join(f"{end:g}" for end in ends) for name, ends in result.get("spread", {}).items()}
+    between = {  # of one turn there is nothing to tell
+        name: " to ".join(f"{end:g}" for end in ends) for name, ends in result.get("spread", {}).items() if ends[0] < ends[1]
+    }
     width = max(len(name) for name in [*(row["name"] for row in result["rows"]), *result["ratios"]])
     for row in result["rows"]:
         print(f"{row['name']:<{width}} {row['value']:>12.6g} {row['unit']}")
