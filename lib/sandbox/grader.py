@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -36,12 +37,19 @@ from lib.sandbox import {module}
 """
 
 
+def loader_path() -> dict[str, str]:
+    """LD_LIBRARY_PATH where this interpreter is linked to a library that the loader may find by nothing else (module systems)."""
+    where = os.environ.get("LD_LIBRARY_PATH")
+    return {"LD_LIBRARY_PATH": where} if where and sysconfig.get_config_var("Py_ENABLE_SHARED") else {}
+
+
 def spawn(module: str, sock: socket.socket, settings: Any, python: str, **streams: Any) -> "subprocess.Popen[bytes]":
     """Start a process of this package with nothing but the standard library, a clean environment and one socket."""
     sandbox = os.path.dirname(os.path.abspath(__file__))
     program = _BOOTSTRAP.format(lib=os.path.dirname(sandbox), sandbox=sandbox, module=module)
     command = [python, "-B", "-P", "-s", "-S", "-c", program, str(sock.fileno()), json.dumps(settings)]
     environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1"}
+    environment |= loader_path()
     return subprocess.Popen(
         command, pass_fds=[sock.fileno()], env=environment, cwd="/", stdin=subprocess.DEVNULL,
         start_new_session=True, **streams,

@@ -15,7 +15,7 @@ from typing import Any
 
 from lib.sandbox import frames, languages, probe
 from lib.sandbox.confinement import Plan
-from lib.sandbox.grader import spawn
+from lib.sandbox.grader import loader_path, spawn
 
 
 class Lane:
@@ -91,7 +91,7 @@ def lane_settings(plan: Plan, modules: tuple[str, ...]) -> dict[str, Any]:
         "PYTHONHASHSEED": "0",
         "PYTHONUTF8": "1",
         "OPENBLAS_NUM_THREADS": "1",
-    }
+    } | loader_path()
     return {
         "worker": {
             "plan": dataclasses.asdict(plan),
