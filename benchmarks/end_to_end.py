@@ -175,8 +175,8 @@ def report(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     ]  # fmt: skip
     timed = {name: tuple([run[name] for run in runs[lane]] for lane in ("plain", "ours")) for name in (*STAGES, "whole")}
     ratios = {f"speed, {name}, ours/plain": statistics.mean(plain) / statistics.mean(ours) for name, (plain, ours) in timed.items()}
-    apart = {f"speed, {name}, ours/plain": spread(*both) for name, both in timed.items()}
-    return {"benchmark": "end_to_end", "rows": rows, "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}, "spread": apart}
+    between = {f"speed, {name}, ours/plain": spread(*both) for name, both in timed.items()}
+    return {"benchmark": "end_to_end", "rows": rows, "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}, "spread": between}
 
 
 if __name__ == "__main__":

@@ -171,11 +171,11 @@ def main() -> None:
         "advantages of 64 prompts/a step timed here": round(cost / step["fast"], 5),
     }
     steps = {lane: [run["step"] for run in runs[lane]] for lane in LANES}
-    apart_by = {
+    between = {
         "step time, same sampling, ours/trl": spread(steps["same"], steps["trl"]),
         "step speed, fast sampling, ours/trl": spread(steps["trl"], steps["fast"]),
     }
-    show({"benchmark": "gmpo_step", "rows": rows, "ratios": ratios, "spread": apart_by}, options.json)
+    show({"benchmark": "gmpo_step", "rows": rows, "ratios": ratios, "spread": between}, options.json)
 
 
 if __name__ == "__main__":

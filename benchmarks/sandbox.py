@@ -301,7 +301,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def summary(children: list[Child], missing: list[str], count: int, rounds: int) -> dict[str, Any]:
     """Rates, agreement with ours, median per-slice ratios and how far rounds lie apart."""
     mine = next(child for child in children if child.name == "ours")
-    rows, ratios, apart = [], {}, {}
+    rows, ratios, between = [], {}, {}
     for child in children:
         rows.append({"name": child.name, "value": count / sum(child.seconds), "unit": "candidates/s"})
         rows.append({"name": f"{child.name}: CPU", "value": 1e3 * child.cpu_s / count, "unit": "ms a candidate"})
@@ -312,11 +312,11 @@ def summary(children: list[Child], missing: list[str], count: int, rounds: int) 
         one, other = (mine, child) if "two" in child.name else (child, mine)
         name = "two workers/one" if one is mine else f"ours/{child.name}"
         ratios[name] = statistics.median(a / b for a, b in zip(one.seconds, other.seconds, strict=True))
-        apart[name] = spread(by_round(one.seconds, rounds), by_round(other.seconds, rounds))
+        between[name] = spread(by_round(one.seconds, rounds), by_round(other.seconds, rounds))
         if other is mine:
             ratios[f"{name}, CPU"] = child.cpu_s / mine.cpu_s
     rows += [{"name": f"{name}: not installed", "value": 0.0, "unit": "candidates/s"} for name in missing]
-    return {"benchmark": "sandbox", "rows": rows, "ratios": ratios, "spread": apart}
+    return {"benchmark": "sandbox", "rows": rows, "ratios": ratios, "spread": between}
 
 
 def by_round(seconds: list[float], rounds: int) -> list[float]:

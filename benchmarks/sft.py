@@ -149,8 +149,8 @@ def main() -> None:
     ]
     lanes = {name: [[run[name] for run in runs[lane]] for lane in LANES] for name in ("tokens/s", "memory")}
     ratios = {f"{name}, unsloth/trl": round(middle["unsloth"][name] / middle["trl"][name], 3) for name in lanes}
-    apart_by = {f"{name}, unsloth/trl": spread(*both) for name, both in lanes.items()}
-    show({"benchmark": "sft", "rows": rows, "ratios": ratios, "spread": apart_by}, options.json)
+    between = {f"{name}, unsloth/trl": spread(*both) for name, both in lanes.items()}
+    show({"benchmark": "sft", "rows": rows, "ratios": ratios, "spread": between}, options.json)
 
 
 if __name__ == "__main__":
