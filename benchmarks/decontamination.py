@@ -154,7 +154,10 @@ def timed(run: Callable[[], set[tuple[int, int]]]) -> tuple[set[tuple[int, int]]
 
 
 def speed(documents: int, evaluation: int) -> tuple[list[Row], dict[str, float], dict[str, list[float]]]:
-    """Both on the same documents, half of them a turn: rows, ratios and their spread. The truth is what either finds, which exact scoring makes right."""
+    """Both on the same documents, half of them a turn: rows, ratios and their spread.
+
+    The truth is what either finds, which exact scoring makes right.
+    """
     thresholds = Thresholds(margin=0.0)
     make, originals = collection(documents, evaluation)
     lanes: dict[str, Callable[[Sequence[str]], set[tuple[int, int]]]] = {

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lib.sandbox import Sandbox, SandboxError, Verdict, extract_code, probe
+from lib.sandbox.grader import loader_path
 from lib.sandbox.remote import Remote
 from lib.sandbox.worker import MOST_HOLES
 from lib.tasks import Case, Task
@@ -188,6 +190,13 @@ def test_program_environment_is_fixed(sandbox):
     os.environ["MY_SECRET"] = "x"
     heads = {sandbox.execute("python", source + f"\n# {n}", DOUBLE, 2, 256).stdout_head for n in range(2)}
     assert len(heads) == 1 and next(iter(heads)).startswith("[] UTC")
+
+
+@pytest.mark.parametrize(("shared", "where", "handed_on"), [(1, "/opt/lib", True), (0, "/opt/lib", False), (1, "", False)])
+def test_only_an_interpreter_that_is_a_shared_library_gets_the_loader_s_path(monkeypatch, shared, where, handed_on):
+    monkeypatch.setenv("LD_LIBRARY_PATH", where)
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: {"Py_ENABLE_SHARED": shared}[name])
+    assert loader_path() == ({"LD_LIBRARY_PATH": "/opt/lib"} if handed_on else {})
 
 
 @pytest.mark.parametrize(
