@@ -20,10 +20,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import show  # noqa: E402
-from lib.adaptive import Pool, simulate  # noqa: E402
-from lib.ledger import Ledger  # noqa: E402
-from lib.mining import syntax_digest  # noqa: E402
-from lib.tasks import read_tasks  # noqa: E402
+from lib.mining.adaptive import Pool, simulate  # noqa: E402
+from lib.mining.collect import syntax_digest  # noqa: E402
+from lib.mining.ledger import Ledger  # noqa: E402
+from lib.tasks.task import read_tasks  # noqa: E402
 
 WINNERS_PER_TASK = 4
 Row = dict[str, Any]
@@ -56,9 +56,7 @@ def rows(pools: Sequence[Pool], hint: Sequence[float] | None, ks: Sequence[int],
     kinds = [("no hint", None), ("prompt length", hint)] if hint else [("no hint", None)]
     for name, known in kinds:
         for k in ks:
-            pairs = [
-                simulate(pools, k * len(pools), WINNERS_PER_TASK, known, seed=seed) for seed in range(seeds)
-            ]
+            pairs = [simulate(pools, k * len(pools), WINNERS_PER_TASK, known, seed=seed) for seed in range(seeds)]
             ratios = [ours.per_draw / uniform.per_draw for ours, uniform in pairs]
             where = f"K={k}, {name}"
             for what in ("winners", "distinct", "solved", "draws"):

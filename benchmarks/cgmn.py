@@ -31,9 +31,7 @@ Found = dict[tuple[str, int], dict[str, float]]  # (mode, B) -> what `measure` f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--quick", action="store_true", help=f"sizes {QUICK_SIZES} only, under a minute")
     parser.add_argument("--group-size", type=int, default=16, metavar="G")
@@ -82,7 +80,7 @@ def measure(size: int, top_k: int, group_size: int, features: int) -> dict[str, 
     """CPU milliseconds of search, of statistics with SBAM, of both; peak memory in MiB. One thread."""
     import torch
 
-    from lib.gmpo import statistics as gmpo
+    from lib.gmpo import advantages as gmpo
 
     torch.set_num_threads(1)
     stream = torch.Generator().manual_seed(0)

@@ -26,7 +26,7 @@ def spread(over: Sequence[float], under: Sequence[float]) -> list[float]:
 
 def machine() -> str:
     """What measured, in one line without a name of host or user."""
-    from lib.doctor import device, platform_facts
+    from lib.run.doctor import device, platform_facts
 
     facts, unit = platform_facts(), device()
     gpu = unit["name"] if unit["kind"] == "cuda" else "no GPU"
@@ -41,7 +41,9 @@ def show(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result, ensure_ascii=False))
         return
     between = {  # of one turn there is nothing to tell
-        name: " to ".join(f"{end:g}" for end in ends) for name, ends in result.get("spread", {}).items() if ends[0] < ends[1]
+        name: " to ".join(f"{end:g}" for end in ends)
+        for name, ends in result.get("spread", {}).items()
+        if ends[0] < ends[1]
     }
     width = max(len(name) for name in [*(row["name"] for row in result["rows"]), *result["ratios"]])
     for row in result["rows"]:

@@ -33,7 +33,7 @@ from lib.decontamination.canonical import Headers  # noqa: E402
 from lib.decontamination.minhash import PERMUTATIONS, bands  # noqa: E402
 from lib.decontamination.planting import SYNTAXES, planted_sides, score_planted  # noqa: E402
 from lib.decontamination.screen import Item, Screen, Thresholds, item_of, items_of  # noqa: E402
-from lib.tasks import Task  # noqa: E402
+from lib.tasks.task import Task  # noqa: E402
 
 Row = dict[str, Any]
 
@@ -66,9 +66,7 @@ class Words:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
-        self.vocabulary = [
-            "".join(self.rng.choice(letters, size)) for size in self.rng.integers(2, 11, 20_000)
-        ]
+        self.vocabulary = ["".join(self.rng.choice(letters, size)) for size in self.rng.integers(2, 11, 20_000)]
         share = 1 / np.arange(1, len(self.vocabulary) + 1)
         self.share = np.cumsum(share / share.sum())
 
@@ -88,9 +86,7 @@ class Words:
             yield " ".join(words)
 
 
-def collection(
-    documents: int, evaluation: int, seed: int = 0
-) -> tuple[Callable[[], Iterator[str]], list[str]]:
+def collection(documents: int, evaluation: int, seed: int = 0) -> tuple[Callable[[], Iterator[str]], list[str]]:
     """A function that gives the training documents anew, and the evaluation documents."""
     originals = list(Words(seed).documents(evaluation))
 
@@ -251,9 +247,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help="planted and clean programs a language")
     parser.add_argument("--documents", type=int, help="training documents of the comparison with datasketch")
     parser.add_argument("--evaluation", type=int, help="evaluation documents")
-    parser.add_argument(
-        "--sizes", type=lambda text: [int(size) for size in text.split(",")], help="growth curve"
-    )
+    parser.add_argument("--sizes", type=lambda text: [int(size) for size in text.split(",")], help="growth curve")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     quick = {"pairs": 120, "documents": 3_000, "evaluation": 300, "sizes": [2_000, 20_000]}

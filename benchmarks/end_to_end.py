@@ -44,7 +44,7 @@ class Winner(NamedTuple):
 
 def tasks_of(sizes: dict[str, int]) -> tuple[list[Any], list[Any]]:
     """The easiest training tasks, so that there are winners to train on, and the first held-out ones."""
-    from lib.tasks import by_split, read_tasks
+    from lib.tasks.task import by_split, read_tasks
 
     tasks = read_tasks(ROOT / "data/starter_bn.jsonl")
     train = sorted(by_split(tasks, "train"), key=lambda task: task.tier)
@@ -53,20 +53,21 @@ def tasks_of(sizes: dict[str, int]) -> tuple[list[Any], list[Any]]:
 
 def ours(sizes: dict[str, int], folder: Path) -> dict[str, float]:
     """Seconds a stage, winners and held-out rate of the workbook."""
-    from lib.sft import trainer  # noqa: F401  # before transformers, which unsloth patches
+    from lib.training.sft import trainer  # noqa: F401  # before transformers, which unsloth patches
 
     # isort: split
     from transformers import AutoTokenizer
 
     from benchmarks.sft import settings
-    from lib.evaluation import adapter_name, answer, passed_matrix
-    from lib.ledger import Ledger
-    from lib.mining import Policy, at_hand, select_winners
-    from lib.models import resolve
-    from lib.rounds import Plan, mine
+    from lib.mining.answers import answer, passed_matrix
+    from lib.mining.collect import Policy, at_hand, select_winners
+    from lib.mining.ledger import Ledger
+    from lib.models.adapters import adapter_name
+    from lib.models.resolve import resolve
     from lib.sampling import Settings, open_engine
     from lib.sandbox import Sandbox
-    from lib.sft import examples, train_once
+    from lib.training.rounds import Plan, mine
+    from lib.training.sft import examples, train_once
 
     (train, test), clock = tasks_of(sizes), [time.perf_counter()]
     plan = Plan(draws=sizes["draws"], winners_per_task=WINNERS, sampling=Settings(TEMPERATURE, 0.95, TOKENS))
@@ -96,10 +97,10 @@ def plain(sizes: dict[str, int], folder: Path) -> dict[str, float]:
     from trl import SFTTrainer  # noqa: F401
 
     from benchmarks import sampling, sft
-    from lib.models import resolve
-    from lib.prompts import build_prompt
+    from lib.models.resolve import resolve
     from lib.sampling import Settings
-    from lib.sft import examples
+    from lib.tasks.prompts import build_prompt
+    from lib.training.sft import examples
 
     (train, test), tokenizer = tasks_of(sizes), AutoTokenizer.from_pretrained(resolve(MODEL))
     dtype, _ = sampling.faster_dtype(MODEL, build_prompt(train[0], tokenizer), 16)  # before the clock starts
@@ -156,7 +157,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.lane:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps({"ours": ours, "plain": plain}[options.lane](QUICK if options.quick else FULL, Path(folder))))
+            print(
+                json.dumps({"ours": ours, "plain": plain}[options.lane](QUICK if options.quick else FULL, Path(folder)))
+            )
         return
     runs: dict[str, list[dict[str, float]]] = {lane: [] for lane in LANES}
     for lane in LANES if options.quick else (*LANES, *reversed(LANES)):
@@ -166,17 +169,31 @@ def main() -> None:
 
 def report(runs: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
     """Means over the runs of each lane, and how many times as fast ours is, stage by stage."""
-    units = dict.fromkeys((*STAGES, "whole"), "s") | {"winners": "rows", "mined": "share solved", "rate": "share solved"}
+    units = dict.fromkeys((*STAGES, "whole"), "s") | {
+        "winners": "rows",
+        "mined": "share solved",
+        "rate": "share solved",
+    }
     rows: list[dict[str, Any]] = [
         {"name": f"{lane}, {name}", "unit": unit, "value": round(statistics.mean(run[name] for run in runs[lane]), 4),
          "runs": [round(run[name], 4) for run in runs[lane]]}
         for lane in LANES
         for name, unit in units.items()
     ]  # fmt: skip
-    timed = {name: tuple([run[name] for run in runs[lane]] for lane in ("plain", "ours")) for name in (*STAGES, "whole")}
-    ratios = {f"speed, {name}, ours/plain": statistics.mean(plain) / statistics.mean(ours) for name, (plain, ours) in timed.items()}
+    timed = {
+        name: tuple([run[name] for run in runs[lane]] for lane in ("plain", "ours")) for name in (*STAGES, "whole")
+    }
+    ratios = {
+        f"speed, {name}, ours/plain": statistics.mean(plain) / statistics.mean(ours)
+        for name, (plain, ours) in timed.items()
+    }
     between = {f"speed, {name}, ours/plain": spread(*both) for name, both in timed.items()}
-    return {"benchmark": "end_to_end", "rows": rows, "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()}, "spread": between}
+    return {
+        "benchmark": "end_to_end",
+        "rows": rows,
+        "ratios": {name: round(ratio, 3) for name, ratio in ratios.items()},
+        "spread": between,
+    }
 
 
 if __name__ == "__main__":

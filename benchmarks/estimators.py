@@ -22,7 +22,7 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import show  # noqa: E402
-from lib import estimators as est  # noqa: E402
+from lib.stats import estimators as est  # noqa: E402
 
 Row = dict[str, Any]
 SIZES = (20, 50, 100, 200, 500, 1000, 2000)
@@ -111,7 +111,9 @@ def groups_and_seeds(repeats: int, sizes: Sequence[int], shares: Sequence[float]
         names = [f"g{i}" for i, count in enumerate(counts) for _ in range(count)]
         chances = np.repeat(truths, counts)
         macro = [est.by_group(rng.random(len(chances)) < chances, names).macro for _ in range(repeats)]
-        yield line("wilson, combined", "macro mean over 5 groups", n, 1, p, [(r.lo, r.hi, truths.mean()) for r in macro])
+        yield line(
+            "wilson, combined", "macro mean over 5 groups", n, 1, p, [(r.lo, r.hi, truths.mean()) for r in macro]
+        )
         seeds = [est.over_seeds([est.rate_over_tasks(rng.random(n) < p) for _ in range(3)])[0] for _ in range(repeats)]
         yield line("t", "mean over 3 seeds", n, 1, p, [(r.lo, r.hi, p) for r in seeds])
 
@@ -135,7 +137,9 @@ def write_coverage(path: Path, lines: Sequence[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="") as out:
         writer = csv.DictWriter(out, list(lines[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**each, **{name: round(each[name], 4) for name in ("coverage", "mean_width")}} for each in lines)
+        writer.writerows(
+            {**each, **{name: round(each[name], 4) for name in ("coverage", "mean_width")}} for each in lines
+        )
 
 
 def summary(lines: Sequence[Row]) -> Iterator[Row]:
@@ -227,7 +231,11 @@ def measure(quick: bool, table: Path | None = None) -> dict[str, Any]:
     if table:
         write_coverage(table, lines)
     cells = [
-        row(f"coverage, {each['interval']}, {each['quantity']}, n={each['n_tasks']}, p={each['p']}", each["coverage"], "share")
+        row(
+            f"coverage, {each['interval']}, {each['quantity']}, n={each['n_tasks']}, p={each['p']}",
+            each["coverage"],
+            "share",
+        )
         for each in lines
     ]
     rows = [*timed, *agreement(200 if quick else 1000), *summary(lines), *cells]

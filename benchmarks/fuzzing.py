@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show  # noqa: E402
-from lib import fuzzing  # noqa: E402
-from lib.estimators import wilson_interval  # noqa: E402
-from lib.ledger import Ledger  # noqa: E402
-from lib.mining import syntax_digest  # noqa: E402
+from lib.mining import fuzzing  # noqa: E402
+from lib.mining.collect import syntax_digest  # noqa: E402
+from lib.mining.ledger import Ledger  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
-from lib.tasks import Task, read_tasks  # noqa: E402
+from lib.stats.estimators import wilson_interval  # noqa: E402
+from lib.tasks.task import Task, read_tasks  # noqa: E402
 
 Row = dict[str, Any]
 Asserts = Sequence[tuple[str, ...]]

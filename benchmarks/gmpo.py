@@ -66,7 +66,7 @@ class Start:
 def settings_of(arm: str, seed: int, options: argparse.Namespace) -> Any:
     """An arm's GmpoSettings."""
     from lib.gmpo.settings import GmpoSettings
-    from lib.presets import NOTEBOOKS, load_preset, read_notebook
+    from lib.run.presets import NOTEBOOKS, load_preset, read_notebook
 
     values = read_notebook(NOTEBOOKS / "04_gmpo.ipynb").defaults | load_preset(PRESET)["04_gmpo"] | ARMS[arm]
     values |= {"seed": seed, "shuffle_seed": seed}
@@ -95,11 +95,11 @@ def read(path: Path) -> dict[str, Any]:
 
 def train(arm: str, seed: int, options: argparse.Namespace) -> None:
     """Train an arm from --start; a summary beside its adapter says that it is whole."""
-    from lib.evaluation import adapter_name
+    from lib.base.files import write_json
+    from lib.base.progress import Log
     from lib.gmpo.run import train_gmpo
-    from lib.pipeline import write_json
-    from lib.progress import Log
-    from lib.tasks import read_tasks
+    from lib.models.adapters import adapter_name
+    from lib.tasks.task import read_tasks
 
     folder = options.run_dir / f"seed{seed}"
     out, log = folder / slug(arm), Log("step", "reward", "decidable", "clip_fraction", "seconds")
@@ -121,9 +121,9 @@ def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dic
 
     from lib.gmpo.policy import load_policy
     from lib.gmpo.settings import GmpoSettings
-    from lib.models import resolve
-    from lib.presets import load_preset
-    from lib.sft import SftSettings, batch_order, fitting, precision, save_adapter
+    from lib.models.resolve import resolve
+    from lib.run.presets import load_preset
+    from lib.training.sft import SftSettings, batch_order, fitting, precision, save_adapter
 
     class Until(TrainerCallback):  # type: ignore[misc]
         """Ends the training once its time is up."""
@@ -162,10 +162,13 @@ def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dic
 
 def train_apart(arm: str, seed: int, start: Start, options: argparse.Namespace) -> None:
     """`train` in a process of its own, unless this very adapter is there."""
-    from lib.evaluation import adapter_name
+    from lib.models.adapters import adapter_name
 
     folder = options.run_dir / f"seed{seed}"
-    known, command = read(folder / f"{slug(arm)}.json"), [sys.executable, __file__, "--train", arm, "--seeds", str(seed)]
+    known, command = (
+        read(folder / f"{slug(arm)}.json"),
+        [sys.executable, __file__, "--train", arm, "--seeds", str(seed)],
+    )
     if arm == "sft":
         trained = read(folder / "gmpo.json")
         seconds = sum(value for name, value in trained.items() if name.startswith("seconds_"))
@@ -192,17 +195,19 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
     # isort: split
     import pandas
 
-    from lib.ledger import Ledger
-    from lib.mining import decidable, select_winners
+    from lib.mining.collect import decidable, select_winners
+    from lib.mining.ledger import Ledger
     from lib.sandbox import Sandbox
-    from lib.tasks import by_split, read_tasks
+    from lib.tasks.task import by_split, read_tasks
 
     tasks, sizes = read_tasks(ROOT / "data/starter_bn.jsonl"), rsft.preset_sizes(seed, quick=False)
     sizes = dataclasses.replace(sizes, draws=ANSWERS)
     rsft_options = argparse.Namespace(run_dir=options.rsft_dir, quick=False)
     rsft.run_seed(seed, ("rsft-1", "rsft-2"), tasks, rsft_options)
     train_tasks, test = by_split(tasks, "train"), by_split(tasks, "test")
-    mined, again = (list(Ledger(options.rsft_dir / f"seed{seed}" / name)) for name in ("mining.jsonl", "mining-2.jsonl"))
+    mined, again = (
+        list(Ledger(options.rsft_dir / f"seed{seed}" / name)) for name in ("mining.jsonl", "mining-2.jsonl")
+    )
     chosen = decidable(train_tasks, again)  # by the start's own draws, which rsft-2 was mined from
     enough = len(chosen) >= settings_of("gmpo", seed, options).prompts_per_batch
     winners = select_winners(mined, sizes.mining.winners_per_task, seed)
@@ -223,18 +228,16 @@ def warm(seed: int, options: argparse.Namespace) -> Start:
     from transformers import AutoTokenizer
 
     from benchmarks import rsft
-    from lib.models import resolve
+    from lib.models.resolve import resolve
     from lib.sandbox import Sandbox, languages
-    from lib.tasks import by_split, read_tasks
-    from lib.training_set import references
+    from lib.tasks.task import by_split, read_tasks
+    from lib.training.training_set import references
 
     if not languages.available().get(LANGUAGE):
         sys.exit(f"{LANGUAGE} is not installed here; `make toolchains` installs it")
     rsft.warm_start(argparse.Namespace(run_dir=options.rsft_dir, quick=False, warm_steps=80))
     folder, tasks = options.rsft_dir / "warm_start", read_tasks(ROOT / "data/starter_io.jsonl")
-    train_tasks, test = (
-        [task.in_language(LANGUAGE) for task in by_split(tasks, split)] for split in ("train", "test")
-    )
+    train_tasks, test = ([task.in_language(LANGUAGE) for task in by_split(tasks, split)] for split in ("train", "test"))
     sizes = rsft.preset_sizes(0, quick=False)
     sizes = dataclasses.replace(sizes, draws=rsft.WARM_ANSWERS, temperature=0.8, max_new_tokens=rsft.WARM_TOKENS)
     with Sandbox() as sandbox:
@@ -252,7 +255,7 @@ def untrained(seed: int, options: argparse.Namespace) -> Start:
     from benchmarks import rsft
     from benchmarks.gmpo_step import start
     from lib.sandbox import Sandbox
-    from lib.tasks import by_split, read_tasks
+    from lib.tasks.task import by_split, read_tasks
 
     tasks, sizes = read_tasks(ROOT / "data/starter_bn.jsonl"), rsft.preset_sizes(seed, quick=True)
     train_tasks, test = (rsft.sample(by_split(tasks, split), quick=True) for split in ("train", "test"))
@@ -267,9 +270,9 @@ def leave(folder: Path, tasks: Sequence[Any], solutions: Sequence[Any], of: Sequ
     """What the trainings read: tasks.jsonl, and rows.jsonl for `sft`."""
     from transformers import AutoTokenizer
 
-    from lib.models import resolve
-    from lib.sft import examples, write_rows
-    from lib.tasks import write_tasks
+    from lib.models.resolve import resolve
+    from lib.tasks.task import write_tasks
+    from lib.training.sft import examples, write_rows
 
     folder.mkdir(parents=True, exist_ok=True)
     write_tasks(folder / "tasks.jsonl", tasks)
@@ -313,9 +316,9 @@ def start_rows(seed: int, start: Start, options: argparse.Namespace) -> list[dic
     from lib.gmpo.order import prompt_order
     from lib.gmpo.policy import load_policy
     from lib.gmpo.run import groups_of
-    from lib.models import resolve
-    from lib.prompts import build_prompt
-    from lib.tasks import read_tasks
+    from lib.models.resolve import resolve
+    from lib.tasks.prompts import build_prompt
+    from lib.tasks.task import read_tasks
 
     if not start.rates:
         return []
@@ -323,10 +326,13 @@ def start_rows(seed: int, start: Start, options: argparse.Namespace) -> list[dic
     tasks, size = read_tasks(options.run_dir / f"seed{seed}" / "tasks.jsonl"), wanted.prompts_per_batch
     policy = load_policy(MODEL, start.adapter, wanted)
     groups = groups_of([build_prompt(task, tokenizer) for task in tasks], policy, tokenizer, wanted, size)
-    rates = [start.rates[tasks[place].task_id] for place in prompt_order(groups, wanted.steps, size, wanted.shuffle_seed)]
+    rates = [
+        start.rates[tasks[place].task_id] for place in prompt_order(groups, wanted.steps, size, wanted.shuffle_seed)
+    ]
     batches = [rates[first : first + size] for first in range(0, len(rates), size)]
     return [
-        {"arm": start.name, "seed": seed, "step": step, "reward": sum(batch) / size} for step, batch in enumerate(batches, 1)
+        {"arm": start.name, "seed": seed, "step": step, "reward": sum(batch) / size}
+        for step, batch in enumerate(batches, 1)
     ]
 
 
@@ -334,7 +340,7 @@ def curves(steps: Any, start: str) -> Any:
     """A panel an arm: reward over steps, above the start's for the same prompts where that is known; gmpo's in grey. Means over seeds."""
     import matplotlib.pyplot as plt
 
-    from lib import figures
+    from lib.figures import plots as figures
 
     reward = steps.pivot_table(index="step", columns="arm", values="reward", sort=False)
     variance, known = steps.groupby("arm")["advantage_var"].mean(), start in reward
@@ -343,7 +349,12 @@ def curves(steps: Any, start: str) -> Any:
     columns = min(5, reward.shape[1])
     shape = (-(-reward.shape[1] // columns), columns)
     figure, panels = plt.subplots(
-        *shape, sharex=True, sharey=True, squeeze=False, layout="constrained", figsize=(0.6 + 1.75 * shape[1], 0.5 + 1.75 * shape[0])
+        *shape,
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+        figsize=(0.6 + 1.75 * shape[1], 0.5 + 1.75 * shape[0]),
     )
     for axes in panels.flat[reward.shape[1] :]:
         axes.set_axis_off()
@@ -392,7 +403,9 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--rsft-dir", type=Path, help="the folder of benchmarks/rsft.py; default runs/rsft")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--quick", action="store_true", help="one arm, 1 step from an untrained adapter, 5 tasks; kept in --run-dir")
+    parser.add_argument(
+        "--quick", action="store_true", help="one arm, 1 step from an untrained adapter, 5 tasks; kept in --run-dir"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     for hidden, kind in (("--train", str), ("--start", Path), ("--seconds", float)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)
@@ -400,7 +413,10 @@ def main() -> None:
     if options.train:
         train(options.train, int(options.seeds), options)
         return
-    name, quick = options.name or ("gmpo_warm_start" if options.warm_start else "gmpo_ablation"), "-quick" * options.quick
+    name, quick = (
+        options.name or ("gmpo_warm_start" if options.warm_start else "gmpo_ablation"),
+        "-quick" * options.quick,
+    )
     options.run_dir = (options.run_dir or ROOT / "runs" / f"{name}{quick}").resolve()
     options.rsft_dir = (options.rsft_dir or ROOT / "runs" / "rsft").resolve()
     options.out = options.out or (options.run_dir if options.quick else ROOT / "figures")
@@ -421,7 +437,7 @@ def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.
     # isort: split
     import pandas
 
-    from lib import figures
+    from lib.figures import plots as figures
 
     by_seed, start, begun = {}, None, list[dict[str, Any]]()
     for seed in seeds:
@@ -436,11 +452,23 @@ def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.
         warm_start=options.warm_start,
     )  # fmt: skip
     rsft.write(data, words, start.test, name, command, PRESET, "how")
-    figures.save(curves(steps, start.name), options.out / f"{name}_steps", steps, f"{name}: rollouts while training, means over seeds; grey: gmpo; dashed: the start's own rate on the same prompts.")
+    figures.save(
+        curves(steps, start.name),
+        options.out / f"{name}_steps",
+        steps,
+        f"{name}: rollouts while training, means over seeds; grey: gmpo; dashed: the start's own rate on the same prompts.",
+    )
     rows = data[data["seed"] == "all"].drop_duplicates(["model", "protocol"])
-    named = [{"name": f"{r.model} {r.protocol}", "value": r.rate, "unit": f"share of {r.n_tasks} tasks"} for r in rows.itertuples()]
+    named = [
+        {"name": f"{r.model} {r.protocol}", "value": r.rate, "unit": f"share of {r.n_tasks} tasks"}
+        for r in rows.itertuples()
+    ]
     drawn = rows[rows["protocol"] == "draws"].set_index("model")["rate"]
-    against = {f"gmpo/{arm}": drawn.get("gmpo", float("nan")) / drawn[arm] for arm in drawn.index if arm != "gmpo" and drawn[arm] > 0}
+    against = {
+        f"gmpo/{arm}": drawn.get("gmpo", float("nan")) / drawn[arm]
+        for arm in drawn.index
+        if arm != "gmpo" and drawn[arm] > 0
+    }
     return {"benchmark": name, "rows": named, "ratios": against}
 
 

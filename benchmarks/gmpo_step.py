@@ -38,7 +38,7 @@ TASKS = 24
 def settings(quick: bool) -> Any:
     """Preset cpu's, for three batches; in miniature with `quick`."""
     from lib.gmpo.settings import GmpoSettings
-    from lib.presets import load_preset
+    from lib.run.presets import load_preset
 
     full = GmpoSettings(**load_preset("cpu")["04_gmpo"] | {"steps": 3, "batches": "shuffled"})
     small = {"steps": 2, "prompts_per_batch": 2, "group_size": 4, "max_new_tokens": 16}
@@ -51,8 +51,8 @@ def start(folder: Path) -> Path:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from lib.models import resolve
-    from lib.sft import SftSettings
+    from lib.models.resolve import resolve
+    from lib.training.sft import SftSettings
 
     lora, adapter = SftSettings(), folder / "start"
     torch.manual_seed(0)
@@ -78,9 +78,9 @@ def build(lane: str, wanted: Any, folder: Path) -> Any:
     from lib.gmpo.order import prompt_order
     from lib.gmpo.policy import load_policy
     from lib.gmpo.run import make_trainer, trl_config
-    from lib.models import resolve
-    from lib.prompts import build_prompt
-    from lib.tasks import by_split, read_tasks
+    from lib.models.resolve import resolve
+    from lib.tasks.prompts import build_prompt
+    from lib.tasks.task import by_split, read_tasks
 
     tokenizer = AutoTokenizer.from_pretrained(resolve("embedded"))
     tasks = by_split(read_tasks(ROOT / "data/starter_bn.jsonl"), "train")[:TASKS]
@@ -158,7 +158,10 @@ def main() -> None:
     for lane in LANES if options.quick else (*LANES, *reversed(LANES)):
         runs[lane].append(apart(__file__, "--lane", lane, *quick))
     mean = {lane: {name: statistics.mean(run[name] for run in runs[lane]) for name in runs[lane][0]} for lane in LANES}
-    cost, step = apart(__file__, "--lane", "advantages", *quick)["advantages"], {lane: mean[lane]["step"] for lane in LANES}
+    cost, step = (
+        apart(__file__, "--lane", "advantages", *quick)["advantages"],
+        {lane: mean[lane]["step"] for lane in LANES},
+    )
     rows = [
         {"name": f"{lane}, {name}", "value": round(mean[lane][name], 3), "unit": unit}
         for lane in LANES

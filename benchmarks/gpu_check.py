@@ -35,7 +35,7 @@ def device(model: str, folder: Path) -> str:
     """A product in the precision that training will use, against the same in fp64."""
     import torch
 
-    from lib.sft import precision
+    from lib.training.sft import precision
 
     a, b = torch.randn(2, 512, 512, device="cuda", dtype=torch.float64).unbind()
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision()]
@@ -50,11 +50,11 @@ def sft(model: str, folder: Path, weights: str = "16bit") -> str:
     import unsloth  # noqa: F401, I001  # before transformers, which it patches
     from transformers import AutoTokenizer
 
-    from lib.models import resolve
+    from lib.models.resolve import resolve
     from lib.sandbox import Sandbox
-    from lib.sft import SftSettings, examples, train
-    from lib.tasks import by_split, read_tasks
-    from lib.training_set import references
+    from lib.training.sft import SftSettings, examples, train
+    from lib.tasks.task import by_split, read_tasks
+    from lib.training.training_set import references
 
     tasks = by_split(read_tasks(ROOT / "data" / "starter_bn.jsonl"), "train")[:16]
     tokenizer = AutoTokenizer.from_pretrained(resolve(model))
@@ -69,8 +69,8 @@ def sft(model: str, folder: Path, weights: str = "16bit") -> str:
 
 def four_bits(model: str, folder: Path) -> str:
     """The same on base weights in 4 bits, and that they are."""
-    from lib.sft import SftSettings
-    from lib.sft.trainer import lora_model
+    from lib.training.sft import SftSettings
+    from lib.training.sft.trainer import lora_model
 
     loaded, _ = lora_model(model, SftSettings(base_weights="4bit"))
     layers = sum(type(layer).__name__ == "Linear4bit" for layer in loaded.modules())
@@ -94,7 +94,7 @@ def fast_inference(model: str, folder: Path) -> str:
     """The vLLM that Unsloth starts beside its own weights, behind the same engine."""
     from unsloth import FastLanguageModel
 
-    from lib.models import resolve
+    from lib.models.resolve import resolve
     from lib.sampling.vllm import VllmEngine
 
     loaded, _ = FastLanguageModel.from_pretrained(
@@ -107,7 +107,7 @@ def gmpo(model: str, folder: Path) -> str:
     """One batch of GMPO with two updates: sampled by the engine that is here, judged in the sandbox."""
     from lib.gmpo.run import train_gmpo
     from lib.gmpo.settings import GmpoSettings
-    from lib.tasks import by_split, read_tasks
+    from lib.tasks.task import by_split, read_tasks
 
     adapter_from_another_process(model, folder)
     tasks = by_split(read_tasks(ROOT / "data" / "starter_bn.jsonl"), "train")[:8]
@@ -125,9 +125,9 @@ def adapter_from_another_process(model: str, folder: Path) -> None:
 
 def answers(engine: Any, model: str) -> list[str]:
     """Greedy answers to eight starter tasks; none may be empty, and the engine is closed."""
-    from lib.prompts import build_prompt
     from lib.sampling import Settings, sample
-    from lib.tasks import read_tasks
+    from lib.tasks.prompts import build_prompt
+    from lib.tasks.task import read_tasks
 
     try:
         prompts = [build_prompt(task, engine.tokenizer) for task in read_tasks(ROOT / "data" / "starter_bn.jsonl")[:8]]
@@ -171,7 +171,9 @@ def line(name: str, model: str, cuda: bool, quick: bool) -> Row:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
         said = (done.stdout.strip().splitlines() or ["no word"])[-1]
-        problem = "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it died without a word"])[-1][:200]
+        problem = (
+            "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it died without a word"])[-1][:200]
+        )
     except subprocess.TimeoutExpired:
         problem = f"not done after {LIMIT_S:.0f} s"
     if problem:
@@ -182,7 +184,10 @@ def line(name: str, model: str, cuda: bool, quick: bool) -> Row:
 def has_cuda() -> bool:
     """Whether there is a driver and torch sees a CUDA device; asked in another process, which then lets go of it."""
     code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-    return bool(shutil.which("nvidia-smi")) and subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    return (
+        bool(shutil.which("nvidia-smi"))
+        and subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    )
 
 
 def main() -> None:

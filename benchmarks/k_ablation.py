@@ -19,17 +19,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lib import doctor, figures  # noqa: E402
-from lib.ablation import Row, ablation, pools, table  # noqa: E402
-from lib.corpora import read  # noqa: E402
-from lib.ledger import Ledger  # noqa: E402
-from lib.mining import Policy, attempt_all  # noqa: E402
-from lib.pipeline import write_json  # noqa: E402
-from lib.presets import load_preset  # noqa: E402
-from lib.progress import track  # noqa: E402
+from lib.base.files import write_json  # noqa: E402
+from lib.base.progress import track  # noqa: E402
+from lib.figures import plots as figures  # noqa: E402
+from lib.mining.collect import Policy, attempt_all  # noqa: E402
+from lib.mining.k_curve import Row, ablation, pools, table  # noqa: E402
+from lib.mining.ledger import Ledger  # noqa: E402
+from lib.run import doctor  # noqa: E402
+from lib.run.presets import load_preset  # noqa: E402
 from lib.sampling import Settings, open_engine  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
-from lib.tasks import Task, by_split  # noqa: E402
+from lib.tasks.readers import read  # noqa: E402
+from lib.tasks.task import Task, by_split  # noqa: E402
 
 
 def main() -> None:
@@ -53,7 +54,9 @@ def main() -> None:
     rows = measured(tasks, options)
     write(rows, tasks, options)
     if options.json:
-        named = [{"name": f"{row.quantity} {row.tests} K={row.k}", "value": row.value, "unit": row.unit} for row in rows]
+        named = [
+            {"name": f"{row.quantity} {row.tests} K={row.k}", "value": row.value, "unit": row.unit} for row in rows
+        ]
         print(json.dumps({"benchmark": "k_ablation", "rows": named, "ratios": {}}))
     else:
         print(table(rows))
@@ -99,7 +102,9 @@ def write(rows: Sequence[Row], tasks: Sequence[Task], options: argparse.Namespac
     figures.save(figure, stem, data, f"K ablation, {options.name}: {len(tasks)} tasks, {options.draws} draws a task.")
     stem.with_suffix(".md").write_text(table(rows) + "\n", encoding="utf-8")
     manifest = {
-        "command": {name: str(value) for name, value in sorted(vars(options).items()) if name not in ("out", "run_dir", "json")},
+        "command": {
+            name: str(value) for name, value in sorted(vars(options).items()) if name not in ("out", "run_dir", "json")
+        },
         "settings": load_preset("cpu")["02_mining"],
         "task_ids": [task.task_id for task in tasks],
         "git": doctor.git_state(),

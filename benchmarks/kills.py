@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show  # noqa: E402
-from lib.ledger import Ledger  # noqa: E402
+from lib.mining.ledger import Ledger  # noqa: E402
 from lib.sandbox import kernel  # noqa: E402
 
 NEW_TOKENS = 24
@@ -70,10 +70,10 @@ class Kill:
 
 def mine(path: str, tasks: int, draws: int) -> None:
     """Child side: one mining run as the notebook makes it."""
-    from lib.mining import Policy, attempt_all
+    from lib.mining.collect import Policy, attempt_all
     from lib.sampling import Settings, open_engine
     from lib.sandbox import Sandbox
-    from lib.tasks import by_split, read_tasks
+    from lib.tasks.task import by_split, read_tasks
 
     chosen = by_split(read_tasks(ROOT / "data/starter_bn.jsonl"), "train")[:tasks]
     with contextlib.closing(open_engine("embedded", engine="openvino")) as engine, Sandbox() as sandbox:

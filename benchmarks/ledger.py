@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show  # noqa: E402
-from lib.ledger import Attempt, Ledger  # noqa: E402
-from lib.tasks import Task, read_tasks  # noqa: E402
+from lib.mining.ledger import Attempt, Ledger  # noqa: E402
+from lib.tasks.task import Task, read_tasks  # noqa: E402
 
 BLOCK = 10_000  # rows appended at a time to fill the file
 BATCH = 8  # rows that mining appends at a time
@@ -160,7 +160,9 @@ def measure(count: int, small: int) -> dict[str, Any]:
         row("an append, 99th percentile", 1e3 * statistics.quantiles(appends, n=100)[98], "ms"),
         *load_rows(found, total),
     ]
-    ratios = {f"{name}/pandas.read_json, speed": peer[0] / found[name][0] for name in LOADS if name != "pandas.read_json"}
+    ratios = {
+        f"{name}/pandas.read_json, speed": peer[0] / found[name][0] for name in LOADS if name != "pandas.read_json"
+    }
     return {"benchmark": "ledger", "rows": rows, "ratios": ratios}
 
 

@@ -25,12 +25,12 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show, spread  # noqa: E402
 from benchmarks.sandbox import tree_cpu  # noqa: E402
-from lib.ledger import Ledger  # noqa: E402
-from lib.mining import Policy, attempt_all  # noqa: E402
-from lib.prompts import build_prompt  # noqa: E402
+from lib.mining.collect import Policy, attempt_all  # noqa: E402
+from lib.mining.ledger import Ledger  # noqa: E402
 from lib.sampling import Engine, Request, Settings, draw_seed, open_engine  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
-from lib.tasks import Task, by_split, read_tasks  # noqa: E402
+from lib.tasks.prompts import build_prompt  # noqa: E402
+from lib.tasks.task import Task, by_split, read_tasks  # noqa: E402
 
 Row = dict[str, Any]
 

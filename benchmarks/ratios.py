@@ -1,6 +1,6 @@
 """Every ratio to a peer that `results/` holds, as one table, with the command that measures it again.
 
-    python benchmarks/ratios.py [--json]
+python benchmarks/ratios.py [--json]
 """
 
 import argparse

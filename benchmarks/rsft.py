@@ -40,23 +40,26 @@ sys.path.insert(0, str(ROOT))
 
 from transformers import AutoTokenizer  # noqa: E402
 
-from lib import corpora, doctor, figures  # noqa: E402
+from lib.base.files import write_json  # noqa: E402
+from lib.base.progress import track  # noqa: E402
 from lib.decontamination import check_split  # noqa: E402
-from lib.estimators import compare, pass_at_k_per_task, wilson_interval  # noqa: E402
-from lib.evaluation import adapter_name, answer, passed_matrix  # noqa: E402
-from lib.ledger import Attempt, Ledger  # noqa: E402
-from lib.mining import Policy, at_hand, select_winners  # noqa: E402
-from lib.model_card import read_facts  # noqa: E402
-from lib.models import resolve  # noqa: E402
-from lib.pipeline import write_json  # noqa: E402
-from lib.presets import NOTEBOOKS, load_preset, read_notebook  # noqa: E402
-from lib.progress import track  # noqa: E402
-from lib.rounds import Plan, mine, round_figures  # noqa: E402
+from lib.figures import plots as figures  # noqa: E402
+from lib.mining.answers import answer, passed_matrix  # noqa: E402
+from lib.mining.collect import Policy, at_hand, select_winners  # noqa: E402
+from lib.mining.ledger import Attempt, Ledger  # noqa: E402
+from lib.models.adapters import adapter_name  # noqa: E402
+from lib.models.card import read_facts  # noqa: E402
+from lib.models.resolve import resolve  # noqa: E402
+from lib.run import doctor  # noqa: E402
+from lib.run.presets import NOTEBOOKS, load_preset, read_notebook  # noqa: E402
 from lib.sampling import Settings, open_engine  # noqa: E402
 from lib.sandbox import Sandbox, languages  # noqa: E402
-from lib.sft import SftSettings, Solution, examples, train_once  # noqa: E402
-from lib.tasks import Task, by_split, read_tasks  # noqa: E402
-from lib.training_set import (  # noqa: E402
+from lib.stats.estimators import compare, pass_at_k_per_task, wilson_interval  # noqa: E402
+from lib.tasks import readers as corpora  # noqa: E402
+from lib.tasks.task import Task, by_split, read_tasks  # noqa: E402
+from lib.training.rounds import Plan, mine, round_figures  # noqa: E402
+from lib.training.sft import SftSettings, Solution, examples, train_once  # noqa: E402
+from lib.training.training_set import (  # noqa: E402
     equally_many,
     failing_draws,
     random_winners,
@@ -98,7 +101,9 @@ def preset_sizes(seed: int, quick: bool) -> Sizes:
     )
     if quick:
         sft = dataclasses.replace(sft, steps=2, gradient_accumulation=1)
-    return Sizes(plan, sft, 4 if quick else evaluation["draws"], evaluation["temperature"], evaluation["max_new_tokens"])
+    return Sizes(
+        plan, sft, 4 if quick else evaluation["draws"], evaluation["temperature"], evaluation["max_new_tokens"]
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ arms
@@ -216,7 +221,9 @@ def markdown(data: pandas.DataFrame, sizes: dict[str, str], what: str = "trained
     lines.append("|---" * (3 + len(protocols)) + "|")
     for arm, rows in data[data["seed"] == "all"].groupby("model", sort=False):
         first = rows.drop_duplicates("protocol").set_index("protocol")
-        cells = [f"{100 * r.rate:.1f} % [{100 * r.lo:.1f}, {100 * r.hi:.1f}]" for r in first.loc[protocols].itertuples()]
+        cells = [
+            f"{100 * r.rate:.1f} % [{100 * r.lo:.1f}, {100 * r.hi:.1f}]" for r in first.loc[protocols].itertuples()
+        ]
         drawn = rows[rows["protocol"] == "draws"].set_index("vs")["p_permutation"]
         p = " / ".join(f"{drawn[name]:.3g}" if name in drawn.index else "–" for name in others)
         lines.append(f"| {arm} | {sizes.get(str(arm), '')} | " + " | ".join(cells) + f" | {p} |")
@@ -236,7 +243,13 @@ def picture(data: pandas.DataFrame) -> Any:
             mine_ = rows[rows["model"] == arm]
             mean = mine_[mine_["seed"] == "all"].iloc[0]
             axes.plot([100 * mean["lo"], 100 * mean["hi"]], [y, y], color="#999999", linewidth=1.2)
-            axes.plot(100 * mine_[mine_["seed"] != "all"]["rate"], [y] * (len(mine_) - 1), "o", color="#56B4E9", markersize=3.5)
+            axes.plot(
+                100 * mine_[mine_["seed"] != "all"]["rate"],
+                [y] * (len(mine_) - 1),
+                "o",
+                color="#56B4E9",
+                markersize=3.5,
+            )
             axes.plot(100 * mean["rate"], y, "|", color="black", markersize=12, markeredgewidth=2)
         axes.set(xlabel="% of tasks", title=protocol, yticks=range(len(arms)), yticklabels=arms)
     panels[0].set_ylim(len(arms) - 0.5, -0.5)
@@ -260,7 +273,9 @@ def warm_start(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str,
         for split in ("train", "test")
     )
     sizes, folder = preset_sizes(0, options.quick), options.run_dir / "warm_start"
-    sizes = dataclasses.replace(sizes, draws=2 if options.quick else WARM_ANSWERS, temperature=0.8, max_new_tokens=WARM_TOKENS)
+    sizes = dataclasses.replace(
+        sizes, draws=2 if options.quick else WARM_ANSWERS, temperature=0.8, max_new_tokens=WARM_TOKENS
+    )
     sft = dataclasses.replace(sizes.sft, steps=2 if options.quick else options.warm_steps)
     tokenizer = AutoTokenizer.from_pretrained(resolve(MODEL))
     with Sandbox() as sandbox:
@@ -300,7 +315,9 @@ def blp(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, str], 
     sizes, kept = preset_sizes(0, options.quick), options.run_dir / "blp"
     how = dataclasses.replace(sizes.mining.sampling, max_new_tokens=BLP_TOKENS)
     plan = dataclasses.replace(sizes.mining, draws=4 if options.quick else BLP_DRAWS, sampling=how)
-    sizes = dataclasses.replace(sizes, mining=plan, draws=2 if options.quick else BLP_ANSWERS, max_new_tokens=BLP_TOKENS)
+    sizes = dataclasses.replace(
+        sizes, mining=plan, draws=2 if options.quick else BLP_ANSWERS, max_new_tokens=BLP_TOKENS
+    )
     tokenizer = AutoTokenizer.from_pretrained(resolve(MODEL))
     with Sandbox() as sandbox:
         before = evaluated(None, test, kept / "base.jsonl", sizes, sandbox)
@@ -327,7 +344,9 @@ def main() -> None:
     parser.add_argument("--warm-steps", type=int, default=80)
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--quick", action="store_true", help="5 tasks, 2 steps, two arms; written beside the attempts only")
+    parser.add_argument(
+        "--quick", action="store_true", help="5 tasks, 2 steps, two arms; written beside the attempts only"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     options.run_dir = options.run_dir or ROOT / "runs" / ("rsft-quick" if options.quick else "rsft")
@@ -339,7 +358,10 @@ def main() -> None:
     sys.stdout = shown
     if options.json:
         rows = data[data["seed"] == "all"].drop_duplicates(["model", "protocol"])
-        named = [{"name": f"{r.model} {r.protocol}", "value": r.rate, "unit": f"share of {r.n_tasks} tasks"} for r in rows.itertuples()]
+        named = [
+            {"name": f"{r.model} {r.protocol}", "value": r.rate, "unit": f"share of {r.n_tasks} tasks"}
+            for r in rows.itertuples()
+        ]
         print(json.dumps({"benchmark": name, "rows": named, "ratios": {}}))
     else:
         print(markdown(data, words))
@@ -357,12 +379,17 @@ def arms_run(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, s
     test = sample(by_split(tasks, "test"), options.quick)
     data = table(by_seed, test, "hidden")
     distinct = {
-        (str(seed), arm): round_figures(given, test)["distinct"] for seed, found in by_seed.items() for arm, given in found.items()
+        (str(seed), arm): round_figures(given, test)["distinct"]
+        for seed, found in by_seed.items()
+        for arm, given in found.items()
     }
     data["distinct"] = [distinct.get((seed, arm)) for seed, arm in zip(data["seed"], data["model"], strict=True)]
     facts = {arm: [read_facts(options.run_dir / f"seed{seed}" / arm) for seed in seeds] for arm in arms}
     words = {
-        arm: " / ".join(str(one["rows"]) for one in some) + " rows of " + " / ".join(str(len(one["task_ids"])) for one in some) + " tasks"
+        arm: " / ".join(str(one["rows"]) for one in some)
+        + " rows of "
+        + " / ".join(str(len(one["task_ids"])) for one in some)
+        + " tasks"
         for arm, some in facts.items()
     }
     return data, words, test

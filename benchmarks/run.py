@@ -43,7 +43,9 @@ def measure(preset: str) -> dict[str, Any]:
     peak, rows, started = 0.0, [], time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "lib", "run", "--preset", preset, "--run-dir", folder]
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
             lines: list[str] = []
             assert process.stdout is not None
             reader = threading.Thread(target=lines.extend, args=(process.stdout,))

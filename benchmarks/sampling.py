@@ -34,14 +34,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show, spread  # noqa: E402
-from lib.estimators import compare  # noqa: E402
-from lib.models import resolve  # noqa: E402
-from lib.prompts import Prompt, build_prompt  # noqa: E402
+from lib.models.resolve import resolve  # noqa: E402
 from lib.sampling import Settings, open_engine, sample  # noqa: E402
 from lib.sampling.encoding import Encoder  # noqa: E402
 from lib.sampling.hf import Ends  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
-from lib.tasks import Task, read_tasks  # noqa: E402
+from lib.stats.estimators import compare  # noqa: E402
+from lib.tasks.prompts import Prompt, build_prompt  # noqa: E402
+from lib.tasks.task import Task, read_tasks  # noqa: E402
 
 SETTINGS = Settings(temperature=0.8, top_p=0.95, max_new_tokens=64)
 DRAWS = (10, 50)
@@ -143,7 +143,9 @@ class Arm:
         self.seconds: dict[str, list[float]] = {"ours": [], "generate": []}
         self.drawn: dict[str, list[tuple[Task, Prompt, str, int]]] = {"ours": [], "generate": []}
 
-    def measure(self, samplers: dict[str, Sampler], tasks: Sequence[Task], prompts: Sequence[Prompt], first: int) -> None:
+    def measure(
+        self, samplers: dict[str, Sampler], tasks: Sequence[Task], prompts: Sequence[Prompt], first: int
+    ) -> None:
         """One slice by both, the one numbered `first` (modulo two) first."""
         order = list(samplers) if first % 2 == 0 else list(samplers)[::-1]
         for name in order:
@@ -203,7 +205,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
                     rest = rest[round(samples / len(draws) / k) :]  # prompts that no cache has seen
     rows += [line for arm in arms for line in arm.rows()]
     rows += quality(arms)
-    between = {f"ours/generate, {arm.name}, K={arm.k}": spread(arm.seconds["generate"], arm.seconds["ours"]) for arm in arms}
+    between = {
+        f"ours/generate, {arm.name}, K={arm.k}": spread(arm.seconds["generate"], arm.seconds["ours"]) for arm in arms
+    }
     return {"benchmark": "sampling", "rows": rows, "ratios": ratios(arms), "spread": between}
 
 
@@ -212,7 +216,9 @@ def ratios(arms: Sequence[Arm]) -> dict[str, float]:
     found = {f"ours/generate, {arm.name}, K={arm.k}": statistics.median(arm.ratios()) for arm in arms}
     base = {arm.k: arm.rate("generate") for arm in arms if arm.name == "base"}
     merged = {
-        f"ours/generate, adapter merged, K={arm.k}": arm.rate("ours") / base[arm.k] for arm in arms if arm.name == "adapter"
+        f"ours/generate, adapter merged, K={arm.k}": arm.rate("ours") / base[arm.k]
+        for arm in arms
+        if arm.name == "adapter"
     }
     return {name: round(value, 2) for name, value in (found | merged).items()}
 
@@ -224,7 +230,9 @@ def quality(arms: Sequence[Arm]) -> Iterator[Row]:
             by_task: dict[str, list[float]] = {}
             for sampler in ("ours", "generate"):
                 drawn = [one for arm in arms if arm.name == name for one in arm.drawn[sampler]]
-                verdicts = sandbox.grade_many([(task, prompt.program(text)) for task, prompt, text, _ in drawn], tests="visible")
+                verdicts = sandbox.grade_many(
+                    [(task, prompt.program(text)) for task, prompt, text, _ in drawn], tests="visible"
+                )
                 passed: dict[str, list[bool]] = {}
                 for (task, *_), verdict in zip(drawn, verdicts, strict=True):
                     passed.setdefault(task.task_id, []).append(verdict.status == "success")
@@ -233,7 +241,11 @@ def quality(arms: Sequence[Arm]) -> Iterator[Row]:
                 yield row(f"{name}: {sampler} passes", 100 * share, f"% of {len(verdicts)} draws")
             found = compare(by_task["ours"], by_task["generate"])
             for what, value in (("", found.difference), (", from", found.lo), (", to", found.hi)):
-                yield row(f"{name}: ours − generate, mean of {len(by_task['ours'])} tasks{what}", 100 * value, "percentage points")
+                yield row(
+                    f"{name}: ours − generate, mean of {len(by_task['ours'])} tasks{what}",
+                    100 * value,
+                    "percentage points",
+                )
 
 
 def main() -> None:
@@ -241,7 +253,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--quick", action="store_true", help="K = 10 and 20 samples an arm, under a minute")
-    parser.add_argument("--samples", type=int, default=1200, metavar="N", help="by each sampler for each model, over all K")
+    parser.add_argument(
+        "--samples", type=int, default=1200, metavar="N", help="by each sampler for each model, over all K"
+    )
     parser.add_argument("--adapter", metavar="FOLDER", help="a PEFT LoRA adapter for the model")
     parser.add_argument("--model", default="embedded")
     options = parser.parse_args()

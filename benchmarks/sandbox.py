@@ -94,7 +94,7 @@ def starter_candidates() -> list[Job]:
 def ours(workers: int, mode: str) -> Runner:
     """This project's sandbox, every layer on."""
     from lib.sandbox import Sandbox
-    from lib.tasks import Task
+    from lib.tasks.task import Task
 
     sandbox = Sandbox(workers=workers, mode=mode)  # type: ignore[arg-type]
 
@@ -157,7 +157,9 @@ def subprocess_each(jobs: list[Job]) -> list[bool]:
     for program, tests in jobs:
         source = "\n".join([program, *tests])
         try:
-            done = subprocess.run([sys.executable, "-c", source], timeout=LIMIT_S, capture_output=True, stdin=subprocess.DEVNULL)
+            done = subprocess.run(
+                [sys.executable, "-c", source], timeout=LIMIT_S, capture_output=True, stdin=subprocess.DEVNULL
+            )
             answer.append(done.returncode == 0)
         except subprocess.TimeoutExpired:
             answer.append(False)
@@ -331,7 +333,7 @@ def by_round(seconds: list[float], rounds: int) -> list[float]:
 def soak(count: int, mode: str) -> dict[str, Any]:
     """Judge `count` candidates in one sandbox; what grew between a tenth of the way and the end."""
     from lib.sandbox import Sandbox
-    from lib.tasks import Task
+    from lib.tasks.task import Task
 
     jobs = candidates()
     tasks = [
@@ -341,16 +343,23 @@ def soak(count: int, mode: str) -> dict[str, Any]:
     states, done, started = [], 0, time.perf_counter()
     with Sandbox(mode=mode) as sandbox:  # type: ignore[arg-type]
         while done < count:
-            part = [(tasks[n % len(jobs)], f"{jobs[n % len(jobs)][0]}\n# {n}") for n in range(done, min(done + 1000, count))]
+            part = [
+                (tasks[n % len(jobs)], f"{jobs[n % len(jobs)][0]}\n# {n}") for n in range(done, min(done + 1000, count))
+            ]
             sandbox.grade_many(part)
             done += len(part)
             states.append(state())
     first, last = states[len(states) // 10], states[-1]
     rows = [
-        {"name": f"{key} at the end", "value": last[key], "unit": f"(was {first[key]:.1f} after a tenth)"} for key in last
+        {"name": f"{key} at the end", "value": last[key], "unit": f"(was {first[key]:.1f} after a tenth)"}
+        for key in last
     ]
     rows.append({"name": "candidates", "value": done / (time.perf_counter() - started), "unit": "candidates/s"})
-    return {"benchmark": "sandbox soak", "rows": rows, "ratios": {"memory growth, MB": last["memory MB"] - first["memory MB"]}}
+    return {
+        "benchmark": "sandbox soak",
+        "rows": rows,
+        "ratios": {"memory growth, MB": last["memory MB"] - first["memory MB"]},
+    }
 
 
 def state() -> dict[str, float]:

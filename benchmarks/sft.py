@@ -28,8 +28,8 @@ LANES = ("unsloth", "trl")
 
 def settings(steps: int) -> Any:
     """Preset cpu's, for `steps` steps."""
-    from lib.presets import load_preset
-    from lib.sft import SftSettings
+    from lib.run.presets import load_preset
+    from lib.training.sft import SftSettings
 
     return dataclasses.replace(SftSettings(**load_preset("cpu")["03_sft"]), steps=steps)
 
@@ -37,9 +37,9 @@ def settings(steps: int) -> Any:
 def data(tokenizer: Any) -> list[dict[str, str]]:
     """A row for every starter training task whose reference passes and begins as the prompt does."""
     from lib.sandbox import Sandbox
-    from lib.sft import examples
-    from lib.tasks import by_split, read_tasks
-    from lib.training_set import references
+    from lib.tasks.task import by_split, read_tasks
+    from lib.training.sft import examples
+    from lib.training.training_set import references
 
     tasks = by_split(read_tasks(ROOT / "data/starter_bn.jsonl"), "train")
     with Sandbox() as sandbox:
@@ -48,12 +48,12 @@ def data(tokenizer: Any) -> list[dict[str, str]]:
 
 def through_unsloth(steps: int, folder: Path) -> Any:
     """The workbook's own trainer."""
-    from lib.sft import trainer  # before transformers, which unsloth patches
+    from lib.training.sft import trainer  # before transformers, which unsloth patches
 
     # isort: split
     from transformers import AutoTokenizer
 
-    from lib.models import resolve
+    from lib.models.resolve import resolve
 
     tokenizer = AutoTokenizer.from_pretrained(resolve("embedded"))
     return trainer.build("embedded", data(tokenizer), folder, settings(steps))[0]
@@ -68,8 +68,8 @@ def through_trl(steps: int, folder: Path, rows: list[dict[str, str]] | None = No
     from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
-    from lib.models import resolve
-    from lib.sft import batch_order, fitting, precision
+    from lib.models.resolve import resolve
+    from lib.training.sft import batch_order, fitting, precision
 
     wanted, source, cuda = settings(steps), resolve("embedded"), torch.cuda.is_available()
     tokenizer = AutoTokenizer.from_pretrained(source)

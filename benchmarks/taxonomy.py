@@ -2,7 +2,7 @@
 
     python benchmarks/taxonomy.py [--quick] [--json]
 
-Judges blp/troopers_submission.json on the full suite, labels the failures with lib.taxonomy and compares those of
+Judges blp/troopers_submission.json on the full suite, labels the failures with lib.evaluation.failures.taxonomy and compares those of
 data/failure_labels.csv with what reading gave (criteria: data/failure_criteria.md): Cohen's kappa with its asymptotic
 95 % interval, the confusion matrix, precision and recall of each class; on the half that rules were fitted to, on
 the half that was left alone, and on both. Without --quick also the rules' labels of all failures of the submission.
@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show  # noqa: E402
-from lib import corpora  # noqa: E402
-from lib.estimators import clopper_pearson_interval  # noqa: E402
-from lib.failure_labels import HALVES, Agreement, Read, agreement, read_labels  # noqa: E402
+from lib.evaluation.failures.labels import HALVES, Agreement, Read, agreement, read_labels  # noqa: E402
+from lib.evaluation.failures.taxonomy import BANGLA_TYPES, POLYCODE_TYPES, Label, classify, tally  # noqa: E402
 from lib.sandbox import Sandbox, extract_code  # noqa: E402
-from lib.taxonomy import BANGLA_TYPES, POLYCODE_TYPES, Label, classify, tally  # noqa: E402
+from lib.stats.estimators import clopper_pearson_interval  # noqa: E402
+from lib.tasks import readers as corpora  # noqa: E402
 
 BLP = ROOT / "data" / "external" / "blp"
 CLASSES = {"type_bangla": tuple(map(str, BANGLA_TYPES)), "type_polycode": POLYCODE_TYPES}

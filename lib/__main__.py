@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from lib.sandbox import Sandbox, Verdict
-    from lib.tasks import Case, Task
+    from lib.tasks.task import Case, Task
 
 Payload = dict[str, Any]
 
@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 def run(args: argparse.Namespace) -> tuple[Payload, str]:
     """Run the notebooks as stages, skipping those that are finished."""
-    from lib import pipeline
+    from lib.run import pipeline
 
     notebooks = Path(args.notebooks).resolve() if args.notebooks else pipeline.NOTEBOOKS
     checked = pipeline.plan(args.preset, args.set, args.first, args.last, args.run_dir, notebooks)
@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> tuple[Payload, str]:
 
 def sweep(args: argparse.Namespace) -> tuple[Payload, str]:
     """Run several presets or seeds, some at a time."""
-    from lib import pipeline
-    from lib import sweep as sweeping
+    from lib.run import pipeline
+    from lib.run import sweep as sweeping
 
     if args.jobs < 1:
         raise CommandError(f"--jobs {args.jobs}: runs at a time, so 1 or more")
@@ -60,7 +60,9 @@ def sweep(args: argparse.Namespace) -> tuple[Payload, str]:
         settings = [*args.set, f"seed={member.seed}"]
         pipeline.plan(member.preset, settings, args.first, args.last, member.run_dir, notebooks)
     given = [word for setting in args.set for word in ("--set", setting)]
-    given += [word for option, stage in (("--from", args.first), ("--to", args.last)) if stage for word in (option, stage)]
+    given += [
+        word for option, stage in (("--from", args.first), ("--to", args.last)) if stage for word in (option, stage)
+    ]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     done = sweeping.sweep(members, args.jobs, given, notebooks, lambda line: print(line, flush=True))
     folders = " ".join(row["run_dir"] for row in done)
@@ -69,7 +71,7 @@ def sweep(args: argparse.Namespace) -> tuple[Payload, str]:
 
 def doctor(args: argparse.Namespace) -> tuple[Payload, str]:
     """Look at the machine."""
-    from lib import doctor, pipeline
+    from lib.run import doctor, pipeline
 
     found, presets = doctor.inspect(), [pipeline.describe(name) for name in pipeline.preset_names()]
     return {**found, "presets": presets}, doctor.in_words(found, presets)
@@ -77,7 +79,9 @@ def doctor(args: argparse.Namespace) -> tuple[Payload, str]:
 
 def score(args: argparse.Namespace) -> tuple[Payload, str]:
     """Judge a submission file: a missing response is no-code, a sandbox error stops everything."""
-    from lib import corpora, fuzzing, sandbox
+    from lib import sandbox
+    from lib.mining import fuzzing
+    from lib.tasks import readers as corpora
 
     if args.fuzz < 0:
         raise CommandError(f"--fuzz {args.fuzz}: asserts to add to each task, so 1 or more")
@@ -86,9 +90,7 @@ def score(args: argparse.Namespace) -> tuple[Payload, str]:
     check_ids(responses, [*tasks, *skipped], args.submission, args.tasks)
     started = time.monotonic()
     with sandbox.Sandbox(allow_unconfined=args.allow_unconfined) as box:
-        programs = [
-            sandbox.extract_code(responses.get(task.task_id, ""), task.programming_language) for task in tasks
-        ]
+        programs = [sandbox.extract_code(responses.get(task.task_id, ""), task.programming_language) for task in tasks]
         judged = fuzzing.hardened(tasks, args.tests, args.fuzz, 0, box) if args.fuzz else tasks
         jobs = [(task, program or "") for task, program in zip(judged, programs, strict=True)]
         verdicts = box.grade_many(jobs, tests=args.tests, alias=args.alias)
@@ -114,16 +116,14 @@ def execute(args: argparse.Namespace) -> tuple[Payload, str]:
         verdict = box.execute(args.language, source, cases, args.time_limit, args.memory_limit)
     stop_on_sandbox_error([args.source], [verdict])
     payload = dataclasses.asdict(verdict)
-    return payload, "\n".join(
-        f"{name}: {value}" for name, value in payload.items() if value not in ("", None, ())
-    )
+    return payload, "\n".join(f"{name}: {value}" for name, value in payload.items() if value not in ("", None, ()))
 
 
 def decontaminate(args: argparse.Namespace) -> tuple[Payload, str]:
     """Screen training against evaluation tasks and write what to leave out."""
-    from lib import corpora
-    from lib.cluster import machines
+    from lib.base.parallel import machines
     from lib.decontamination import decontaminate
+    from lib.tasks import readers as corpora
 
     on = machines(args.cluster)
     train, evaluation = corpora.read(args.train), corpora.read(args.eval)
@@ -146,7 +146,7 @@ def decontaminate(args: argparse.Namespace) -> tuple[Payload, str]:
 
 def report(args: argparse.Namespace) -> tuple[Payload, str]:
     """Write a run's report.html."""
-    from lib.report import build
+    from lib.figures.report import build
 
     folder = Path(args.run_dir)
     if not any((folder / name).exists() for name in ("manifest.json", "scores.csv", "figures")):
@@ -157,7 +157,7 @@ def report(args: argparse.Namespace) -> tuple[Payload, str]:
 
 def compare(args: argparse.Namespace) -> tuple[Payload, str]:
     """Compare evaluated runs of one experiment."""
-    from lib import comparison
+    from lib.evaluation import comparison
 
     runs = [comparison.read_run(Path(folder)) for folder in args.run_dirs]
     rows, found = comparison.together(runs)
@@ -165,7 +165,7 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
     shown = ", ".join(f"{model} {rate:.1%}" for model, rate in visible.items())
     words = f"{comparison.in_words(rows, found)}\nOn visible tests the draws would have said: {shown}."
     if args.out:
-        from lib import figures
+        from lib.figures import plots as figures
 
         out = Path(args.out)
         figures.style(*args.run_dirs)
@@ -180,7 +180,7 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
 
 def merge(args: argparse.Namespace) -> tuple[Payload, str]:
     """Add an adapter to its base model's weights."""
-    from lib import adapters
+    from lib.models import adapters
 
     folder, out = Path(args.adapter), Path(args.out)
     model = args.model or adapters.base_of(folder)
@@ -190,7 +190,8 @@ def merge(args: argparse.Namespace) -> tuple[Payload, str]:
 
 def published(args: argparse.Namespace) -> tuple[Payload, str]:
     """Judge the published submission again, from the public files alone."""
-    from lib import published, sandbox
+    from lib import sandbox
+    from lib.papers import published
 
     missing = published.missing_files(args.data)
     if missing:
@@ -199,8 +200,8 @@ def published(args: argparse.Namespace) -> tuple[Payload, str]:
         found = published.findings(published.audit(args.data, box))
     rows = list(published.rows(found))
     if args.out:
-        from lib import figures
-        from lib.paper_figures import rsft
+        from lib.figures import plots as figures
+        from lib.papers import troopers as rsft
 
         figures.style()
         figure, data = rsft.submission(found, published.read_published(published.NUMBERS))
@@ -267,11 +268,7 @@ def fuzzed_facts(
 
 def stop_on_sandbox_error(names: Sequence[str], verdicts: Sequence["Verdict"]) -> None:
     """Raise CommandError when the sandbox, not a program, is at fault."""
-    bad = [
-        (name, verdict)
-        for name, verdict in zip(names, verdicts, strict=True)
-        if verdict.status == "sandbox-error"
-    ]
+    bad = [(name, verdict) for name, verdict in zip(names, verdicts, strict=True) if verdict.status == "sandbox-error"]
     if bad:
         name, verdict = bad[0]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
@@ -291,7 +288,7 @@ def write_verdicts(path: Path, tasks: Sequence["Task"], verdicts: Sequence["Verd
 
 def summary(verdicts: Sequence["Verdict"], tests: str, alias: str, mode: str, seconds: float) -> Payload:
     """The scores of a list of verdicts, with the Wilson interval over tasks."""
-    from lib.estimators import wilson_interval
+    from lib.stats.estimators import wilson_interval
 
     counts = collections.Counter(verdict.status for verdict in verdicts)
     passed, n = counts["success"], len(verdicts)
@@ -335,7 +332,9 @@ def read_seeds(text: str) -> list[int]:
     try:
         return [int(word) for word in text.split(",")]
     except ValueError:
-        raise CommandError(f"--seeds {text}: whole numbers with commas between them are expected, such as 0,1,2") from None
+        raise CommandError(
+            f"--seeds {text}: whole numbers with commas between them are expected, such as 0,1,2"
+        ) from None
 
 
 def read_text(path: str) -> str:
@@ -349,7 +348,7 @@ def read_text(path: str) -> str:
 
 def read_cases(path: str) -> list["Case"]:
     """Cases from a JSON list or JSON Lines of {"input", "output"}."""
-    from lib.tasks import Case
+    from lib.tasks.task import Case
 
     text = read_text(path)
     try:
@@ -384,18 +383,12 @@ def parser() -> argparse.ArgumentParser:
 
     _run_arguments(command("run", run, "run the notebooks in order, resuming finished stages"))
     _sweep_arguments(command("sweep", sweep, "several presets or seeds, a process and a folder each"))
-    command(
-        "doctor", doctor, "versions, device, sandbox layers, toolchains, and what each preset would do here"
-    )
+    command("doctor", doctor, "versions, device, sandbox layers, toolchains, and what each preset would do here")
     _score_arguments(command("score", score, "verdicts for an existing submission file"))
     _execute_arguments(command("execute", execute, "one program in the sandbox, its verdict"))
-    sub = command(
-        "decontaminate", decontaminate, "exclusion list, borderline sample and summary of a two-sided screen"
-    )
+    sub = command("decontaminate", decontaminate, "exclusion list, borderline sample and summary of a two-sided screen")
     sub.add_argument("--train", required=True, metavar="FILE", help="training tasks, any format that is read")
-    sub.add_argument(
-        "--eval", required=True, metavar="FILE", help="evaluation tasks, any format that is read"
-    )
+    sub.add_argument("--eval", required=True, metavar="FILE", help="evaluation tasks, any format that is read")
     sub.add_argument(
         "--out", required=True, metavar="DIR", help="folder for exclusions.csv, borderline.csv, summary.json"
     )
@@ -417,9 +410,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _run_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--preset", required=True, metavar="NAME", help="a file of notebooks/presets, without .yaml"
-    )
+    sub.add_argument("--preset", required=True, metavar="NAME", help="a file of notebooks/presets, without .yaml")
     _shared_arguments(sub)
     sub.add_argument("--run-dir", metavar="DIR", help="default: runs/NAME")
     sub.add_argument("--verbose", action="store_true", help="show what the notebooks print")
@@ -428,7 +419,9 @@ def _run_arguments(sub: argparse.ArgumentParser) -> None:
 def _sweep_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--preset", action="append", required=True, metavar="NAME", help="may be given several times")
     sub.add_argument("--seeds", default="0", metavar="N,N,…", help="each preset is run with each seed (default 0)")
-    sub.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, sharing this machine (default 1)")
+    sub.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="runs at a time, sharing this machine (default 1)"
+    )
     _shared_arguments(sub)
     sub.add_argument("--out", default="runs/sweep", metavar="DIR", help="run folders go here (default runs/sweep)")
 
@@ -437,24 +430,16 @@ def _shared_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="KEY: a parameter, or STAGE.PARAMETER"
     )
-    sub.add_argument(
-        "--from", dest="first", metavar="STAGE", help="first stage, such as 02_mining, 02 or mining"
-    )
+    sub.add_argument("--from", dest="first", metavar="STAGE", help="first stage, such as 02_mining, 02 or mining")
     sub.add_argument("--to", dest="last", metavar="STAGE", help="last stage")
     sub.add_argument("--notebooks", metavar="DIR", help="your own set of the notebooks and presets")
 
 
 def _score_arguments(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--tasks", required=True, metavar="FILE", help="JSON Lines, or any public format that is read"
-    )
-    sub.add_argument(
-        "--submission", required=True, metavar="FILE", help='[{"id", "response"}], or one a line'
-    )
+    sub.add_argument("--tasks", required=True, metavar="FILE", help="JSON Lines, or any public format that is read")
+    sub.add_argument("--submission", required=True, metavar="FILE", help='[{"id", "response"}], or one a line')
     sub.add_argument("--tests", choices=("visible", "hidden", "all"), default="all")
-    sub.add_argument(
-        "--alias", choices=("strict", "permissive"), default="strict", help="how entry points are matched"
-    )
+    sub.add_argument("--alias", choices=("strict", "permissive"), default="strict", help="how entry points are matched")
     sub.add_argument("--fuzz", type=int, default=0, metavar="N", help="add N fuzzed asserts a task; needs references")
     sub.add_argument("--out", metavar="FILE", help="write one verdict a line")
     _unconfined(sub)
@@ -463,21 +448,15 @@ def _score_arguments(sub: argparse.ArgumentParser) -> None:
 def _execute_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--language", required=True, help="python, lua, ocaml, r, fortran, julia")
     sub.add_argument("--source", required=True, metavar="FILE", help="the program")
-    sub.add_argument(
-        "--cases", required=True, metavar="FILE", help='{"input", "output"} as a JSON list or one a line'
-    )
-    sub.add_argument(
-        "--time-limit", type=float, default=5.0, metavar="S", help="CPU seconds a case (default 5)"
-    )
+    sub.add_argument("--cases", required=True, metavar="FILE", help='{"input", "output"} as a JSON list or one a line')
+    sub.add_argument("--time-limit", type=float, default=5.0, metavar="S", help="CPU seconds a case (default 5)")
     sub.add_argument("--memory-limit", type=int, default=512, metavar="MB", help="default 512")
     sub.add_argument("--compare", choices=("exact", "trailing-whitespace"), default="exact")
     _unconfined(sub)
 
 
 def _unconfined(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--allow-unconfined", action="store_true", help="run programs even where nothing confines them"
-    )
+    sub.add_argument("--allow-unconfined", action="store_true", help="run programs even where nothing confines them")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -502,15 +481,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def one_line(error: Exception) -> str | None:
     """What to tell the user about an error that is about their input or machine; None for a fault of this program."""
-    from lib.adapters import AdapterError
-    from lib.cluster import ClusterError
-    from lib.comparison import ComparisonError
-    from lib.ledger import LedgerError
-    from lib.models import ModelError
-    from lib.pipeline import PipelineError
+    from lib.base.parallel import ClusterError
+    from lib.evaluation.comparison import ComparisonError
+    from lib.mining.ledger import LedgerError
+    from lib.models.adapters import AdapterError
+    from lib.models.resolve import ModelError
+    from lib.run.pipeline import PipelineError
     from lib.sampling import EngineError
     from lib.sandbox import SandboxError
-    from lib.tasks import TaskError
+    from lib.tasks.task import TaskError
 
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
@@ -518,7 +497,14 @@ def one_line(error: Exception) -> str | None:
         return str(error)  # a failing cell is told in a block of lines
     known = isinstance(
         error,
-        CommandError | TaskError | SandboxError | ModelError | EngineError | LedgerError | ComparisonError | AdapterError
+        CommandError
+        | TaskError
+        | SandboxError
+        | ModelError
+        | EngineError
+        | LedgerError
+        | ComparisonError
+        | AdapterError
         | ClusterError,
     )
     return "; ".join(str(error).splitlines()) if known else None

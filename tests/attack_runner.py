@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib.sandbox import Sandbox, Verdict, probe  # noqa: E402
-from lib.tasks import Case, Task  # noqa: E402
+from lib.tasks.task import Case, Task  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent / "attacks"
 DEFAULT_TESTS = ("assert f(2) == 4", "assert f(3) == 9")
@@ -28,7 +28,19 @@ LIMIT_S = 0.4
 
 def function_task(tests: tuple[str, ...]) -> Task:
     """The task every attack is an answer to."""
-    return Task("attack", "attacks", "test", "f", "en", "python", "function", "f", tests, time_limit_s=LIMIT_S, memory_limit_mb=256)
+    return Task(
+        "attack",
+        "attacks",
+        "test",
+        "f",
+        "en",
+        "python",
+        "function",
+        "f",
+        tests,
+        time_limit_s=LIMIT_S,
+        memory_limit_mb=256,
+    )
 
 
 def header(source: str, key: str) -> list[str]:
@@ -52,7 +64,12 @@ def run(sandbox: Sandbox, name: str, secret: Path, port: int) -> dict[str, objec
     else:
         verdict = sandbox.grade(function_task(tests or DEFAULT_TESTS), source)
         healthy = _healthy(sandbox, name)
-    return {"status": verdict.status, "failure": verdict.failure, "healthy": healthy, "seconds": time.monotonic() - started}
+    return {
+        "status": verdict.status,
+        "failure": verdict.failure,
+        "healthy": healthy,
+        "seconds": time.monotonic() - started,
+    }
 
 
 def run_all(names: list[str], secret: Path, port: int) -> dict[str, dict[str, object]]:

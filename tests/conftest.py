@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib.pipeline import STAGES, Stage
+from lib.run.pipeline import STAGES, Stage
 
 # What each tiny stage does: it writes every declared output, with its parameters in it, and notes that it ran.
 TINY = """

@@ -42,7 +42,9 @@ def main() -> None:
     python = f"{home}/python/bin/{os.path.basename(os.path.realpath(sys.executable))}"
     path = f"{home}/repository:{home}/packages"
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    if sysconfig.get_config_var("Py_ENABLE_SHARED"):  # its libpython lies where the interpreter was built to look, behind /root perhaps
+    if sysconfig.get_config_var(
+        "Py_ENABLE_SHARED"
+    ):  # its libpython lies where the interpreter was built to look, behind /root perhaps
         environment["LD_LIBRARY_PATH"] = f"{home}/python/lib"
     os.chdir(f"{home}/repository")
     os.execve(python, [python, *command], environment)

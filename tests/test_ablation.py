@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.ablation import Pool, ablation, doublings, pools, table
+from lib.mining.k_curve import Pool, ablation, doublings, pools, table
 from tests.test_ledger import ROW
 from tests.test_mining import TASKS, won
 
@@ -61,7 +61,10 @@ def test_greedy_answers_stand_beside():
 def test_pools_count_programs_that_differ():
     a, b = TASKS[:2]
     drawn = [won(a.task_id, "def f(a):\n    return a\n", draw=0), won(a.task_id, "def f(a): return (a)\n", draw=1)]
-    drawn += [dataclasses.replace(ROW, task_id=b.task_id, status="timeout", visible_ok=True, hidden_ok=False, draw=d) for d in (0, 1)]
+    drawn += [
+        dataclasses.replace(ROW, task_id=b.task_id, status="timeout", visible_ok=True, hidden_ok=False, draw=d)
+        for d in (0, 1)
+    ]
     first, second = pools(drawn, [a, b])
     assert (first.programs, first.winners, first.solved) == ((2,), (2,), 2)
     assert (second.visible, second.solved, second.winners) == (2, 0, ())

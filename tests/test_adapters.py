@@ -10,12 +10,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lib.__main__ import main
-from lib.adapters import AdapterError, base_of, copy_adapter, merge, save_adapter
-from lib.estimators import rate_over_tasks
-from lib.model_card import add_scores, read_facts, write_card
-from lib.models import resolve
+from lib.models.adapters import AdapterError, base_of, copy_adapter, merge, save_adapter
+from lib.models.card import add_scores, read_facts, write_card
+from lib.models.resolve import resolve
 from lib.sampling import Request, Settings, open_engine
-from lib.sft import TARGET_MODULES
+from lib.stats.estimators import rate_over_tasks
+from lib.training.sft import TARGET_MODULES
 
 LAYER = "model.layers.3.mlp.down_proj"
 
@@ -28,13 +28,17 @@ def adapter(tmp_path_factory):
 
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_pretrained(resolve("embedded"), dtype=torch.bfloat16)
-    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=list(TARGET_MODULES), task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        base, LoraConfig(r=4, lora_alpha=8, target_modules=list(TARGET_MODULES), task_type="CAUSAL_LM")
+    )
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.15)
     folder = tmp_path_factory.mktemp("adapters") / "one"
     save_adapter(model, AutoTokenizer.from_pretrained(resolve("embedded")), folder)
-    write_card(folder, "embedded", ["b", "a", "b"], {"lora_rank": 4, "learning_rate": 5e-5}, {"steps": 3, "first_loss": 1.25})
+    write_card(
+        folder, "embedded", ["b", "a", "b"], {"lora_rank": 4, "learning_rate": 5e-5}, {"steps": 3, "first_loss": 1.25}
+    )
     return folder
 
 
@@ -106,7 +110,9 @@ def test_a_copy_replaces_what_was_there(adapter, tmp_path):
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy/old").touch()
     copy_adapter(adapter, tmp_path / "copy")
-    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == sorted(path.name for path in adapter.iterdir())
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == sorted(
+        path.name for path in adapter.iterdir()
+    )
 
 
 def test_the_card_names_the_tasks_their_digest_and_the_parameters(adapter):

@@ -6,12 +6,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lib.bangla import count_changes, normalise, normalise_tasks, script_mix
-from lib.tasks import Task
+from lib.tasks.bangla import count_changes, normalise, normalise_tasks, script_mix
+from lib.tasks.task import Task
 
 BANGLA = st.text(
-    st.characters(min_codepoint=0x0980, max_codepoint=0x09FF)
-    | st.sampled_from("`\u1fef \n\u200c\u200d।a\u0301\u0300")
+    st.characters(min_codepoint=0x0980, max_codepoint=0x09FF) | st.sampled_from("`\u1fef \n\u200c\u200d।a\u0301\u0300")
 )
 ANY = st.text() | BANGLA | st.lists(BANGLA | st.text(max_size=3), max_size=6).map("`".join)
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import budget
-from lib.estimators import clopper_pearson_interval, pass_at_k, wilson_interval
+from lib.stats import budget
+from lib.stats.estimators import clopper_pearson_interval, pass_at_k, wilson_interval
 
 chances = st.floats(1e-6, 1 - 1e-6)
 pools = st.integers(1, 12).flatmap(

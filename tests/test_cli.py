@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lib.__main__ import main
-from lib.pipeline import ROOT
-from lib.tasks import Case, Task, write_tasks
+from lib.run.pipeline import ROOT
+from lib.tasks.task import Case, Task, write_tasks
 
 COMMANDS = ("run", "sweep", "doctor", "score", "execute", "decontaminate", "report", "compare", "published")
 Capture = pytest.CaptureFixture[str]
@@ -110,9 +110,7 @@ def test_score_refuses_answers_to_other_tasks(files: Callable, capsys: Capture) 
     assert "answers 1 ids that" in refusal(capsys, "score", *files({"a": RIGHT, "zz": RIGHT}))
 
 
-def test_score_stops_when_tasks_lack_the_tests_asked_for(
-    tmp_path: Path, files: Callable, capsys: Capture
-) -> None:
+def test_score_stops_when_tasks_lack_the_tests_asked_for(tmp_path: Path, files: Callable, capsys: Capture) -> None:
     arguments = files({"a": RIGHT})
     write_tasks(tmp_path / "tasks.jsonl", [task("a", hidden_tests=())])
     assert "task 'a' has no hidden tests" in refusal(capsys, "score", *arguments, "--tests", "hidden")
@@ -132,9 +130,7 @@ def test_score_names_file_and_line_of_a_broken_row(files: Callable, tmp_path: Pa
     assert "tasks.jsonl:4" in refusal(capsys, "score", *arguments)
 
 
-def test_score_adds_fuzzed_asserts_and_says_what_they_reject(
-    tmp_path: Path, files: Callable, capsys: Capture
-) -> None:
+def test_score_adds_fuzzed_asserts_and_says_what_they_reject(tmp_path: Path, files: Callable, capsys: Capture) -> None:
     arguments = files({"a": RIGHT, "b": ABSOLUTE, "c": ABSOLUTE})
     reference = "def double(n):\n    return n + n\n"
     known = [task(name, reference=reference) for name in "ab"]
@@ -157,9 +153,7 @@ def test_score_adds_fuzzed_asserts_and_says_what_they_reject(
 
 
 @pytest.mark.parametrize("number", ["-1", "many", "2.5"])
-def test_score_refuses_a_number_of_asserts_that_is_none(
-    files: Callable, capsys: Capture, number: str
-) -> None:
+def test_score_refuses_a_number_of_asserts_that_is_none(files: Callable, capsys: Capture, number: str) -> None:
     assert "--fuzz" in refusal(capsys, "score", *files({"a": RIGHT}), "--fuzz", number)
 
 
@@ -198,9 +192,7 @@ def test_execute_of_a_wrong_program_is_a_verdict_not_an_error(tmp_path: Path, ca
         (b"print(1)", ONE_CASE, "cobol", "no language 'cobol'; there are "),
     ],
 )
-def test_execute_refuses(
-    tmp_path: Path, capsys: Capture, source: bytes, cases: str, language: str, fault: str
-) -> None:
+def test_execute_refuses(tmp_path: Path, capsys: Capture, source: bytes, cases: str, language: str, fault: str) -> None:
     assert fault in refusal(capsys, *execute(tmp_path, source, cases, language), "--json")
 
 
@@ -209,23 +201,17 @@ def test_execute_refuses(
 
 def test_decontaminate_writes_its_list_and_counts_it(tmp_path: Path, capsys: Capture) -> None:
     prompt = "Given a list of marks, return the number of pupils whose mark lies above the average of the whole class."
-    write_tasks(
-        tmp_path / "train.jsonl", [task("a", prompt=prompt), task("b", prompt="Reverse the words of a line.")]
-    )
+    write_tasks(tmp_path / "train.jsonl", [task("a", prompt=prompt), task("b", prompt="Reverse the words of a line.")])
     write_tasks(tmp_path / "eval.jsonl", [task("x", prompt=prompt)])
     sides = ["--train", f"{tmp_path}/train.jsonl", "--eval", f"{tmp_path}/eval.jsonl"]
     assert main(["decontaminate", *sides, "--out", f"{tmp_path}/out", "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["train"], row["eval"], row["excluded"]["eval"]) == (2, 1, 1)
-    assert (
-        (tmp_path / "out" / "exclusions.csv").read_text().startswith("side,id,matched_id,reason,score,sha256")
-    )
+    assert (tmp_path / "out" / "exclusions.csv").read_text().startswith("side,id,matched_id,reason,score,sha256")
 
 
 def test_report_of_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: Capture) -> None:
-    assert refusal(capsys, "report", str(tmp_path)).endswith(
-        "no run here (no manifest.json, scores.csv or figures)"
-    )
+    assert refusal(capsys, "report", str(tmp_path)).endswith("no run here (no manifest.json, scores.csv or figures)")
 
 
 def test_report_prints_its_path(tmp_path: Path, capsys: Capture) -> None:
@@ -264,7 +250,7 @@ def test_doctor_says_in_words_what_is_here_and_what_presets_would_do() -> None:
 def test_json_output_stays_clean_when_libraries_print(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Capture
 ) -> None:
-    monkeypatch.setattr("lib.report.build", lambda folder: print("a banner") or folder / "report.html")
+    monkeypatch.setattr("lib.figures.report.build", lambda folder: print("a banner") or folder / "report.html")
     (tmp_path / "manifest.json").touch()
     main(["report", str(tmp_path), "--json"])
     said = capsys.readouterr()

@@ -14,8 +14,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lib import colab
-from lib.colab import ColabError
+from lib.run import colab
+from lib.run.colab import ColabError
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
@@ -59,8 +59,18 @@ def test_the_torch_that_vllm_needs_is_the_pinned_one() -> None:
 
 
 def test_what_colab_s_kernel_stands_on_stays_with_all_it_stands_on() -> None:
-    installed = {"google-colab": "1.0", "pandas": "2.2.2", "numpy": "2.0.2", "torch": "2.9.0+cu126", "datasets": "3.0", "rich": "13"}
-    needs = {"google-colab": ["pandas==2.2.2", 'rich; extra == "docs"', "absent"], "pandas": ["numpy>=1.26 ; python_version < '3.13'"]}
+    installed = {
+        "google-colab": "1.0",
+        "pandas": "2.2.2",
+        "numpy": "2.0.2",
+        "torch": "2.9.0+cu126",
+        "datasets": "3.0",
+        "rich": "13",
+    }
+    needs = {
+        "google-colab": ["pandas==2.2.2", 'rich; extra == "docs"', "absent"],
+        "pandas": ["numpy>=1.26 ; python_version < '3.13'"],
+    }
     stays = colab.kept(installed, lambda name: needs.get(name, ()))
     assert stays == {"torch": "2.9.0+cu126", "pandas": "2.2.2", "numpy": "2.0.2"}
 
@@ -126,7 +136,7 @@ def runtime(tmp_path: Path) -> Path:
         (packages / name).parent.mkdir(parents=True, exist_ok=True)
         (packages / name).write_text(text)
     (repository / "lib").mkdir(parents=True)
-    for path in [ROOT / "lib/__init__.py", ROOT / "lib/colab.py", *ROOT.glob("requirements*.txt")]:
+    for path in [ROOT / "lib/__init__.py", ROOT / "lib/run/colab.py", *ROOT.glob("requirements*.txt")]:
         shutil.copy(path, repository / path.relative_to(ROOT))
     git = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
@@ -143,7 +153,11 @@ def session(runtime: Path, number: int, on_drive: bool = True, **more: str) -> s
     code = f"import demo, google.colab\n{cell}\nprint(os.getcwd())"
     paths = {"PYTHONPATH": str(runtime / "packages"), "ASKED": str(runtime / "asked"), "DRIVE": str(runtime / "drive")}
     return subprocess.run(
-        [sys.executable, "-S", "-c", code], cwd=content, env={**os.environ, **paths, **more}, capture_output=True, text=True
+        [sys.executable, "-S", "-c", code],
+        cwd=content,
+        env={**os.environ, **paths, **more},
+        capture_output=True,
+        text=True,
     )
 
 
@@ -181,5 +195,8 @@ def test_a_failed_installation_is_not_passed_over(runtime: Path) -> None:
 
 def test_a_package_replaced_under_the_kernel_that_has_loaded_it_asks_for_a_restart(runtime: Path) -> None:
     metadata = str(runtime / "packages" / "demo-1.dist-info" / "METADATA")
-    assert "ColabError: demo: replaced after being loaded" in session(runtime, 1, False, REPLACES=metadata).stderr.splitlines()[-1]
+    assert (
+        "ColabError: demo: replaced after being loaded"
+        in session(runtime, 1, False, REPLACES=metadata).stderr.splitlines()[-1]
+    )
     assert session(runtime, 2, False).returncode == 0  # after the restart

@@ -6,8 +6,9 @@ import numpy
 import pandas
 import pytest
 
-from lib import comparison, figures
-from lib.comparison import ComparisonError, Run
+from lib.evaluation import comparison
+from lib.evaluation.comparison import ComparisonError, Run
+from lib.figures import plots as figures
 
 
 def _scores(seed: int) -> pandas.DataFrame:

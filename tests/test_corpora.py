@@ -15,15 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import corpora
-from lib.corpora.files import CHUNK
-from lib.corpora.literals import packed_json, string_list
-from lib.tasks import Task, TaskError, read_tasks, write_tasks
+from lib.tasks import readers as corpora
+from lib.tasks.readers.files import CHUNK
+from lib.tasks.readers.literals import packed_json, string_list
+from lib.tasks.task import Task, TaskError, read_tasks, write_tasks
 
 EXTERNAL = Path(__file__).parent.parent / "data" / "external"
-external = pytest.mark.skipif(
-    not EXTERNAL.is_dir(), reason="data/external is absent: no public corpora to read"
-)
+external = pytest.mark.skipif(not EXTERNAL.is_dir(), reason="data/external is absent: no public corpora to read")
 
 BLP = "id,instruction,test_list\n"
 
@@ -85,9 +83,7 @@ FILES = [
 
 @external
 @pytest.mark.parametrize(("name", "rows", "task_id", "expected"), FILES, ids=[file[0] for file in FILES])
-def test_every_released_file_reads_whole(
-    name: str, rows: int, task_id: str, expected: dict[str, str]
-) -> None:
+def test_every_released_file_reads_whole(name: str, rows: int, task_id: str, expected: dict[str, str]) -> None:
     tasks = {task.task_id: task for task in corpora.read(EXTERNAL / name)}
     assert len(tasks) == rows
     assert {field: getattr(tasks[task_id], field) for field in expected} == expected
@@ -160,31 +156,23 @@ def test_mbpp_keeps_setup_code_and_challenge_tests() -> None:
 
 
 @external
-@pytest.mark.parametrize(
-    "name", ["humaneval/HumanEval.jsonl.gz", "mhumaneval/mHumanEval-ben_Beng-python.json"]
-)
+@pytest.mark.parametrize("name", ["humaneval/HumanEval.jsonl.gz", "mhumaneval/mHumanEval-ben_Beng-python.json"])
 def test_python_references_of_humaneval_pass_their_tests(name: str) -> None:
     """Trusted code, run in a process of its own: tests, setup code and references fit together."""
     tasks = corpora.read(EXTERNAL / name)
     program = ["results = []"]
     for task in tasks:
         source = json.dumps("\n".join([task.setup_code, task.reference, *task.hidden_tests]))
-        program.append(
-            f"try: exec({source}, {{}}); results.append(True)\nexcept Exception: results.append(False)"
-        )
+        program.append(f"try: exec({source}, {{}}); results.append(True)\nexcept Exception: results.append(False)")
     program.append("print(results.count(True))")
-    run = subprocess.run(
-        [sys.executable, "-"], input="\n".join(program), capture_output=True, text=True, timeout=60
-    )
+    run = subprocess.run([sys.executable, "-"], input="\n".join(program), capture_output=True, text=True, timeout=60)
     passed = int(run.stdout.split()[-1])
     assert passed == len(tasks) if name.startswith("humaneval") else passed >= 150
 
 
 @external
 def test_a_split_keeps_its_tasks_only() -> None:
-    assert {task.split for task in corpora.read(EXTERNAL / "mbpp/mbpp.jsonl", split="validation")} == {
-        "validation"
-    }
+    assert {task.split for task in corpora.read(EXTERNAL / "mbpp/mbpp.jsonl", split="validation")} == {"validation"}
     with pytest.raises(TaskError, match="no tasks of split 'nowhere'"):
         corpora.read(EXTERNAL / "mbpp/mbpp.jsonl", split="nowhere")
 
@@ -237,9 +225,7 @@ def test_livecodebench_functional_cases_become_asserts(tmp_path: Path) -> None:
 
 
 def test_ag_livecodebench_has_private_cases_only(tmp_path: Path) -> None:
-    (task,) = corpora.read(
-        write(tmp_path / "ag.jsonl", {**ASKED, "private_test_cases": pack(json.dumps(CASES))})
-    )
+    (task,) = corpora.read(write(tmp_path / "ag.jsonl", {**ASKED, "private_test_cases": pack(json.dumps(CASES))}))
     assert (task.source, task.mode, len(task.cases)) == ("ag-livecodebench-x", "program", 1)
 
 
@@ -283,9 +269,7 @@ def test_codeforces_counts_an_example_once_and_takes_its_limits(tmp_path: Path) 
     assert (task.time_limit_s, task.memory_limit_mb) == (1.0, 256)
 
 
-@pytest.mark.parametrize(
-    "change", [{"interaction_format": "talk"}, {"generated_checker": "…"}, {"input_mode": "file"}]
-)
+@pytest.mark.parametrize("change", [{"interaction_format": "talk"}, {"generated_checker": "…"}, {"input_mode": "file"}])
 def test_codeforces_rows_that_cases_cannot_judge_are_left_out_and_counted(
     tmp_path: Path, change: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -360,9 +344,7 @@ def test_an_unreachable_data_set_is_one_clear_line(monkeypatch: pytest.MonkeyPat
         raise ConnectionError("no route\nmany more lines")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(
-        TaskError, match=r"^owner/name: cannot be loaded \(no route\); .* download it"
-    ) as caught:
+    with pytest.raises(TaskError, match=r"^owner/name: cannot be loaded \(no route\); .* download it") as caught:
         corpora.read("owner/name")
     assert "\n" not in str(caught.value)
 
@@ -414,9 +396,7 @@ def test_a_broken_csv_is_refused_by_file_and_row(tmp_path: Path, content: str, m
 
 
 def test_a_row_is_counted_by_lines_of_the_file_not_of_the_table(tmp_path: Path) -> None:
-    refused(
-        tmp_path / "bad.csv", BLP + '1,"Double\nit.","[\'assert f(1) == 2\']"\n2,x,[]\n', r"row 2 \(line 4\)"
-    )
+    refused(tmp_path / "bad.csv", BLP + '1,"Double\nit.","[\'assert f(1) == 2\']"\n2,x,[]\n', r"row 2 \(line 4\)")
 
 
 @pytest.mark.parametrize(
@@ -457,9 +437,7 @@ def test_a_byte_order_mark_changes_nothing(tmp_path: Path, name: str) -> None:
         ("bad.csv.gz", b"plain", "broken gzip"),
     ],
 )
-def test_broken_json_and_archives_are_refused(
-    tmp_path: Path, name: str, content: str | bytes, message: str
-) -> None:
+def test_broken_json_and_archives_are_refused(tmp_path: Path, name: str, content: str | bytes, message: str) -> None:
     refused(tmp_path / name, content, message)
 
 
@@ -494,7 +472,7 @@ def test_no_bytes_make_the_pickle_loader_raise_anything_else(raw: bytes) -> None
 
 
 def test_a_packing_that_unpacks_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lib.corpora.literals.MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr("lib.tasks.readers.literals.MAX_UNPACKED", 1 << 20)
     with pytest.raises(TaskError, match="more than 1 MiB"):
         packed_json(pack("[" + " " * (2 << 20) + "]"), "cases", "here")
 
@@ -537,14 +515,12 @@ def test_tasks_come_before_a_later_row_is_looked_at(tmp_path: Path) -> None:
 def test_a_json_array_reads_alike_whatever_its_rows_weigh(tmp_path: Path, size: int) -> None:
     rows = [{"id": i, "response": "ক" * size} for i in range(60)]
     (tmp_path / "answers.json").write_text(json.dumps(rows, ensure_ascii=False))
-    assert corpora.read_submission(tmp_path / "answers.json") == {
-        str(row["id"]): row["response"] for row in rows
-    }
+    assert corpora.read_submission(tmp_path / "answers.json") == {str(row["id"]): row["response"] for row in rows}
 
 
 MEASURE = """
 import resource, sys
-from lib import corpora
+from lib.tasks import readers as corpora
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 count = sum(1 for _ in corpora.iter_tasks(sys.argv[1]))
 print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
@@ -564,9 +540,7 @@ def test_a_large_file_takes_little_memory(tmp_path: Path, name: str) -> None:
             out.write(("," if i and name == "large.json" else "") + line + "\n")
         out.write("]" if name == "large.json" else "")
     command = [sys.executable, "-c", MEASURE, str(tmp_path / name)]
-    run = subprocess.run(
-        command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=True
-    )
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=True)
     count, grown = map(int, run.stdout.split())
     assert count == 48
     assert grown < 24
@@ -574,7 +548,7 @@ def test_a_large_file_takes_little_memory(tmp_path: Path, name: str) -> None:
 
 def test_every_hidden_python_assert_calls_its_entry_point() -> None:
     """The readers' rule for an entry point, on asserts that hide the call."""
-    from lib.corpora.asserts import called_name
+    from lib.tasks.readers.asserts import called_name
 
     for test, name in [
         ("assert set(f(1)) == set([2])", "f"),

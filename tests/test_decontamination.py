@@ -14,7 +14,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lib import corpora, figures
 from lib.decontamination import (
     Outcome,
     SplitOverlapError,
@@ -41,22 +40,18 @@ from lib.decontamination.planting import (
 )
 from lib.decontamination.shingles import Sets, character_ngrams, concatenate
 from lib.decontamination.structure import LANGUAGES, structure_sets, subtrees
-from lib.tasks import Case, Task, TaskError, write_tasks
+from lib.figures import plots as figures
+from lib.tasks import readers as corpora
+from lib.tasks.task import Case, Task, TaskError, write_tasks
 
 EXTERNAL = Path(__file__).parent.parent / "data" / "external"
 STARTER = Path(__file__).parent.parent / "data"
-external = pytest.mark.skipif(
-    not EXTERNAL.is_dir(), reason="data/external is absent: no public corpora to screen"
-)
-ODD = st.text(
-    st.sampled_from("ab01 \n\t'\"#-[]=(*)!\\`.:eEx_কি১\u09dfİ") | st.characters(max_codepoint=0x3000)
-)
+external = pytest.mark.skipif(not EXTERNAL.is_dir(), reason="data/external is absent: no public corpora to screen")
+ODD = st.text(st.sampled_from("ab01 \n\t'\"#-[]=(*)!\\`.:eEx_কি১\u09dfİ") | st.characters(max_codepoint=0x3000))
 
 
 def task(name: str, prompt: str = "", code: str = "", language: str = "python", **more: str) -> Task:
-    prompt = prompt or " ".join(
-        "".join(random.Random(f"{name}{i}").choices("abcdefgh", k=6)) for i in range(9)
-    )
+    prompt = prompt or " ".join("".join(random.Random(f"{name}{i}").choices("abcdefgh", k=6)) for i in range(9))
     return Task(
         name,
         more.get("source", "s"),
@@ -105,9 +100,7 @@ def test_canonical_code_is_idempotent(text: str, language: str, numbers: bool) -
         ("julia", 'x = 10 #= a #= nested =# note =# # rest\ny = "# no"', "x = 0 y = no"),
     ],
 )
-def test_comments_and_literals_go_and_strings_keep_their_words(
-    language: str, code: str, expected: str
-) -> None:
+def test_comments_and_literals_go_and_strings_keep_their_words(language: str, code: str, expected: str) -> None:
     assert canonical_code(code, language) == expected
 
 
@@ -131,9 +124,7 @@ def test_a_template_around_prompts_is_told_from_how_often_it_occurs() -> None:
 
 def sets(*members: set[int]) -> Sets:
     """Sets of small numbers, as sets of hashes."""
-    return concatenate(
-        [character_ngrams(["".join(map(chr, sorted(some)))], 1).distinct() for some in members]
-    )
+    return concatenate([character_ngrams(["".join(map(chr, sorted(some)))], 1).distinct() for some in members])
 
 
 def jaccard_pairs(left: list[set[int]], right: list[set[int]], floor: float) -> set[tuple[int, int]]:
@@ -149,9 +140,7 @@ SMALL = st.lists(st.sets(st.integers(1, 30), max_size=20), min_size=1, max_size=
 
 @given(SMALL, SMALL, st.floats(0.05, 1.0))
 @settings(deadline=None)
-def test_the_join_finds_every_pair_and_no_other(
-    left: list[set[int]], right: list[set[int]], floor: float
-) -> None:
+def test_the_join_finds_every_pair_and_no_other(left: list[set[int]], right: list[set[int]], floor: float) -> None:
     rows, columns, scores = Index(sets(*right), floor).match(sets(*left).grams())
     assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == jaccard_pairs(left, right, floor)
     for i, j, score in zip(rows, columns, scores, strict=True):
@@ -306,23 +295,14 @@ def test_the_155_leaked_tasks_are_named(blp: dict[str, list[Task]]) -> None:
     # Precision 155/156: 363 reads word for word like 224, which leaked: one Bangla word for cube and cuboid.
     assert exact - leaked == {"363"}
     assert (
-        len(
-            {
-                match.train.id
-                for match in outcome.excluded
-                if match.evaluation.id in leaked and match.score == 1
-            }
-        )
-        >= 382
+        len({match.train.id for match in outcome.excluded if match.evaluation.id in leaked and match.score == 1}) >= 382
     )
 
 
 @external
 def test_the_three_exact_pairs_of_dev_and_test(blp: dict[str, list[Task]]) -> None:
     outcome = screen(blp["dev_v2.csv"], blp["test_v1.csv"])
-    exact = {
-        (match.train.id, match.evaluation.id) for match in outcome.excluded if match.reason == "exact-prompt"
-    }
+    exact = {(match.train.id, match.evaluation.id) for match in outcome.excluded if match.reason == "exact-prompt"}
     assert exact == {("2", "207"), ("104", "238"), ("272", "206")}
 
 
@@ -609,15 +589,11 @@ def test_disjoint_sides_pass_without_a_banner() -> None:
     ],
 )
 def test_the_guard_goes_by_names_too(mine: Task, theirs: Task, reason: str) -> None:
-    assert check_split([mine], [theirs], allow_overlap=True).pairs == (
-        (mine.task_id, theirs.task_id, reason),
-    )
+    assert check_split([mine], [theirs], allow_overlap=True).pairs == ((mine.task_id, theirs.task_id, reason),)
 
 
 def test_equal_ids_of_different_sources_are_no_overlap() -> None:
-    assert not check_split(
-        [task("7", "one text here", source="dev")], [task("7", "another body there", source="test")]
-    )
+    assert not check_split([task("7", "one text here", source="dev")], [task("7", "another body there", source="test")])
 
 
 def test_the_guard_obeys_a_reviewer() -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.models import cache_dir
+from lib.models.resolve import cache_dir
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
@@ -36,13 +36,19 @@ def copy(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(kind in EXECUTED for kind, _, _ in blocks(page))])
 def test_a_page_followed_literally_does_what_it_says(page: str, copy: Path) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "WORKBOOK_CACHE": str(cache_dir())}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "WORKBOOK_CACHE": str(cache_dir()),
+    }
     printed: str | None = None  # by the block before; None: it was left out
     for kind, long, text in blocks(page):
         if kind in EXECUTED:
             printed = None
             if not long or os.environ.get("DOCS_FULL"):
-                done = subprocess.run([*EXECUTED[kind], text], cwd=copy, env=environment, capture_output=True, text=True)
+                done = subprocess.run(
+                    [*EXECUTED[kind], text], cwd=copy, env=environment, capture_output=True, text=True
+                )
                 assert done.returncode == 0, f"{text}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
                 printed = done.stdout
         elif kind == "text" and printed is not None:

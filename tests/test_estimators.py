@@ -15,7 +15,7 @@ from scipy import stats
 from statsmodels.stats import proportion as sm_proportion
 from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
 
-from lib import estimators as est
+from lib.stats import estimators as est
 
 RNG_CASES = 1000
 
@@ -488,9 +488,7 @@ def test_newcombes_paired_interval_of_independent_results_is_the_unpaired_one() 
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 20), st.integers(0, 20))
-def test_newcombes_paired_interval_mirrors_and_stays_in_range(
-    both: int, wins: int, losses: int, neither: int
-) -> None:
+def test_newcombes_paired_interval_mirrors_and_stays_in_range(both: int, wins: int, losses: int, neither: int) -> None:
     if both + wins + losses + neither == 0:
         return
     a, b = pairs(both, wins, losses, neither)

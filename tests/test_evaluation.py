@@ -3,10 +3,10 @@
 import numpy
 import pytest
 
-from lib.estimators import best_of_k, by_group
-from lib.evaluation import rates_by_field, scores
-from lib.ledger import FIELDS, Attempt
-from lib.tasks import Task
+from lib.evaluation.scores import rates_by_field, scores
+from lib.mining.ledger import FIELDS, Attempt
+from lib.stats.estimators import best_of_k, by_group
+from lib.tasks.task import Task
 
 
 def task(name: str, tier: int) -> Task:

@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import failure_statistics, failure_table, figures, report
-from lib.failure_labels import SHIPPED, agreement, read_labels
-from lib.ledger import FIELDS, Attempt
-from lib.tasks import Task
+from lib.evaluation.failures import statistics as failure_statistics
+from lib.evaluation.failures import table as failure_table
+from lib.evaluation.failures.labels import SHIPPED, agreement, read_labels
+from lib.figures import plots as figures
+from lib.figures import report
+from lib.mining.ledger import FIELDS, Attempt
+from lib.tasks.task import Task
 
 ROOT = Path(__file__).resolve().parent.parent
 ADD = Task(
@@ -60,7 +63,9 @@ def test_kappa_is_the_same_from_either_side(pairs: list[tuple[str, str]]) -> Non
     assert agreement(one, two, "abc").kappa == pytest.approx(agreement(two, one, "abc").kappa, nan_ok=True)
 
 
-@pytest.mark.parametrize(("read", "ruled", "told"), [([], [], "at least 1"), (["a"], [], "equally"), (["z"], ["a"], "'z'")])
+@pytest.mark.parametrize(
+    ("read", "ruled", "told"), [([], [], "at least 1"), (["a"], [], "equally"), (["z"], ["a"], "'z'")]
+)
 def test_agreement_refuses(read: list[str], ruled: list[str], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         agreement(read, ruled, ("a", "b"))
@@ -119,9 +124,7 @@ def test_outcomes_leave_other_tasks_out() -> None:
 
 def test_shares_resample_tasks_not_draws() -> None:
     """Ten draws of each of two tasks, all of one type in a task: the share is ½, and by tasks it may be 0 or 1."""
-    failed = pandas.DataFrame(
-        {"model": "base", "task_id": ["t1"] * 10 + ["t2"] * 10, "kind": ["3"] * 10 + ["4"] * 10}
-    )
+    failed = pandas.DataFrame({"model": "base", "task_id": ["t1"] * 10 + ["t2"] * 10, "kind": ["3"] * 10 + ["4"] * 10})
     found = failure_statistics.shares(failed, "kind").set_index("kind").loc["3"]
     assert (found["count"], found["of"], found["share"], found["n_tasks"]) == (10, 20, 0.5, 2)
     assert (found["lo"], found["hi"]) == (0.0, 1.0)

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib import corpora
-from lib.fertility import (
+from lib.models.resolve import resolve
+from lib.tasks import readers as corpora
+from lib.tasks.task import Task
+from lib.tasks.token_cost import (
     Fertility,
     fertility,
     joint_tokenizers,
@@ -23,8 +25,6 @@ from lib.fertility import (
     train_sentencepiece,
     translations,
 )
-from lib.models import resolve
-from lib.tasks import Task
 
 STARTER = Path(__file__).parent.parent / "data" / "starter_bn.jsonl"
 EXTERNAL = Path(__file__).parent.parent / "data" / "external"
@@ -195,9 +195,7 @@ def test_a_joint_tokenizer_is_cheaper_on_bangla_it_never_saw(starter: list[Task]
 
 @pytest.mark.skipif(not EXTERNAL.is_dir(), reason="data/external is absent: no translations to compare")
 def test_blp_test_tasks_are_found_in_mbpp(own: Any) -> None:
-    pairs = translations(
-        corpora.read(EXTERNAL / "blp/test_full.csv"), corpora.read(EXTERNAL / "mbpp/mbpp.jsonl")
-    )
+    pairs = translations(corpora.read(EXTERNAL / "blp/test_full.csv"), corpora.read(EXTERNAL / "mbpp/mbpp.jsonl"))
     numbers = {int(bangla.task_id): int(english.task_id) for bangla, english in pairs}
     assert len(pairs) == 497  # three references solve two MBPP tasks each
     assert all(english == (blp + 10 if blp <= 490 else blp - 490) for blp, english in numbers.items())

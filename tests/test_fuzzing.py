@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lib import fuzzing
+from lib.mining import fuzzing
 from lib.sandbox import Sandbox
-from lib.tasks import Task, read_tasks
+from lib.tasks.task import Task, read_tasks
 from tests.test_ledger import ROW
 
 ROOT = Path(__file__).parent.parent

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from lib.gmpo import statistics
+from lib.base.progress import Log
+from lib.gmpo import advantages as statistics
 from lib.gmpo.batch import batch_diagnostics, equal_rewards_cause, normalised
 from lib.gmpo.settings import GmpoSettings
-from lib.progress import Log
 
 
 @pytest.mark.parametrize(

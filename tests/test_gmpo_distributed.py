@@ -13,13 +13,13 @@ from torch import Tensor
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
+from lib.gmpo.advantages import Memory  # noqa: E402
 from lib.gmpo.batch import shared_advantages  # noqa: E402
 from lib.gmpo.run import make_trainer  # noqa: E402
 from lib.gmpo.settings import GmpoSettings  # noqa: E402
-from lib.gmpo.statistics import Memory  # noqa: E402
-from lib.models import resolve  # noqa: E402
-from lib.prompts import build_prompt  # noqa: E402
-from lib.tasks import Task  # noqa: E402
+from lib.models.resolve import resolve  # noqa: E402
+from lib.tasks.prompts import build_prompt  # noqa: E402
+from lib.tasks.task import Task  # noqa: E402
 
 PROMPTS, GROUP, BATCHES = 6, 4, 3
 CASES = {
@@ -67,10 +67,19 @@ def train_a_step(folder: Path, rank: int) -> None:
 
     tokenizer, rows = AutoTokenizer.from_pretrained(resolve("embedded")), list[dict[str, Any]]()
     names = ("double", "triple", "is_even", "is_odd")
-    asked = [Task(n, "test", "train", f"Write `{n}(n)`.", "en", "python", "function", n, visible_tests=("assert True",)) for n in names]
+    asked = [
+        Task(n, "test", "train", f"Write `{n}(n)`.", "en", "python", "function", n, visible_tests=("assert True",))
+        for n in names
+    ]
     prompts = [build_prompt(task, tokenizer) for task in asked]
     settings = GmpoSettings(
-        prompts_per_batch=2, group_size=2, rows_per_pass=2, steps=1, num_iterations=1, max_new_tokens=8, learning_rate=1e-3
+        prompts_per_batch=2,
+        group_size=2,
+        rows_per_pass=2,
+        steps=1,
+        num_iterations=1,
+        max_new_tokens=8,
+        learning_rate=1e-3,
     )
 
     def reward(task_id: list[str], **_: Any) -> list[float]:
@@ -79,7 +88,9 @@ def train_a_step(folder: Path, rank: int) -> None:
     trainer = make_trainer("embedded", folder / "start", prompts, settings, reward, folder / "work", rows.append)
     trainer.train()
     learnt = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
-    torch.save({name.removeprefix("module."): weight.detach() for name, weight in learnt.items()}, folder / f"weights{rank}.pt")
+    torch.save(
+        {name.removeprefix("module."): weight.detach() for name, weight in learnt.items()}, folder / f"weights{rank}.pt"
+    )
     (folder / f"rows{rank}.json").write_text(json.dumps(rows))
 
 
@@ -97,7 +108,16 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that two launched processes have filled."""
     folder = tmp_path_factory.mktemp("ranks")
     save_start(folder / "start")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1", "--nproc-per-node", "2"]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr",
+        "127.0.0.1",
+        "--nproc-per-node",
+        "2",
+    ]
     done = subprocess.run([*launch, __file__, str(folder)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
@@ -120,7 +140,9 @@ def test_a_launched_step_leaves_both_processes_with_the_same_new_weights_and_is_
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_equal_one_on_the_union(two_processes: list[dict[str, list[dict[str, Tensor]]]], case: str) -> None:
+def test_two_processes_equal_one_on_the_union(
+    two_processes: list[dict[str, list[dict[str, Tensor]]]], case: str
+) -> None:
     union = learnt_from(CASES[case], lambda tensor: tensor, 0, 1)
     for number, expected in enumerate(union):
         for name, advantages in expected.items():

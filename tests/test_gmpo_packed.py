@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
 from lib.gmpo.packed import can_pack, packed_inputs, packed_log_probs, worth_packing
 from lib.gmpo.policy import padded, token_log_probs
-from lib.models import resolve
+from lib.models.resolve import resolve
 
 PROMPTS = [[5, 9, 4], [7, 7, 8, 21, 3, 30]]
 COMPLETIONS = [[11, 12, 13], [14], [15, 16], [17, 18, 19, 20]]  # the first two answer the first prompt
@@ -95,7 +95,13 @@ def test_packing_pays_where_one_row_takes_fewer_operations(d: int, p: int, t: in
 
 
 def test_models_with_windows_or_other_kernels_are_left_alone() -> None:
-    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 8}
+    small = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+        "vocab_size": 8,
+    }
     small["num_key_value_heads"] = 1
     make = AutoModelForCausalLM.from_config
     assert can_pack(make(LlamaConfig(**small)))

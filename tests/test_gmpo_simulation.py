@@ -124,9 +124,7 @@ def test_unclipped_sbam_costs_bias_where_difficulty_differs_and_groups_are_large
     assert modulated["over_cgmn"] < -0.1
 
 
-@pytest.mark.parametrize(
-    ("gain", "verdict"), [(0.4, "helps"), (0.2, "unclear"), (-0.2, "unclear"), (-0.4, "hurts")]
-)
+@pytest.mark.parametrize(("gain", "verdict"), [(0.4, "helps"), (0.2, "unclear"), (-0.2, "unclear"), (-0.4, "hurts")])
 def test_a_verdict_needs_three_standard_errors(gain: float, verdict: str) -> None:
     row = {"mix": "even", "group_size": 2, "method": "cgmn", "over_grpo": gain, "over_grpo_se": 0.1}
     assert [one["verdict"] for one in simulation.verdicts([row])] == [verdict]

@@ -12,16 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lib.gmpo import statistics as gmpo
-from lib.gmpo.statistics import Memory, PromptStatistics
+from lib.gmpo import advantages as gmpo
+from lib.gmpo.advantages import Memory, PromptStatistics
 
 torch.set_num_threads(1)
 
 Batch = Sequence[Tensor]  # rewards, log_probs (B, G), h (B, d)
 relaxed = settings(deadline=None, max_examples=60)  # a busy machine is not a failure
-TAU = 1 / math.log(
-    2
-)  # orthogonal embeddings at this temperature: w = 1/2 on itself, 1/4 on each of two others
+TAU = 1 / math.log(2)  # orthogonal embeddings at this temperature: w = 1/2 on itself, 1/4 on each of two others
 REWARDS = torch.tensor([[1.0, 0], [1, 1], [0, 0]], dtype=torch.float64)
 LOG_PROBS = torch.tensor([[-4.0, -2], [-1, -3], [-6, -2]], dtype=torch.float64)
 
@@ -34,9 +32,7 @@ def close(actual: Tensor, expected: Any, atol: float = 1e-6) -> None:
 def random_batch(seed: int, prompts: int, group: int, d: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     """Binary rewards, log-probs and embeddings, float64."""
     stream = torch.Generator().manual_seed(seed)
-    rewards = (
-        torch.rand(prompts, group, generator=stream) < torch.rand(prompts, 1, generator=stream)
-    ).double()
+    rewards = (torch.rand(prompts, group, generator=stream) < torch.rand(prompts, 1, generator=stream)).double()
     log_probs = -100 * torch.rand(prompts, group, generator=stream, dtype=torch.float64)
     return rewards, log_probs, torch.randn(prompts, d, generator=stream, dtype=torch.float64)
 
@@ -237,9 +233,7 @@ def test_sbam_never_changes_a_sign(batch: Batch, tau: float, lam: float, phi: gm
 
 @relaxed
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.sampled_from([None, 2]))
-def test_two_ranks_that_exchange_statistics_equal_one_process(
-    seed: int, a: int, b: int, top_k: int | None
-) -> None:
+def test_two_ranks_that_exchange_statistics_equal_one_process(seed: int, a: int, b: int, top_k: int | None) -> None:
     whole = random_batch(seed, a + b, 3)
     expected = advantages_of(whole, 0.3, 1.0, top_k=top_k)
     parts = [[tensor[:a] for tensor in whole], [tensor[a:] for tensor in whole]]
@@ -260,9 +254,7 @@ def test_one_prompt_is_standardised_by_itself(seed: int, tau: float) -> None:
 
 @relaxed
 @given(batches, temperatures, st.floats(-1000, 1000), st.floats(0.1, 10))
-def test_likelihood_scores_ignore_shift_and_scale(
-    batch: Batch, tau: float, shift: float, scale: float
-) -> None:
+def test_likelihood_scores_ignore_shift_and_scale(batch: Batch, tau: float, shift: float, scale: float) -> None:
     """Exactly so when δ, which stands beside a standard deviation, is scaled too."""
     _, log_probs, h = batch
     w = gmpo.neighbourhood_weights(h, tau)
@@ -302,9 +294,7 @@ def test_equal_rewards_give_exactly_zero(reward: float, dtype: torch.dtype) -> N
 
 
 def test_equal_log_probs_give_no_surprise() -> None:
-    scores = gmpo.likelihood_z(
-        torch.full((33, 7), -123.4), gmpo.neighbourhood_weights(torch.randn(33, 8), 0.5)
-    )
+    scores = gmpo.likelihood_z(torch.full((33, 7), -123.4), gmpo.neighbourhood_weights(torch.randn(33, 8), 0.5))
     assert torch.equal(scores, torch.zeros(33, 7))
 
 
@@ -349,9 +339,7 @@ def test_advantages_come_back_in_the_rewards_dtype(given_dtype: torch.dtype, ret
 
 
 def test_advantages_carry_no_gradient() -> None:
-    found = gmpo.gmpo_advantages(
-        REWARDS, LOG_PROBS.clone().requires_grad_(), torch.eye(3).requires_grad_(), 1.0, 1.0
-    )
+    found = gmpo.gmpo_advantages(REWARDS, LOG_PROBS.clone().requires_grad_(), torch.eye(3).requires_grad_(), 1.0, 1.0)
     assert not found.advantages.requires_grad
 
 
@@ -607,9 +595,7 @@ def test_a_sum_over_4096_small_differences_keeps_its_digits() -> None:
     close(gmpo.log_ratio(new, old, torch.ones_like(old)).double(), exact, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("s", "a", "slope"), [(1.1, 2.0, 2.2), (1.3, 2.0, 0), (1.3, -2.0, -2.6), (0.7, -2.0, 0)]
-)
+@pytest.mark.parametrize(("s", "a", "slope"), [(1.1, 2.0, 2.2), (1.3, 2.0, 0), (1.3, -2.0, -2.6), (0.7, -2.0, 0)])
 def test_gradient_stops_only_on_the_clipped_side(s: float, a: float, slope: float) -> None:
     ratio = torch.tensor([math.log(s)], requires_grad=True)
     found = gmpo.clipped_objective(ratio, torch.tensor([a]), 0.2)

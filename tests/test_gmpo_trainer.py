@@ -19,11 +19,11 @@ from lib.gmpo.rollouts import SandboxReward
 from lib.gmpo.run import groups_of, make_trainer, train_gmpo
 from lib.gmpo.settings import GmpoSettings
 from lib.gmpo.trainer import GmpoTrainer
-from lib.models import resolve
-from lib.prompts import Prompt, build_prompt
+from lib.models.resolve import resolve
 from lib.sandbox import Sandbox, SandboxError
-from lib.sft import TrainingError
-from lib.tasks import Task
+from lib.tasks.prompts import Prompt, build_prompt
+from lib.tasks.task import Task
+from lib.training.sft import TrainingError
 
 TINY = GmpoSettings(
     prompts_per_batch=2,
@@ -38,9 +38,7 @@ TINY = GmpoSettings(
 
 
 def task(name: str, question: str, *tests: str) -> Task:
-    return Task(
-        name, "test", "train", question, "en", "python", "function", name, visible_tests=tests, time_limit_s=2
-    )
+    return Task(name, "test", "train", question, "en", "python", "function", name, visible_tests=tests, time_limit_s=2)
 
 
 TASKS = (
@@ -91,9 +89,7 @@ class AlternatingReward:
 
 
 @pytest.fixture(scope="module")
-def run(
-    adapter: Path, prompts: list[Prompt], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[SimpleNamespace]:
+def run(adapter: Path, prompts: list[Prompt], tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     rows: list[dict[str, Any]] = []
     reward, folder = AlternatingReward(), tmp_path_factory.mktemp("run")
     settings = dataclasses.replace(TINY, beta=0.1)
@@ -104,9 +100,7 @@ def run(
     yield SimpleNamespace(trainer=trainer, before=before, rows=rows, reward=reward, drawn=drawn)
 
 
-def completion_rows(
-    run: SimpleNamespace, prompts: list[Prompt]
-) -> Iterator[tuple[str, tuple[int, ...], float]]:
+def completion_rows(run: SimpleNamespace, prompts: list[Prompt]) -> Iterator[tuple[str, tuple[int, ...], float]]:
     """Task, tokens and advantage of every row as the loss sees it."""
     encode = run.trainer.processing_class
     known = {tuple(encode(p.text, add_special_tokens=False)["input_ids"]): p.task_id for p in prompts}
@@ -132,9 +126,7 @@ def test_every_row_carries_its_own_completions_advantage(run: SimpleNamespace, p
     model.load_state_dict(run.before, strict=False)
     L, h = [], []
     for prompt in prompts:
-        ids = run.trainer.processing_class(prompt.text, add_special_tokens=False, return_tensors="pt")[
-            "input_ids"
-        ]
+        ids = run.trainer.processing_class(prompt.text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             states = model(ids, output_hidden_states=True).hidden_states[-1][0].float()
             h.append(states.mean(0))
@@ -170,9 +162,7 @@ def test_first_update_has_ratio_one_and_clips_nothing_and_the_second_has_not(run
 
 
 @pytest.mark.parametrize("level", ["sequence", "sequence_mean", "token"])
-def test_where_the_ratio_is_one_the_loss_is_minus_the_mean_advantage(
-    run: SimpleNamespace, level: Any
-) -> None:
+def test_where_the_ratio_is_one_the_loss_is_minus_the_mean_advantage(run: SimpleNamespace, level: Any) -> None:
     trainer, batch = run.trainer, dict(run.trainer._buffered_inputs[0])
     trainer.model.train()
     with torch.no_grad():
@@ -200,9 +190,7 @@ def test_row_of_a_step_is_json_and_says_what_happened(run: SimpleNamespace) -> N
     json.dumps(row, allow_nan=False)
     assert (row["step"], row["reward"], row["solved"], row["decidable"]) == (1, 0.5, 1.0, 1.0)
     assert row["advantage_var_per_prompt"] == pytest.approx(1, abs=1e-4)
-    assert all(
-        row[name] >= 0 for name in ("seconds_sampling", "seconds_scoring", "seconds_update", "truncated")
-    )
+    assert all(row[name] >= 0 for name in ("seconds_sampling", "seconds_scoring", "seconds_update", "truncated"))
 
 
 def test_log_probabilities_read_off_the_model_are_those_the_trainer_learns_from(run: SimpleNamespace) -> None:
@@ -276,9 +264,7 @@ def sandbox() -> Iterator[Sandbox]:
         yield opened
 
 
-def test_sandbox_reward_judges_the_program_a_completion_stands_for(
-    sandbox: Sandbox, prompts: list[Prompt]
-) -> None:
+def test_sandbox_reward_judges_the_program_a_completion_stands_for(sandbox: Sandbox, prompts: list[Prompt]) -> None:
     noted: dict[str, float] = {}
     right, wrong = "\n    return n * 2\n```", "\n    return n + 3\n"
     names = ["double", "double"]
@@ -320,9 +306,7 @@ def test_a_run_that_was_cut_off_goes_on_and_saves_the_adapter_whole(
     assert steps == [1, 2, 2]
     lines = (tmp_path / "out.steps.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
-    assert (
-        sum(json.loads(lines[0])[name] for name in json.loads(lines[0]) if name.startswith("verdict/")) == 1
-    )
+    assert sum(json.loads(lines[0])[name] for name in json.loads(lines[0]) if name.startswith("verdict/")) == 1
     assert (summary["steps"], summary["completions"]) == (2, 8)
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in out.iterdir()}
     assert not (tmp_path / "out.trainer").exists()

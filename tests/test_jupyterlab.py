@@ -13,12 +13,19 @@ from typing import Any
 import psutil
 import pytest
 
-from lib.models import cache_dir
+from lib.models.resolve import cache_dir
 
 ROOT = Path(__file__).parent.parent
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
 pytestmark = pytest.mark.skipif(not BROWSER, reason="no Chromium: JupyterLab was not tried in a browser")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 MINUTE = 60_000  # ms
 
 
@@ -35,7 +42,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path) -> Iterator[dict[str, Any]]:
     """What `make lab` starts, in the copy; its address and process."""
     where = folder / "server"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port=0", "--IdentityProvider.token=", f"--notebook-dir={folder}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--port=0",
+        "--IdentityProvider.token=",
+        f"--notebook-dir={folder}",
+    ]
     environment = os.environ | {"JUPYTER_RUNTIME_DIR": str(where), "JUPYTERLAB_SETTINGS_DIR": str(where / "user"),
                                 "JUPYTERLAB_WORKSPACES_DIR": str(where / "spaces"), "WORKBOOK_CACHE": str(cache_dir())}  # fmt: skip
     log, deadline = folder / "server.log", time.monotonic() + 60
@@ -65,14 +81,18 @@ def restart_and_run_all(page: Any, server: dict[str, Any], name: str, marker: st
     page.goto(f"{server['url']}lab/tree/notebooks/{name}?reset", timeout=MINUTE)
     page.locator(".jp-NotebookPanel:visible .jp-Cell").first.wait_for(timeout=MINUTE)
     page.get_by_text("| Idle").wait_for(timeout=MINUTE)  # its kernel; one that is starting cannot be restarted
-    page.locator('[data-command="notebook:restart-run-all"]:visible, [data-command="notebook:restart-and-run-all"]:visible').first.click()
+    page.locator(
+        '[data-command="notebook:restart-run-all"]:visible, [data-command="notebook:restart-and-run-all"]:visible'
+    ).first.click()
     page.locator(".jp-Dialog .jp-mod-accept").click()
     outputs = page.locator(".jp-NotebookPanel:visible .jp-OutputArea-output")
     outputs.filter(has_text=marker).first.wait_for(timeout=2 * MINUTE)
     return list(outputs.all_inner_texts())
 
 
-def test_a_notebook_runs_from_its_own_folder_and_says_what_the_machine_offers(page: Any, server: dict[str, Any]) -> None:
+def test_a_notebook_runs_from_its_own_folder_and_says_what_the_machine_offers(
+    page: Any, server: dict[str, Any]
+) -> None:
     texts = restart_and_run_all(page, server, "00_environment.ipynb", "CPU export: ")
     assert texts and not any("Traceback" in text for text in texts)
 

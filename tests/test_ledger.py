@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.ledger import FIELDS, Attempt, Ledger, LedgerError
+from lib.mining.ledger import FIELDS, Attempt, Ledger, LedgerError
 
 ROW = Attempt(
     run_id="r", task_id="bn/ক", draw=0, seed=1, model="m", adapter="", sampler="openvino", temperature=0.8, top_p=0.95,
@@ -103,7 +103,7 @@ def test_a_row_longer_than_a_megabyte_is_read(tmp_path):
     assert [len(attempt.completion) for attempt in ledger] == [1_000_000, 1]
 
 
-TEXT = "ক \"quoted\" \\ \n\r\u2028\x00 😀"
+TEXT = 'ক "quoted" \\ \n\r\u2028\x00 😀'
 CUT = [dataclasses.replace(ROW, draw=draw, seed=draw, program=TEXT * draw) for draw in range(4)]
 CUT_BYTES = "".join(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n" for row in CUT).encode()
 
@@ -179,7 +179,7 @@ WRITER = """
 import dataclasses, json, sys
 root, path, row, name, batches, size, length = json.loads(sys.argv[1])
 sys.path.insert(0, root)
-from lib.ledger import Attempt, Ledger
+from lib.mining.ledger import Attempt, Ledger
 row = dataclasses.replace(Attempt(**row), run_id=name, completion="c" * length)
 for batch in range(batches):
     draws = range(batch * size, (batch + 1) * size)

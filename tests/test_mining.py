@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.ledger import Ledger
-from lib.mining import (
+from lib.base.progress import watch
+from lib.mining.collect import (
     Policy,
     attempt_adaptively,
     attempt_all,
@@ -17,13 +17,15 @@ from lib.mining import (
     select_winners,
     syntax_digest,
 )
-from lib.progress import watch
+from lib.mining.ledger import Ledger
 from lib.sampling import Settings, open_engine
 from lib.sandbox import Sandbox
-from lib.tasks import by_split, read_tasks
+from lib.tasks.task import by_split, read_tasks
 from tests.test_ledger import ROW
 
-TASKS = [t for t in by_split(read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl"), "train") if t.tier == 1][:4]
+TASKS = [
+    t for t in by_split(read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl"), "train") if t.tier == 1
+][:4]
 SETTINGS = Settings(temperature=0.8, max_new_tokens=24)
 POLICY = Policy("test", "embedded", "", 0)
 
@@ -137,7 +139,11 @@ def test_an_unknown_scorer_is_named():
 
 def test_a_control_has_as_many_of_each_task():
     pool = [won(task, f"def f(a):\n    return {n}\n") for task in "ab" for n in range(9)]
-    lost = [won(task, f"def f(a):\n    return -{n}\n", hidden_ok=False, status="wrong-output") for task in "ab" for n in range(9)]
+    lost = [
+        won(task, f"def f(a):\n    return -{n}\n", hidden_ok=False, status="wrong-output")
+        for task in "ab"
+        for n in range(9)
+    ]
     winners = select_winners(pool, 3, 0)
     control = random_control(pool + lost, winners, 1, lambda attempt: not attempt.solved)
     assert [attempt.task_id for attempt in control] == ["a"] * 3 + ["b"] * 3
@@ -150,7 +156,12 @@ def test_a_program_without_a_syntax_tree_stands_for_itself():
 
 def test_decidable_tasks_have_right_and_wrong_draws():
     a, b, c = TASKS[:3]
-    rows = [won(a.task_id, "p"), won(a.task_id, "q", status="timeout"), won(b.task_id, "p"), won(c.task_id, "p", status="memory")]
+    rows = [
+        won(a.task_id, "p"),
+        won(a.task_id, "q", status="timeout"),
+        won(b.task_id, "p"),
+        won(c.task_id, "p", status="memory"),
+    ]
     assert decidable(TASKS, rows) == [a]
 
 

@@ -11,7 +11,7 @@ import nbformat
 import pandas
 import pytest
 
-from lib import comparison
+from lib.evaluation import comparison
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
@@ -50,7 +50,7 @@ def test_prose_opens_every_notebook(notebook):
 
 def test_figures_leave_a_notebook_the_backend_that_shows_them():
     inline = "module://matplotlib_inline.backend_inline"
-    code = "import lib.figures, matplotlib; print(matplotlib.rcParams['backend'])"
+    code = "import lib.figures.plots, matplotlib; print(matplotlib.rcParams['backend'])"
     for asked, expected in (({"MPLBACKEND": inline}, inline), ({}, "agg")):
         environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | asked
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -11,9 +11,10 @@ import numpy
 import pandas
 import pytest
 
-from lib import figures, published
-from lib.paper_figures import parts, polycode, rsft
-from lib.published import Audit, findings
+from lib.figures import plots as figures
+from lib.papers import parts, polycode, published
+from lib.papers import troopers as rsft
+from lib.papers.published import Audit, findings
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBERS = published.read_published(published.NUMBERS)
@@ -42,7 +43,9 @@ GAINS: list[dict[str, Any]] = [
 
 def audited() -> Any:
     half = numpy.arange(500) < 250
-    return findings(Audit(tuple(map(str, range(500))), half, half & (numpy.arange(500) % 2 == 0), numpy.arange(500) < 155))
+    return findings(
+        Audit(tuple(map(str, range(500))), half, half & (numpy.arange(500) % 2 == 0), numpy.arange(500) < 155)
+    )
 
 
 def best_of() -> pandas.DataFrame:
@@ -55,7 +58,9 @@ DRAWN: dict[str, Callable[[], Any]] = {
     "figure 1": lambda: rsft.pipeline(PROMPT, MINING)[0],
     "table 2": lambda: rsft.best_of_k_table(best_of()),
     "figure 2": lambda: rsft.best_of_k_figure(best_of()),
-    "table 3": lambda: rsft.settings({"02_mining": {"draws": 100}, "03_sft": {"steps": 60}}, {"02_mining": {"draws": 4}})[0],
+    "table 3": lambda: rsft.settings(
+        {"02_mining": {"draws": 100}, "03_sft": {"steps": 60}}, {"02_mining": {"draws": 4}}
+    )[0],
     "A figure 3": lambda: rsft.failure_types(FAILURES, SIZES)[0],
     "submission": lambda: rsft.submission(audited(), NUMBERS)[0],
     "B figure 3": lambda: polycode.languages(SCORES, NUMBERS)[0],
@@ -93,7 +98,9 @@ def texts(figure: Any) -> list[Any]:
     beyond = set()
     for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
         low, high = sorted(axis.get_view_interval())
-        ticks = [tick for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()] if not low <= tick.get_loc() <= high]
+        ticks = [
+            tick for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()] if not low <= tick.get_loc() <= high
+        ]
         beyond |= {label for tick in ticks for label in (tick.label1, tick.label2)}
     found = [one for one in figure.findobj(plt.Text) if one.get_visible() and one.get_text().strip()]
     return [one for one in found if one not in beyond and one.get_window_extent().width > 0]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import write_notebook
 
-from lib import pipeline
-from lib.pipeline import ROOT, STAGES, Notebook, PipelineError, Stage
+from lib.run import pipeline
+from lib.run.pipeline import ROOT, STAGES, Notebook, PipelineError, Stage
 from tests.processes import is_alive, wait_for
 
 Make = Callable[..., Path]
@@ -22,9 +22,7 @@ ONE = (Stage("00_one", (), ("one.txt",)),)
 TWO = (*ONE, Stage("01_two", ("one.txt",), ("two.txt",)))
 
 
-def run(
-    books: Path, run_dir: Path, *settings: str, stages: tuple[Stage, ...] = TWO
-) -> tuple[list[str], dict]:
+def run(books: Path, run_dir: Path, *settings: str, stages: tuple[Stage, ...] = TWO) -> tuple[list[str], dict]:
     """Run tiny stages; the lines said and the result."""
     said: list[str] = []
     checked = pipeline.plan("p", settings, run_dir=run_dir, notebooks=books, stages=stages)
@@ -53,15 +51,11 @@ def test_an_unknown_preset_is_answered_with_those_there_are(tiny: Make) -> None:
 
 def test_an_unknown_key_in_a_stage_section_is_refused_with_the_stage_s_keys(tiny: Make) -> None:
     message = refused(tiny(preset="02_mining: {drawz: 3}"))
-    assert (
-        message == "preset p: 02_mining has no parameter 'drawz'; its parameters are seed, draws, rate, fast"
-    )
+    assert message == "preset p: 02_mining has no parameter 'drawz'; its parameters are seed, draws, rate, fast"
 
 
 def test_a_shared_key_that_no_notebook_has_is_refused(tiny: Make) -> None:
-    assert refused(tiny(preset="shared: {tau: 1}")).startswith(
-        "preset p, shared: no stage has a parameter 'tau'"
-    )
+    assert refused(tiny(preset="shared: {tau: 1}")).startswith("preset p, shared: no stage has a parameter 'tau'")
 
 
 def test_an_unknown_section_is_refused_with_the_stages(tiny: Make) -> None:
@@ -167,9 +161,7 @@ def parts(root: Path, source: str = "from lib import a, c", **values: object) ->
     return pipeline.key_parts(Stage("00_one", (), ()), book, values, root, root)
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [("b.py", "x = 2\n"), ("c/table.yaml", "k: 2\n"), ("c/late.py", "")]
-)
+@pytest.mark.parametrize(("name", "text"), [("b.py", "x = 2\n"), ("c/table.yaml", "k: 2\n"), ("c/late.py", "")])
 def test_a_change_in_an_imported_room_changes_the_code(library: Path, name: str, text: str) -> None:
     before = parts(library)
     (library / "lib" / name).write_text(text)
@@ -180,7 +172,7 @@ def test_a_change_in_an_imported_room_changes_the_code(library: Path, name: str,
     ("name", "text"), [("d.py", "y = 2\n"), ("b.py", "x   =  1  # uno\n"), ("pipeline.py", "z = 1\n")]
 )
 def test_other_rooms_comments_and_the_pipeline_itself_do_not(library: Path, name: str, text: str) -> None:
-    source = "from lib.pipeline import write_json\nfrom lib import a, c"
+    source = "from lib.base.files import write_json\nfrom lib import a, c"
     before = parts(library, source)
     (library / "lib" / name).write_text(text)
     assert parts(library, source) == before
@@ -218,9 +210,7 @@ def test_markers_manifest_and_report_tell_of_the_run(tiny: Make, tmp_path: Path)
     assert marker["outputs"].keys() == {"one.txt"} and (folder / "one.txt").read_text() == "5 1"
     assert manifest["stages"]["00_one"]["key"] == marker["key"]
     assert manifest["parameters"]["01_two"] == {"seed": 1, "draws": 5, "rate": 0.5, "fast": True}
-    assert (
-        Path(result["report"]) == folder / "report.html" and (folder / "notebooks" / "01_two.ipynb").is_file()
-    )
+    assert Path(result["report"]) == folder / "report.html" and (folder / "notebooks" / "01_two.ipynb").is_file()
 
 
 def test_a_changed_parameter_reruns_its_stage_and_what_depends_on_it(tiny: Make, tmp_path: Path) -> None:
@@ -287,15 +277,11 @@ def test_a_failing_cell_is_told_with_cell_error_and_executed_notebook(tiny: Make
 
 
 def test_a_dead_kernel_is_told_with_its_cell(tiny: Make, tmp_path: Path) -> None:
-    with pytest.raises(
-        PipelineError, match=r"00_one failed in cell In \[3\]\n    import os, signal\n[^•]*kernel died"
-    ):
+    with pytest.raises(PipelineError, match=r"00_one failed in cell In \[3\]\n    import os, signal\n[^•]*kernel died"):
         run(tiny(TWO, s00="import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"), tmp_path / "r")
 
 
-def test_progress_lines_of_a_notebook_are_passed_on_and_other_output_is_not(
-    tiny: Make, tmp_path: Path
-) -> None:
+def test_progress_lines_of_a_notebook_are_passed_on_and_other_output_is_not(tiny: Make, tmp_path: Path) -> None:
     prints = "print('12/40 attempts, 3.1/s')\nprint('step 3/40 loss 0.2')\nprint('some table')\n"
     said, _ = run(tiny(ONE, s00=prints), tmp_path / "r", stages=ONE)
     assert said[1:-1] == ["00_one   12/40 attempts, 3.1/s", "00_one   step 3/40 loss 0.2"]

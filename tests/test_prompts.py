@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.prompts import (
+from lib.tasks.prompts import (
     FUNCTION_STOPS,
     Prompt,
     build_prompt,
@@ -13,7 +13,7 @@ from lib.prompts import (
     signature,
     winning_completion,
 )
-from lib.tasks import Task
+from lib.tasks.task import Task
 
 
 class PlainChat:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy
 import pytest
 
-from lib import published
 from lib.__main__ import main
-from lib.published import Audit, findings, in_words, read_published
+from lib.papers import published
+from lib.papers.published import Audit, findings, in_words, read_published
 from lib.sandbox import Sandbox
-from lib.tasks import TaskError
+from lib.tasks.task import TaskError
 
 BLP = Path(__file__).resolve().parent.parent / "data" / "external" / "blp"
 external = pytest.mark.skipif(bool(published.missing_files(BLP)), reason="data/external/blp is not here")
@@ -128,18 +128,29 @@ def test_one_command_prints_it_and_draws_it(tmp_path: Path, capsys: pytest.Captu
 def test_the_command_without_the_files_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["published", "--data", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert said.out == "" and said.err == f"{tmp_path}/test_v1.csv: not found; data/README.md says where public corpora go\n"
+    assert (
+        said.out == ""
+        and said.err == f"{tmp_path}/test_v1.csv: not found; data/README.md says where public corpora go\n"
+    )
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Callable[[list[int]], Path]:
     """A folder of three tasks, right programs for the ids given, one of the tasks in the training file."""
-    shown = ['1,"১ যোগ করো Example:\ndef f(n):","[""assert f(1) == 2""]"', '2,"২ যোগ করো Example:\ndef f(n):","[""assert f(1) == 3""]"']
-    full = ['1,"১ যোগ করো","""[\'assert f(1) == 2\', \'assert f(2) == 3\']""",x', '2,"২ যোগ করো","""[\'assert f(1) == 3\', \'assert f(2) == 4\']""",x']
+    shown = [
+        '1,"১ যোগ করো Example:\ndef f(n):","[""assert f(1) == 2""]"',
+        '2,"২ যোগ করো Example:\ndef f(n):","[""assert f(1) == 3""]"',
+    ]
+    full = [
+        '1,"১ যোগ করো","""[\'assert f(1) == 2\', \'assert f(2) == 3\']""",x',
+        '2,"২ যোগ করো","""[\'assert f(1) == 3\', \'assert f(2) == 4\']""",x',
+    ]
 
     def make(ids: list[int]) -> Path:
         (tmp_path / "test_v1.csv").write_text("\n".join(["id,instruction,test_list", *shown]), encoding="utf-8")
-        (tmp_path / "test_full.csv").write_text("\n".join(["id,instruction,test_list,response", *full]), encoding="utf-8")
+        (tmp_path / "test_full.csv").write_text(
+            "\n".join(["id,instruction,test_list,response", *full]), encoding="utf-8"
+        )
         answers = [{"id": name, "response": f"```python\ndef f(n):\n    return n + {name}\n```"} for name in ids]
         (tmp_path / "troopers_submission.json").write_text(json.dumps(answers))
         if BLP.is_dir():

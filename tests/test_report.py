@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lib import report
+from lib.figures import report
 
 # A 1 × 1 white pixel.
 PNG = base64.b64decode(
@@ -53,9 +53,7 @@ def page(folder: Path) -> str:
 def test_the_headline_is_hidden_tests_of_the_test_split_with_intervals(run_dir: Path) -> None:
     head = page(run_dir).split("<h2>All scores")[0]
     assert (
-        "30.0 %" in head
-        and "19.9 % – 42.5 %" in head
-        and "base: McNemar p = 0.012, permutation p &lt; 0.001" in head
+        "30.0 %" in head and "19.9 % – 42.5 %" in head and "base: McNemar p = 0.012, permutation p &lt; 0.001" in head
     )
     assert "visible" not in head and "best-of-k" not in head
 
@@ -81,24 +79,18 @@ def test_parameters_versions_commit_and_command_are_told(run_dir: Path) -> None:
         "not finished",
     ):
         assert wanted in text, wanted
-    command = (
-        "python -m lib run --preset cpu --set draws=5 --set &#x27;prompt=two words&#x27; --run-dir runs/cpu"
-    )
+    command = "python -m lib run --preset cpu --set draws=5 --set &#x27;prompt=two words&#x27; --run-dir runs/cpu"
     assert command in text
 
 
 def test_nothing_is_fetched_from_elsewhere(run_dir: Path) -> None:
-    assert not re.search(
-        r"""(?:src|href|url\(|@import)\s*=?\s*["'(]?\s*(?!data:)(?:https?:)?//""", page(run_dir)
-    )
+    assert not re.search(r"""(?:src|href|url\(|@import)\s*=?\s*["'(]?\s*(?!data:)(?:https?:)?//""", page(run_dir))
     assert "<script" not in page(run_dir) and "<link" not in page(run_dir)
 
 
 def test_what_comes_from_files_cannot_become_markup(run_dir: Path) -> None:
     evil = "<script>alert(1)</script>"
-    (run_dir / "scores.csv").write_text(
-        SCORES + f'{evil},test,python,hidden,greedy,0,60,1,0.1,0,0.2,"{evil}",,\n'
-    )
+    (run_dir / "scores.csv").write_text(SCORES + f'{evil},test,python,hidden,greedy,0,60,1,0.1,0,0.2,"{evil}",,\n')
     (run_dir / "banners.txt").write_text(evil)
     (run_dir / "figures" / f"{evil[1:7]}.png").write_bytes(PNG)
     (run_dir / "figures" / f"{evil[1:7]}.txt").write_text(evil)

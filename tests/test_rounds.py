@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from lib.ledger import Ledger
-from lib.model_card import read_facts
-from lib.models import resolve
-from lib.rounds import Plan, before_and_after, iterate, plan_like, round_figures
+from lib.mining.ledger import Ledger
+from lib.models.card import read_facts
+from lib.models.resolve import resolve
 from lib.sampling import Settings
 from lib.sandbox import Sandbox
-from lib.sft import SftSettings, TrainingError, examples
-from lib.tasks import read_tasks
+from lib.tasks.task import read_tasks
+from lib.training.rounds import Plan, before_and_after, iterate, plan_like, round_figures
+from lib.training.sft import SftSettings, TrainingError, examples
 from tests.test_ledger import ROW
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
@@ -44,7 +44,10 @@ def test_two_rounds_mine_with_the_newest_adapter_and_go_on_where_they_stopped(tm
     assert len(mined) == 2 * 6 and {one.adapter.split("-")[0] for one in mined} == {"round1"}
     assert found[2].figures["rows"] >= 2  # the union holds round 1's winners
     assert len({one.adapter for one in Ledger(tmp_path / "held_out.jsonl")}) == 3
-    assert [row["what"] for row in read_facts(found[2].adapter)["scores"]] == ["pass@1, dev, greedy", "pass@1, dev, draws"]
+    assert [row["what"] for row in read_facts(found[2].adapter)["scores"]] == [
+        "pass@1, dev, greedy",
+        "pass@1, dev, draws",
+    ]
     assert [one.figures for one in again] == [one.figures for one in found]
     assert [one.adapter.joinpath("adapter_model.safetensors").stat().st_mtime_ns for one in again[1:]] == stamps
 

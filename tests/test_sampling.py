@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from scipy.stats import chi2_contingency, chisquare, ncx2
 
-from lib.models import ModelError, resolve
-from lib.prompts import build_prompt
+from lib.models.lora_fit import Adapter, known_name, misfit
+from lib.models.resolve import ModelError, resolve
 from lib.sampling import EngineError, Request, Settings, draw_seed, open_engine, sample, too_long
-from lib.sampling.adapters import Adapter, known_name, misfit
 from lib.sampling.batches import in_batches, rows_that_fit
 from lib.sampling.encoding import read_context_length, read_end_ids
 from lib.sampling.hf import Draw, nucleus
 from lib.sampling.openvino import processes_that_fit
 from lib.sampling.openvino_process import Pipeline
-from lib.tasks import read_tasks
+from lib.tasks.prompts import build_prompt
+from lib.tasks.task import read_tasks
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
 EASY = [TASKS[name] for name in ("bn/add_numbers", "bn/square", "bn/subtract")]
@@ -210,13 +210,22 @@ def test_bad_input_to_sample_is_one_line(plain, wrong, message):
 
 def test_a_stream_refuses_a_prompt_too_long_by_its_key(engine):
     endless = Request("bn/long", "x " * 9000, (), 0)
-    with pytest.raises(ValueError, match=r"request bn/long: a prompt of \d+ tokens and 24 new ones are more than .* 8192"):
+    with pytest.raises(
+        ValueError, match=r"request bn/long: a prompt of \d+ tokens and 24 new ones are more than .* 8192"
+    ):
         list(engine.stream([endless], SETTINGS))
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"temperature": -1}, {"temperature": math.nan}, {"top_p": 0}, {"top_p": 1.5}, {"top_p": math.nan}, {"max_new_tokens": 0}],
+    [
+        {"temperature": -1},
+        {"temperature": math.nan},
+        {"top_p": 0},
+        {"top_p": 1.5},
+        {"top_p": math.nan},
+        {"max_new_tokens": 0},
+    ],
     ids=str,
 )
 def test_settings_out_of_range_are_refused(wrong):
@@ -356,7 +365,9 @@ def test_greedy_answers_are_those_of_plain_generate(plain):
 
 def test_greedy_answers_agree_between_engines(openvino, plain):
     ours, theirs = texts(openvino, GREEDY), texts(plain, GREEDY)
-    assert sum(ours[key].split("\n")[1] == theirs[key].split("\n")[1] for key in ours) >= len(EASY) - 1  # int8 against fp32
+    assert (
+        sum(ours[key].split("\n")[1] == theirs[key].split("\n")[1] for key in ours) >= len(EASY) - 1
+    )  # int8 against fp32
 
 
 @pytest.mark.parametrize("prompt", SHORT)
@@ -442,7 +453,9 @@ def test_a_sampling_process_that_is_killed_is_followed_by_a_smaller_one():
     engine._most = 2  # also where there is a single core
     asked = requests(engine, 16)
     try:
-        with pytest.warns(UserWarning, match="exit code -9 .*; going on in one process with (128|64) requests at a time") as told:
+        with pytest.warns(
+            UserWarning, match="exit code -9 .*; going on in one process with (128|64) requests at a time"
+        ) as told:
             stream = engine.stream(iter(asked), Settings(max_new_tokens=16))
             keys = [next(stream)[0].key]
             for _ in range(2):
@@ -453,7 +466,10 @@ def test_a_sampling_process_that_is_killed_is_followed_by_a_smaller_one():
             keys += [request.key for request, _ in stream]
     finally:
         engine.close()
-    assert [size in str(one.message) for one, size in zip(told, ("128 requests", "64 requests"), strict=True)] == [True, True]
+    assert [size in str(one.message) for one, size in zip(told, ("128 requests", "64 requests"), strict=True)] == [
+        True,
+        True,
+    ]
     assert sorted(keys) == sorted(request.key for request in asked)
 
 
@@ -490,7 +506,11 @@ def test_few_requests_take_one_process(openvino):
 
 def test_processes_that_fit(tmp_path):
     (tmp_path / "openvino_model.bin").write_bytes(bytes(1000))
-    assert [processes_that_fit(tmp_path, cores, free) for cores, free in ((2, 10**10), (16, 10**10), (4, 10**8))] == [2, 4, 1]
+    assert [processes_that_fit(tmp_path, cores, free) for cores, free in ((2, 10**10), (16, 10**10), (4, 10**8))] == [
+        2,
+        4,
+        1,
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- adapters
@@ -512,7 +532,13 @@ def write_adapter(folder, width=896, base="Qwen/Qwen2.5-Coder-0.5B-Instruct", mo
     prefix = f"base_model.model.{module}"
     tensors = {f"{prefix}.lora_A.weight": torch.zeros(4, width), f"{prefix}.lora_B.weight": torch.zeros(width, 4)}
     save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"base_model_name_or_path": base, "r": 4, "lora_alpha": 8, "peft_type": "LORA", "target_modules": ["q_proj"]}
+    config = {
+        "base_model_name_or_path": base,
+        "r": 4,
+        "lora_alpha": 8,
+        "peft_type": "LORA",
+        "target_modules": ["q_proj"],
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config))
     return str(folder)
 
@@ -553,9 +579,18 @@ def test_what_openvino_would_leave_out_of_an_adapter_is_refused(tmp_path):
 
 def test_misfits_by_hand():
     base = {"m.q.weight": (6, 4)}
-    assert misfit({"base_model.model.m.q.lora_A.weight": (2, 4), "base_model.model.m.q.lora_B.weight": (6, 2)}, base) is None
-    assert misfit({"base_model.model.m.q.lora_A.weight": (2, 6)}, base) == "m.q takes 4 numbers in the model and 6 in the adapter"
-    assert misfit({"base_model.model.m.q.lora_B.weight": (4, 2)}, base) == "m.q gives 6 numbers in the model and 4 in the adapter"
+    assert (
+        misfit({"base_model.model.m.q.lora_A.weight": (2, 4), "base_model.model.m.q.lora_B.weight": (6, 2)}, base)
+        is None
+    )
+    assert (
+        misfit({"base_model.model.m.q.lora_A.weight": (2, 6)}, base)
+        == "m.q takes 4 numbers in the model and 6 in the adapter"
+    )
+    assert (
+        misfit({"base_model.model.m.q.lora_B.weight": (4, 2)}, base)
+        == "m.q gives 6 numbers in the model and 4 in the adapter"
+    )
     assert misfit({"base_model.model.m.k.lora_A.weight": (2, 4)}, base) == "the model has no m.k"
     assert misfit({"other": (1, 1)}, base) == "it holds no LoRA matrices"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lib.prompts import build_prompt
 from lib.sampling import EngineError, Request, Settings, draw_seed, open_engine, server
-from lib.tasks import read_tasks
+from lib.tasks.prompts import build_prompt
+from lib.tasks.task import read_tasks
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
 EASY = [TASKS[name] for name in ("bn/add_numbers", "bn/square", "bn/is_odd")]
@@ -145,14 +145,20 @@ def test_a_server_that_says_nothing_is_one_error(
 
 def test_an_answer_that_is_none_is_one_error(address: str, handler: type[Completions]) -> None:
     engine = open_engine("embedded", engine=address)
-    for raw, message in ((b"<html>", "completions answers no JSON object: '<html>'"), (b"{}", "an answer without choices")):
+    for raw, message in (
+        (b"<html>", "completions answers no JSON object: '<html>'"),
+        (b"{}", "an answer without choices"),
+    ):
         handler.raw = raw
         with pytest.raises(EngineError, match=message):
             list(engine.stream(requests(engine)[:1], SETTINGS))
 
 
 def test_a_list_without_models_is_one_error(address: str, handler: type[Completions]) -> None:
-    for listed, message in (({"models": []}, "a list of models without data"), ({"data": []}, "serves nothing; a model is wanted")):
+    for listed, message in (
+        ({"models": []}, "a list of models without data"),
+        ({"data": []}, "serves nothing; a model is wanted"),
+    ):
         handler.listed = listed
         with pytest.raises(EngineError, match=message):
             open_engine("embedded", engine=address)
@@ -162,7 +168,12 @@ def test_nothing_of_the_server_s_own_is_applied(address: str, handler: type[Comp
     engine = open_engine("embedded", engine=address)
     list(engine.stream(requests(engine)[:1], SETTINGS))
     asked = handler.asked[0]
-    assert (asked["top_k"], asked["min_p"], asked["repetition_penalty"], asked["add_special_tokens"]) == (-1, 0, 1, False)
+    assert (asked["top_k"], asked["min_p"], asked["repetition_penalty"], asked["add_special_tokens"]) == (
+        -1,
+        0,
+        1,
+        False,
+    )
 
 
 def test_a_prompt_longer_than_the_server_s_context_is_refused(address: str, handler: type[Completions]) -> None:

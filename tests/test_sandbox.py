@@ -17,7 +17,7 @@ from lib.sandbox import Sandbox, SandboxError, Verdict, extract_code, probe
 from lib.sandbox.grader import loader_path
 from lib.sandbox.remote import Remote
 from lib.sandbox.worker import MOST_HOLES
-from lib.tasks import Case, Task
+from lib.tasks.task import Case, Task
 
 RIGHT = "def f(x):\n    return x * x"
 
@@ -73,7 +73,9 @@ def test_failure_names_the_assert_and_both_values(sandbox):
 
 
 def test_failure_names_exception_and_line(sandbox):
-    assert "ZeroDivisionError: division by zero (line 2)" in sandbox.grade(SQUARE, "def f(x):\n    return 1 / 0").failure
+    assert (
+        "ZeroDivisionError: division by zero (line 2)" in sandbox.grade(SQUARE, "def f(x):\n    return 1 / 0").failure
+    )
 
 
 def test_printed_text_is_kept(sandbox):
@@ -94,13 +96,19 @@ def test_recursion_room_is_a_script_s(sandbox):
 
 def test_hash_seed_and_random_are_fixed(sandbox):
     same = task("assert f(0) == f(0)")
-    heads = {sandbox.grade(same, f"import random\nprint(hash('a'), random.random())\ndef f(x): return {n}").stdout_head for n in range(4)}
+    heads = {
+        sandbox.grade(same, f"import random\nprint(hash('a'), random.random())\ndef f(x): return {n}").stdout_head
+        for n in range(4)
+    }
     assert len(heads) == 1
 
 
 def test_permissive_alias_takes_the_only_function(sandbox):
     program = "def square(x):\n    return x * x"
-    assert [sandbox.grade(SQUARE, program, alias=alias).status for alias in ("strict", "permissive")] == ["runtime-error", "success"]
+    assert [sandbox.grade(SQUARE, program, alias=alias).status for alias in ("strict", "permissive")] == [
+        "runtime-error",
+        "success",
+    ]
 
 
 def test_permissive_alias_takes_the_same_name_in_other_case(sandbox):
@@ -181,18 +189,24 @@ def test_every_case_counts(sandbox):
 
 def test_exact_and_trailing_whitespace_comparison():
     with Sandbox(workers=1, compare="trailing-whitespace") as lenient, Sandbox(workers=1) as exact:
-        statuses = [box.execute("python", "print(6, end=' \\n\\n')", DOUBLE[:1], 2, 256).status for box in (exact, lenient)]
+        statuses = [
+            box.execute("python", "print(6, end=' \\n\\n')", DOUBLE[:1], 2, 256).status for box in (exact, lenient)
+        ]
     assert statuses == ["wrong-output", "success"]
 
 
 def test_program_environment_is_fixed(sandbox):
-    source = "import os, time, locale\nprint(sorted(k for k in os.environ if 'SECRET' in k), time.tzname[0], hash('a') % 7)"
+    source = (
+        "import os, time, locale\nprint(sorted(k for k in os.environ if 'SECRET' in k), time.tzname[0], hash('a') % 7)"
+    )
     os.environ["MY_SECRET"] = "x"
     heads = {sandbox.execute("python", source + f"\n# {n}", DOUBLE, 2, 256).stdout_head for n in range(2)}
     assert len(heads) == 1 and next(iter(heads)).startswith("[] UTC")
 
 
-@pytest.mark.parametrize(("shared", "where", "handed_on"), [(1, "/opt/lib", True), (0, "/opt/lib", False), (1, "", False)])
+@pytest.mark.parametrize(
+    ("shared", "where", "handed_on"), [(1, "/opt/lib", True), (0, "/opt/lib", False), (1, "", False)]
+)
 def test_only_an_interpreter_that_is_a_shared_library_gets_the_loader_s_path(monkeypatch, shared, where, handed_on):
     monkeypatch.setenv("LD_LIBRARY_PATH", where)
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: {"Py_ENABLE_SHARED": shared}[name])
@@ -333,7 +347,7 @@ INTERRUPTED = """
     import sys
     sys.path.insert(0, {root!r})
     from lib.sandbox import Sandbox
-    from lib.tasks import Task
+    from lib.tasks.task import Task
     task = Task("t", "s", "d", "p", "en", "python", "function", "f", ("assert f(2) == 4",), time_limit_s=60)
     box = Sandbox(workers=2)
     print("ready", flush=True)
@@ -367,7 +381,9 @@ def test_worker_that_dies_is_replaced():
 
 def test_threads_may_share_a_sandbox(sandbox):
     results: list[Verdict] = []
-    work = [threading.Thread(target=lambda n=n: results.append(sandbox.grade(SQUARE, f"{RIGHT}\n# t{n}"))) for n in range(8)]
+    work = [
+        threading.Thread(target=lambda n=n: results.append(sandbox.grade(SQUARE, f"{RIGHT}\n# t{n}"))) for n in range(8)
+    ]
     for thread in work:
         thread.start()
     for thread in work:
@@ -408,7 +424,9 @@ def test_allowed_modules_and_only_they():
         "import numpy\nassert numpy.allclose(f(2) / 2, [0, .5])", "assert g(numpy.ones(2)) == 2.0",
         "a = numpy.zeros(2)\nh(a)\nassert a[0] == 7",
     )  # fmt: skip
-    program = "import numpy as np\ndef f(n):\n    return np.arange(n)\ndef g(a):\n    return a.sum()\ndef h(a):\n    a[0] = 7"
+    program = (
+        "import numpy as np\ndef f(n):\n    return np.arange(n)\ndef g(a):\n    return a.sum()\ndef h(a):\n    a[0] = 7"
+    )
     with Sandbox(workers=1, modules=("numpy",)) as box:
         verdict = box.grade(arrays, program)
     assert verdict.status == "success", verdict.failure

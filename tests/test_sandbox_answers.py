@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from lib.sandbox import Sandbox
-from lib.tasks import Task
+from lib.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)

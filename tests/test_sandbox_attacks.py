@@ -101,7 +101,14 @@ def test_every_failure_carries_evidence(corpus):
 def test_corpus_wins_in_a_harness_without_defences():
     """The attacks are real: many of them pass where a program is trusted to judge itself."""
     won = 0
-    for name in ("equal_int", "equal_list", "shadow_builtins", "patched_math", "tolerant_zero", "stop_iteration_ends_all"):
+    for name in (
+        "equal_int",
+        "equal_list",
+        "shadow_builtins",
+        "patched_math",
+        "tolerant_zero",
+        "stop_iteration_ends_all",
+    ):
         source = (HERE / "attacks" / f"{name}.attack").read_text()
         tests = [line.removeprefix("# test: ") for line in source.splitlines() if line.startswith("# test: ")]
         program = "\n".join([source, *(tests or ["assert f(2) == 4"])])

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from lib.sandbox import Sandbox, extract_code
-from lib.tasks import Task
+from lib.tasks.task import Task
 
 DATA = Path(__file__).resolve().parent.parent / "data" / "external"
 ROUNDS = int(os.environ.get("SANDBOX_ROUNDS", "1"))
@@ -72,7 +72,9 @@ def test_troopers_submission(sandbox, submission, file, answer, alias):
 def test_blp_references_pass_but_the_one_without_its_tree(sandbox):
     full = blp("test_full.csv")
     jobs = [(function_task(key, tests), row["response"]) for key, (row, tests) in full.items()]
-    failed = [task.task_id for (task, _), verdict in zip(jobs, sandbox.grade_many(jobs), strict=True) if not verdict.reward]
+    failed = [
+        task.task_id for (task, _), verdict in zip(jobs, sandbox.grade_many(jobs), strict=True) if not verdict.reward
+    ]
     assert failed == ["357"]
 
 
@@ -89,7 +91,10 @@ def test_humaneval_canonical_solutions(sandbox):
     with gzip.open(DATA / "humaneval/HumanEval.jsonl.gz", "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     jobs = [
-        (function_task(r["task_id"], [f"{r['test']}\ncheck({r['entry_point']})"]), r["prompt"] + r["canonical_solution"])
+        (
+            function_task(r["task_id"], [f"{r['test']}\ncheck({r['entry_point']})"]),
+            r["prompt"] + r["canonical_solution"],
+        )
         for r in rows
     ]
     assert (len(jobs), passed(sandbox, jobs)) == (164, 164)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib.sandbox import Sandbox, SandboxError, languages
-from lib.tasks import Case, Task, read_tasks
+from lib.tasks.task import Case, Task, read_tasks
 
 STARTER = Path(__file__).resolve().parent.parent / "data" / "starter_io.jsonl"
 SLOW = {"r": 6, "ocaml": 20}  # references tried per language unless SANDBOX_FULL is set
@@ -51,7 +51,9 @@ def test_every_manifest_loads_and_says_how_to_ask_its_version():
 
 
 def test_manifest_with_an_unknown_key_is_one_clear_error(tmp_path, monkeypatch):
-    (tmp_path / "odd.yaml").write_text("install: x\nfile_ext: x\nrun: x\nversion: x\nstdin: x\nstdout: x\ncolour: red\n")
+    (tmp_path / "odd.yaml").write_text(
+        "install: x\nfile_ext: x\nrun: x\nversion: x\nstdin: x\nstdout: x\ncolour: red\n"
+    )
     monkeypatch.setattr(languages, "FOLDER", tmp_path)
     with pytest.raises(SandboxError, match="odd.yaml.*colour"):
         languages.load.__wrapped__("odd")
@@ -168,5 +170,7 @@ def test_wrong_function_fails_with_the_test_s_words(sandbox, function):
 
 
 def test_language_without_function_mode_says_so(sandbox):
-    task = dataclasses.replace(Task("f", "s", "d", "p", "en", "fortran", "function", "", ("x",)), programming_language="fortran")
+    task = dataclasses.replace(
+        Task("f", "s", "d", "p", "en", "fortran", "function", "", ("x",)), programming_language="fortran"
+    )
     assert "no function mode" in sandbox.grade(task, "x").failure

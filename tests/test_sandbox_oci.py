@@ -3,7 +3,7 @@
 import pytest
 
 from lib.sandbox import SandboxError, languages, oci
-from lib.tasks import Case
+from lib.tasks.task import Case
 
 DOUBLE = [Case("3\n", "6\n"), Case("-1\n", "-2\n")]
 

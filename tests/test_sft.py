@@ -14,16 +14,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from safetensors.torch import load_file
 
-from lib.held_out import greedy_pass_at_1
-from lib.ledger import Ledger
-from lib.mining import Policy, attempt_all
-from lib.model_card import read_facts
-from lib.models import resolve
-from lib.presets import load_preset
-from lib.prompts import build_prompt
+from lib.mining.collect import Policy, attempt_all
+from lib.mining.ledger import Ledger
+from lib.models.card import read_facts
+from lib.models.resolve import resolve
+from lib.run.presets import load_preset
 from lib.sampling import Settings, open_engine
 from lib.sandbox import Sandbox
-from lib.sft import (
+from lib.tasks.prompts import build_prompt
+from lib.tasks.task import read_tasks
+from lib.training.held_out import greedy_pass_at_1
+from lib.training.sft import (
     TARGET_MODULES,
     SftSettings,
     TrainingError,
@@ -39,7 +40,6 @@ from lib.sft import (
     train,
     train_once,
 )
-from lib.tasks import read_tasks
 from tests.test_ledger import ROW
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
@@ -68,13 +68,17 @@ def trained(tmp_path_factory, rows):
     """One short training run that the tests look at from several sides."""
     folder = tmp_path_factory.mktemp("sft") / "adapter"
     history = []
-    return folder, history, train("embedded", rows, folder, dataclasses.replace(SETTINGS, report_to="tensorboard"), history.append)
+    return (
+        folder,
+        history,
+        train("embedded", rows, folder, dataclasses.replace(SETTINGS, report_to="tensorboard"), history.append),
+    )
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, rows):
     """The trainer of the `paper` preset, and the preset."""
-    from lib.sft.trainer import build
+    from lib.training.sft.trainer import build
 
     preset = load_preset("paper")["03_sft"]
     names = {field.name for field in dataclasses.fields(SftSettings)}
@@ -155,7 +159,12 @@ def test_only_rows_longer_than_the_context_train_nothing(rows, tmp_path):
 
 
 @settings(deadline=None)
-@given(some.lists(some.integers(1, 50), min_size=1, max_size=40), some.integers(1, 9), some.integers(1, 30), some.integers(0, 99))
+@given(
+    some.lists(some.integers(1, 50), min_size=1, max_size=40),
+    some.integers(1, 9),
+    some.integers(1, 30),
+    some.integers(0, 99),
+)
 def test_every_row_is_learnt_from_equally_often(lengths, size, batches, seed):
     order = batch_order(lengths, size, batches, seed)
     counts = Counter({row: 0 for row in range(len(lengths))}) + Counter(order)
@@ -204,7 +213,14 @@ def test_tensorboard_gets_the_loss_of_every_step(trained):
 def test_the_folder_holds_what_vllm_serves(trained):
     """Plain LoRA of the layers it knows: no bias, no DoRA, no whole modules, PEFT's own tensor names."""
     config = json.loads((trained[0] / "adapter_config.json").read_text())
-    plain = {"peft_type": "LORA", "bias": "none", "use_dora": False, "use_rslora": False, "modules_to_save": None, "r": 4}
+    plain = {
+        "peft_type": "LORA",
+        "bias": "none",
+        "use_dora": False,
+        "use_rslora": False,
+        "modules_to_save": None,
+        "r": 4,
+    }
     assert {name: config[name] for name in plain} == plain
     layer = r"base_model\.model\.model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.lora_[AB]\.weight"
     assert all(re.fullmatch(layer, name) for name in load_file(trained[0] / "adapter_model.safetensors"))

@@ -13,16 +13,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lib import cluster, shards  # noqa: E402
-from lib.cluster import ClusterError  # noqa: E402
+from lib.base import parallel as cluster
+from lib.base.parallel import ClusterError  # noqa: E402
 from lib.decontamination import screen  # noqa: E402
-from lib.ledger import Attempt, Ledger  # noqa: E402
-from lib.mining import Policy, attempt_all  # noqa: E402
+from lib.mining import ray_runner as shards  # noqa: E402
+from lib.mining.collect import Policy, attempt_all  # noqa: E402
+from lib.mining.ledger import Attempt, Ledger  # noqa: E402
+from lib.mining.ray_runner import Work, attempt_in_shards, over_cluster  # noqa: E402
 from lib.sampling import Settings  # noqa: E402
-from lib.shards import Work, attempt_in_shards, over_cluster  # noqa: E402
-from lib.tasks import by_split, read_tasks  # noqa: E402
+from lib.tasks.task import by_split, read_tasks  # noqa: E402
 
-TASKS = [t for t in by_split(read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl"), "train") if t.tier == 1][:2]
+TASKS = [
+    t for t in by_split(read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl"), "train") if t.tier == 1
+][:2]
 WORK = Work(2, Settings(temperature=0.8, max_new_tokens=8), Policy("test", "embedded", "", 0), "embedded")
 
 

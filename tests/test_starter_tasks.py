@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lib.sandbox import Sandbox, languages
-from lib.tasks import read_tasks
+from lib.tasks.task import read_tasks
 
 DATA = Path(__file__).parent.parent / "data"
 FUNCTIONS = read_tasks(DATA / "starter_bn.jsonl")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lib import sweep
 from lib.__main__ import main
-from lib.pipeline import ROOT
-from lib.presets import PipelineError
+from lib.run import sweep
+from lib.run.pipeline import ROOT
+from lib.run.presets import PipelineError
 from tests.processes import is_alive, wait_for
 
 Make = Callable[..., Path]
@@ -26,19 +26,36 @@ while len(list(Path(run_dir).parent.glob("*/started"))) < 2:
 if seed == 1 and not Path(run_dir).parent.joinpath("mended").exists():
     raise ValueError("not yet")
 """
-ENDLESS = "import os, time\nfrom pathlib import Path\nPath(run_dir, 'pid').write_text(str(os.getpid()))\ntime.sleep(600)\n"
+ENDLESS = (
+    "import os, time\nfrom pathlib import Path\nPath(run_dir, 'pid').write_text(str(os.getpid()))\ntime.sleep(600)\n"
+)
 
 
 def arguments(books: Path, out: Path, *more: str) -> list[str]:
     """A sweep of the tiny preset over two seeds, first stage alone."""
-    return ["sweep", "--preset", "p", "--seeds", "0,1", "--notebooks", str(books), "--to", "environment", "--out", str(out), *more]
+    return [
+        "sweep",
+        "--preset",
+        "p",
+        "--seeds",
+        "0,1",
+        "--notebooks",
+        str(books),
+        "--to",
+        "environment",
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 def test_a_run_has_its_own_folder_and_one_that_fails_holds_up_no_other(tiny: Make, tmp_path: Path, capsys) -> None:
     books, out = tiny(s00=TOGETHER), tmp_path / "out"
     assert main(arguments(books, out, "--jobs", "2")) == 1
     assert "1 of 2 runs failed" in (said := capsys.readouterr().err) and "p-seed1: ValueError: not yet" in said
-    assert (out / "p-seed0" / "environment.json").read_text() == "3 0" and not (out / "p-seed1" / "environment.json").exists()
+    assert (out / "p-seed0" / "environment.json").read_text() == "3 0" and not (
+        out / "p-seed1" / "environment.json"
+    ).exists()
     (out / "mended").touch()
     assert main(arguments(books, out, "--jobs", "2")) == 0
     assert (out / "p-seed1" / "environment.json").read_text() == "3 1"
@@ -77,7 +94,9 @@ def is_free(lock: Path) -> bool:
         (["--set", "drawz=1"], "--set: no stage has a parameter 'drawz'"),
     ],
 )
-def test_what_cannot_run_is_refused_before_anything_starts(tiny: Make, tmp_path: Path, capsys, more: list[str], said: str) -> None:
+def test_what_cannot_run_is_refused_before_anything_starts(
+    tiny: Make, tmp_path: Path, capsys, more: list[str], said: str
+) -> None:
     assert main(arguments(tiny(), tmp_path / "out", *more)) == 1
     error = capsys.readouterr().err
     assert error.startswith(said) and error.count("\n") == 1 and not (tmp_path / "out").exists()

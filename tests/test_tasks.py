@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib.tasks import Case, Task, TaskError, by_split, read_tasks, write_tasks
+from lib.tasks.task import Case, Task, TaskError, by_split, read_tasks, write_tasks
 
 GOOD = {
     "task_id": "t/1",

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.tasks import Case, Task
-from lib.taxonomy import (
+from lib.evaluation.failures.taxonomy import (
     BANGLA_TYPES,
     POLYCODE_TYPES,
     Label,
@@ -19,6 +18,7 @@ from lib.taxonomy import (
     text_difference,
     unknown_names,
 )
+from lib.tasks.task import Case, Task
 
 ADD = Task(
     "t/add", "made", "test", "add two numbers", "en", "python", "function", "add",
@@ -42,9 +42,7 @@ class Outcome:
     exit_code: int | None = None
 
 
-def label(
-    status: str, failure: str = "", program: str | None = RIGHT, task: Task = ADD, **fields: str
-) -> Label:
+def label(status: str, failure: str = "", program: str | None = RIGHT, task: Task = ADD, **fields: str) -> Label:
     return classify(task, program, Outcome(status, failure, **fields))  # type: ignore[arg-type]
 
 
@@ -246,7 +244,7 @@ def test_exceptions_from_the_logic(message: str, expected: tuple[int, str, str])
         ("lua", "stack overflow (message handler)", (3, "performance", "recursion")),
         ("lua", "main.lua:3: 'end' expected (to close 'if' at line 1) near <eof>", (1, "surface", "syntax")),
         ("r", 'Error in f(1) : could not find function "f"', (2, "surface", "unknown-name")),
-        ("r", "Error: unexpected symbol in \"x y\"", (1, "surface", "syntax")),
+        ("r", 'Error: unexpected symbol in "x y"', (1, "surface", "syntax")),
         ("r", "Error in f(1, 2) : unused argument (2)", (2, "surface", "arguments")),
         ("r", "Error: object 'n' not found", (2, "surface", "unknown-name")),
         ("ocaml", "Fatal error: exception Not_found", (3, "semantic", "runtime-error")),
@@ -254,9 +252,7 @@ def test_exceptions_from_the_logic(message: str, expected: tuple[int, str, str])
         ("fortran", "Fortran runtime error: End of file", (3, "semantic", "runtime-error")),
     ],
 )
-def test_run_time_messages_of_other_languages(
-    language: str, message: str, expected: tuple[int, str, str]
-) -> None:
+def test_run_time_messages_of_other_languages(language: str, message: str, expected: tuple[int, str, str]) -> None:
     task = dataclasses.replace(SUM, programming_language=language)
     assert kinds(label("runtime-error", "", "x", task, stderr_head=message)) == expected
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lib.models import resolve
+from lib.models.resolve import resolve
 from lib.sandbox import Sandbox
-from lib.tasks import read_tasks
-from lib.training_set import (
+from lib.tasks.task import read_tasks
+from lib.training.training_set import (
     Program,
     balanced,
     difficulty,
@@ -41,7 +41,11 @@ def test_difficulty_is_the_share_of_draws_that_passed():
 
 
 def test_balance_repeats_the_rare_up_to_the_limit():
-    programs = [Program("easy", str(n)) for n in range(9)] + [Program("fair", "x"), Program("fair", "y"), Program("hard", "z")]
+    programs = [Program("easy", str(n)) for n in range(9)] + [
+        Program("fair", "x"),
+        Program("fair", "y"),
+        Program("hard", "z"),
+    ]
     counts = [p.task_id for p in balanced(programs, {"easy": 0, "fair": 1, "hard": 3}, most=4)]
     assert (counts.count("easy"), counts.count("fair"), counts.count("hard")) == (9, 8, 4)
 
@@ -61,7 +65,9 @@ def test_only_references_that_pass_and_fit_the_prompt_are_added():
     other = dataclasses.replace(TASKS["bn/add_numbers"], reference="def add_numbers(x, y):\n    return x + y\n")
     none = dataclasses.replace(TASKS["bn/subtract"], reference="")
     with Sandbox() as sandbox:
-        programs, left_out = references([good, wrong, other, none], AutoTokenizer.from_pretrained(resolve("embedded")), sandbox)
+        programs, left_out = references(
+            [good, wrong, other, none], AutoTokenizer.from_pretrained(resolve("embedded")), sandbox
+        )
     assert programs == [Program("bn/square", good.reference)]
     assert left_out["bn/is_odd"].startswith("wrong-output") and left_out["bn/subtract"] == "no reference"
     assert left_out["bn/add_numbers"] == "does not begin with 'def add_numbers(a, b):'"

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.cluster import Machines
+from lib.base.parallel import Machines
 from lib.decontamination import files
 from lib.decontamination.canonical import Headers
 from lib.decontamination.guard import Overlap, SplitOverlapError, check_split
 from lib.decontamination.outcome import Decisions, Exclusion, Outcome, Side, decide, fingerprint
 from lib.decontamination.screen import Match, Screen, Thresholds, item_of, items_of
-from lib.tasks import Task, TaskError, read_tasks
+from lib.tasks.task import Task, TaskError, read_tasks
 
 __all__ = [
     "Exclusion",
@@ -136,9 +136,7 @@ def verbatim(train: Sequence[Task], evaluation: Sequence[Task]) -> dict[str, lis
     Narrower than `screen`: two problems with one wording and different signatures are told apart.
     """
     stated = [(task.task_id, task.prompt.strip()) for task in evaluation]
-    found = {
-        name: [other.task_id for other in train if text and text in other.prompt] for name, text in stated
-    }
+    found = {name: [other.task_id for other in train if text and text in other.prompt] for name, text in stated}
     return {name: ids for name, ids in found.items() if ids}
 
 
@@ -150,7 +148,7 @@ def _check_ids(side: str, tasks: Sequence[Task]) -> None:
         if task.task_id in seen:
             raise TaskError(
                 f"the {side} side has two tasks with the id {task.task_id!r};"
-                " lib.corpora.pool keeps the ids of several corpora apart"
+                " lib.tasks.readers.pool keeps the ids of several corpora apart"
             )
         seen.add(task.task_id)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from lib.decontamination.outcome import Decision, Exclusion, Outcome
 from lib.decontamination.screen import Thresholds
-from lib.tasks import Task, TaskError
+from lib.tasks.task import Task, TaskError
 
 EXCLUSIONS, BORDERLINE, SUMMARY = "exclusions.csv", "borderline.csv", "summary.json"
 COLUMNS = (

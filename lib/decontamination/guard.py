@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from lib.decontamination.outcome import Decisions, decide, natural
 from lib.decontamination.screen import Screen, Thresholds, items_of
-from lib.tasks import Task
+from lib.tasks.task import Task
 
 NAMED = 10  # pairs an error message names
 
@@ -89,9 +89,7 @@ def _by_name(train: Sequence[Task], evaluation: Sequence[Task]) -> dict[tuple[st
 
 
 def _message(overlap: Overlap) -> str:
-    named = "; ".join(
-        f"{train} ↔ {evaluation} ({reason})" for train, evaluation, reason in overlap.pairs[:NAMED]
-    )
+    named = "; ".join(f"{train} ↔ {evaluation} ({reason})" for train, evaluation, reason in overlap.pairs[:NAMED])
     more = len(overlap.pairs) - NAMED
     return (
         f"training and evaluation overlap in {len(overlap.pairs)} pairs: {named}"

@@ -88,9 +88,7 @@ class _Table:
         bits = max(1, min(28, int(len(values) * SLOTS_EACH).bit_length()))
         self._shift = HASH_BITS - np.uint64(bits)
         self._values = np.append(values, np.uint64(1 << 63))  # no hash has that bit
-        self._starts = np.searchsorted(values, np.arange(1 << bits, dtype=np.uint64) << self._shift).astype(
-            np.int32
-        )
+        self._starts = np.searchsorted(values, np.arange(1 << bits, dtype=np.uint64) << self._shift).astype(np.int32)
         slots = (values >> self._shift).astype(np.int64)
         self._longest = int(np.bincount(slots).max()) if len(values) else 1
 

@@ -21,9 +21,7 @@ class MinHashIndex:
         if not 0 < floor <= 1:
             raise ValueError(f"floor={floor}: it should be above 0 and at most 1")
         self.floor = floor
-        self._sets = [
-            sets.values[start:end] for start, end in zip(sets.offsets, sets.offsets[1:], strict=False)
-        ]
+        self._sets = [sets.values[start:end] for start, end in zip(sets.offsets, sets.offsets[1:], strict=False)]
         self._bands = MinHashLSH(num_perm=PERMUTATIONS, params=bands(floor))
         for number, values in enumerate(self._sets):
             if len(values):

@@ -46,12 +46,8 @@ class Outcome:
         for match in self.excluded:
             reason = "reviewed" if digests(match) in self.reviewed else match.reason
             for row in (
-                Exclusion(
-                    "train", match.train.id, match.evaluation.id, reason, match.score, match.train.sha256
-                ),
-                Exclusion(
-                    "eval", match.evaluation.id, match.train.id, reason, match.score, match.evaluation.sha256
-                ),
+                Exclusion("train", match.train.id, match.evaluation.id, reason, match.score, match.train.sha256),
+                Exclusion("eval", match.evaluation.id, match.train.id, reason, match.score, match.evaluation.sha256),
             ):
                 place = (row.side, row.id)
                 if place not in best or _preferred(row) < _preferred(best[place]):
@@ -73,9 +69,7 @@ class Outcome:
         ]
 
 
-def decide(
-    matches: Iterable[Match], thresholds: Thresholds, decisions: Decisions, seed: int, sample: int
-) -> Outcome:
+def decide(matches: Iterable[Match], thresholds: Thresholds, decisions: Decisions, seed: int, sample: int) -> Outcome:
     """Sort matches into excluded, kept and borderline.
 
     An exact match is always excluded; on any other a decision overrules the score. The borderline sample is
@@ -117,16 +111,12 @@ def digests(match: Match) -> tuple[str, str]:
 
 def fingerprint(train: Sequence[Item], evaluation: Sequence[Item]) -> str:
     """SHA-256 of both sides' ids and digests; independent of row order."""
-    return digest(
-        [digest(sorted(f"{item.id}\t{item.sha256}" for item in side)) for side in (train, evaluation)]
-    )
+    return digest([digest(sorted(f"{item.id}\t{item.sha256}" for item in side)) for side in (train, evaluation)])
 
 
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:
     """A key that puts 9 before 10."""
-    return tuple(
-        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part
-    )
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", text) if part)
 
 
 def _preferred(row: Exclusion) -> tuple[bool, float, str, str]:

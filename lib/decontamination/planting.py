@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from lib.tasks import Task
+from lib.tasks.task import Task
 
 
 class Syntax(NamedTuple):
@@ -106,11 +106,7 @@ def _statement(rng: random.Random, depth: int) -> Any:
     inner = [_statement(rng, depth - 1) for _ in range(rng.randint(1, 2))] if kind != "assign" else []
     if kind == "branch":
         return kind, _expression(rng, 1), _expression(rng, 1), inner, [_statement(rng, depth - 1)]
-    return (
-        (kind, rng.randrange(3), _expression(rng, 2))
-        if kind == "assign"
-        else (kind, _expression(rng, 1), inner)
-    )
+    return (kind, rng.randrange(3), _expression(rng, 2)) if kind == "assign" else (kind, _expression(rng, 1), inner)
 
 
 def _expression(rng: random.Random, depth: int) -> Any:
@@ -145,9 +141,7 @@ class Writer:
         yield syntax.note.format(text=self.disguise.notes[number % len(NOTES)])
         yield syntax.opening.format(name=name, parameters=listed)
         for local in range(3):
-            yield "  " + syntax.local.format(
-                v=self.name("local", self.base + local), e=self.literal(local + 1)
-            )
+            yield "  " + syntax.local.format(v=self.name("local", self.base + local), e=self.literal(local + 1))
         for statement in statements:
             yield from ("  " + line for line in self.statement(statement))
         yield "  " + syntax.result.format(e=self.expression(result), name=name)
@@ -159,9 +153,7 @@ class Writer:
         kind, *parts = statement
         syntax = self.syntax
         if kind == "assign":
-            yield syntax.assign.format(
-                v=self.name("local", self.base + parts[0]), e=self.expression(parts[1])
-            )
+            yield syntax.assign.format(v=self.name("local", self.base + parts[0]), e=self.expression(parts[1]))
         elif kind == "loop":
             step = self.name("step", self.base + self.depth)
             yield syntax.loop.format(v=step, a=self.literal(1), b=self.expression(parts[0]))

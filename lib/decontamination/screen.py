@@ -18,7 +18,7 @@ from lib.decontamination.join import Index, jaccard_floor
 from lib.decontamination.minhash import MinHashIndex
 from lib.decontamination.shingles import BATCH, Grams, character_ngrams, concatenate
 from lib.decontamination.structure import structure_sets
-from lib.tasks import Task
+from lib.tasks.task import Task
 
 Reason = Literal["exact-prompt", "exact-code", "near-prompt", "near-code", "structure"]
 REASONS: tuple[Reason, ...] = ("exact-prompt", "exact-code", "near-prompt", "near-code", "structure")
@@ -40,17 +40,13 @@ class Thresholds:
     margin: float = 0.05  # pairs this close to a threshold, on either side, are borderline
     prompt_ngram: int = 4
     code_ngram: int = 5
-    smallest_structure: int = (
-        24  # with fewer subtree shingles, a program is too small for its structure to be evidence
-    )
+    smallest_structure: int = 24  # with fewer subtree shingles, a program is too small for its structure to be evidence
     candidates: Literal["exact", "minhash"] = "exact"
 
     def __post_init__(self) -> None:
         for name in ("prompt", "code", "structure"):
             if not 0 < getattr(self, name) <= 1:
-                raise ValueError(
-                    f"threshold {name}={getattr(self, name)}: it should be above 0 and at most 1"
-                )
+                raise ValueError(f"threshold {name}={getattr(self, name)}: it should be above 0 and at most 1")
         if not 0 <= self.margin < 1:
             raise ValueError(f"margin={self.margin}: it should be at least 0 and below 1")
         if min(self.prompt_ngram, self.code_ngram, self.smallest_structure) < 1:
@@ -138,9 +134,7 @@ class Screen:
             for code in filter(None, item.exact_codes):
                 self._exact_codes[code].append(number)
         self._units = _Units(evaluation)
-        self._indexes = {
-            reason: self._index(reason, units) for reason, units in self._units.by_reason().items()
-        }
+        self._indexes = {reason: self._index(reason, units) for reason, units in self._units.by_reason().items()}
 
     def matches(self, train: Iterable[Item]) -> Iterator[Match]:
         """Every pair that reaches a threshold less the margin, once, for its strongest reason."""
@@ -175,10 +169,7 @@ class Screen:
                         yield pair, reason, float(score)
 
     def _index(self, reason: Reason, texts: Sequence[Any]) -> Index | MinHashIndex:
-        parts = [
-            self._grams(reason, texts[start : start + BATCH]).distinct()
-            for start in range(0, len(texts), BATCH)
-        ]
+        parts = [self._grams(reason, texts[start : start + BATCH]).distinct() for start in range(0, len(texts), BATCH)]
         kind = Index if self.thresholds.candidates == "exact" else MinHashIndex
         return kind(concatenate(parts), self.thresholds.floor(reason))
 

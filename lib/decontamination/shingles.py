@@ -39,9 +39,7 @@ class Sets:
     def at_least(self, size: int) -> "Sets":
         """The same sets, with those of fewer than `size` values emptied."""
         keep = self.sizes >= size
-        return Sets(
-            self.values[keep[self.rows]], np.concatenate(([0], np.cumsum(np.where(keep, self.sizes, 0))))
-        )
+        return Sets(self.values[keep[self.rows]], np.concatenate(([0], np.cumsum(np.where(keep, self.sizes, 0)))))
 
     def grams(self) -> "Grams":
         """The same values as rows and hashes."""

@@ -19,9 +19,7 @@ from lib.decontamination.shingles import HASH_BITS, Grams, Sets
 
 LANGUAGES = ("python", "lua", "ocaml", "r", "fortran", "julia")
 _PUNCTUATION = frozenset("()[]{},;:.")
-_SKIPPED_FIELDS = frozenset(
-    {"ctx", "type_comment", "type_ignores", "kind", "decorator_list", "returns", "annotation"}
-)
+_SKIPPED_FIELDS = frozenset({"ctx", "type_comment", "type_ignores", "kind", "decorator_list", "returns", "annotation"})
 
 
 def structure_sets(programs: Sequence[tuple[str, str]], salt: int = 0) -> Sets:
@@ -32,9 +30,7 @@ def structure_sets(programs: Sequence[tuple[str, str]], salt: int = 0) -> Sets:
     rows: list[int] = []
     for row, (language, code) in enumerate(programs):
         for label, times in Counter(subtrees(code, language)).items():
-            hashes += [
-                xxhash.xxh3_64_intdigest(f"{language}:{label}#{k}".encode(), salt) for k in range(times)
-            ]
+            hashes += [xxhash.xxh3_64_intdigest(f"{language}:{label}#{k}".encode(), salt) for k in range(times)]
             rows += [row] * times
     words = np.array(hashes, dtype=np.uint64) >> np.uint64(64 - int(HASH_BITS))
     return Grams(words, np.array(rows, dtype=np.int64), len(programs)).distinct()
@@ -92,9 +88,7 @@ def _label(node: Any, labels: list[str]) -> tuple[str, str]:
 
 
 def _grammar_children(node: Any) -> list[Any]:
-    return [
-        child for child in node.children if child.type not in _PUNCTUATION and "comment" not in child.type
-    ]
+    return [child for child in node.children if child.type not in _PUNCTUATION and "comment" not in child.type]
 
 
 def _close(kind: str, below: list[tuple[str, str]], labels: list[str]) -> tuple[str, str]:

@@ -9,9 +9,9 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from lib.gmpo import statistics
+from lib.gmpo import advantages as statistics
+from lib.gmpo.advantages import Advantages, Memory, PromptStatistics
 from lib.gmpo.settings import GmpoSettings
-from lib.gmpo.statistics import Advantages, Memory, PromptStatistics
 
 Gather = Callable[[Tensor], Tensor]  # rows of this process -> rows of all processes, in their order
 
@@ -103,9 +103,7 @@ def batch_diagnostics(
         "amplification": parts.amplification[raised].mean(),
         "amplification_max": parts.amplification.max(),
         "length": lengths.float().mean(),
-        "length_log_prob_correlation": torch.corrcoef(torch.stack([lengths.float(), log_probs]).flatten(1))[
-            0, 1
-        ],
+        "length_log_prob_correlation": torch.corrcoef(torch.stack([lengths.float(), log_probs]).flatten(1))[0, 1],
     }
     row |= {f"advantage_var_{name}": values.var(correction=0) for name, values in by_name.items()}
     row |= {f"advantage_mean_{name}": values.mean() for name, values in by_name.items()}

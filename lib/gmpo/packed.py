@@ -33,7 +33,9 @@ def worth_packing(d: int, p: int, t: int, g: int) -> bool:
     return g * t**2 < p**2 + 6 * d * p
 
 
-def packed_inputs(prompts: Tensor, known: Tensor, completions: Tensor, mask: Tensor, group: int) -> tuple[Tensor, Tensor, Tensor]:
+def packed_inputs(
+    prompts: Tensor, known: Tensor, completions: Tensor, mask: Tensor, group: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens and positions, (N/g, P + gT), and who sees whom, (N/g, 1, P + gT, P + gT) bool.
 
     prompts and `known` (N, P), padded on the left; completions and mask (N, T), padded on the right; the rows of a group of
@@ -55,7 +57,14 @@ def packed_inputs(prompts: Tensor, known: Tensor, completions: Tensor, mask: Ten
 
 
 def packed_log_probs(
-    model: Any, prompts: Tensor, known: Tensor, completions: Tensor, mask: Tensor, group: int, temperature: float, entropy: bool
+    model: Any,
+    prompts: Tensor,
+    known: Tensor,
+    completions: Tensor,
+    mask: Tensor,
+    group: int,
+    temperature: float,
+    entropy: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """ln π(token) of completion tokens at `temperature`, (N, T), and with `entropy` the entropies beside them; padding holds 0.
 

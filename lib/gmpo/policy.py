@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
 from lib.gmpo.settings import GmpoSettings, weights_precision
-from lib.models import resolve
-from lib.sft import TrainingError
+from lib.models.resolve import resolve
+from lib.training.sft import TrainingError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 Ids = Sequence[Sequence[int]]

@@ -8,10 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lib.gmpo.settings import GmpoSettings, Reward, Row
-from lib.prompts import Prompt
 from lib.sampling import Request, Settings, draw_seed, open_engine
 from lib.sandbox import Sandbox, SandboxError
-from lib.tasks import Task
+from lib.tasks.prompts import Prompt
+from lib.tasks.task import Task
 
 if TYPE_CHECKING:
     from lib.gmpo.trainer import GmpoTrainer
@@ -61,9 +61,7 @@ class Rollouts:
 class SandboxReward:
     """TRL's reward function: the program a completion stands for, judged by all tests of its task."""
 
-    def __init__(
-        self, sandbox: Sandbox, tasks: Sequence[Task], prompts: Sequence[Prompt], kind: Reward
-    ) -> None:
+    def __init__(self, sandbox: Sandbox, tasks: Sequence[Task], prompts: Sequence[Prompt], kind: Reward) -> None:
         self.sandbox, self.kind = sandbox, kind
         self.known = {task.task_id: (task, prompt) for task, prompt in zip(tasks, prompts, strict=True)}
 

@@ -25,12 +25,12 @@ from lib.gmpo.policy import load_policy, padded, prompt_embeddings
 from lib.gmpo.rollouts import Rollouts, SandboxReward
 from lib.gmpo.settings import GmpoSettings, Row, identity, weights_precision
 from lib.gmpo.trainer import SECONDS, STATE, GmpoTrainer, OnStep
-from lib.models import resolve
-from lib.prompts import Prompt, build_prompt
+from lib.models.resolve import resolve
 from lib.sampling import token_ids
 from lib.sandbox import Sandbox
-from lib.sft import TrainingError, save_adapter
-from lib.tasks import Task
+from lib.tasks.prompts import Prompt, build_prompt
+from lib.tasks.task import Task
+from lib.training.sft import TrainingError, save_adapter
 
 SIMILAR_FROM = 4  # prompts a batch; fewer cannot hold two of one kind and one of another, whatever the groups
 
@@ -140,9 +140,7 @@ def groups_of(
     return similar_groups(prompt_embeddings(policy, ids, mask, settings.rows_per_pass), size // 2)
 
 
-def trl_config(
-    settings: GmpoSettings, folder: Path, checkpoint_every: int = 0, report_to: str = "none"
-) -> GRPOConfig:
+def trl_config(settings: GmpoSettings, folder: Path, checkpoint_every: int = 0, report_to: str = "none") -> GRPOConfig:
     """TRL's side of the settings: one optimiser step is one update from a whole batch."""
     cuda = torch.cuda.is_available()
     return GRPOConfig(

@@ -4,8 +4,8 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args
 
-from lib.gmpo.statistics import Level, Phi
-from lib.sft import precision
+from lib.gmpo.advantages import Level, Phi
+from lib.training.sft import precision
 
 Normaliser = Literal["gmpo", "grpo", "dr_grpo", "batch", "rloo"]
 Reward = Literal["binary", "fractional"]

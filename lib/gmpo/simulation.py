@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from lib.gmpo.statistics import (
+from lib.gmpo.advantages import (
     Phi,
     batch_advantages,
     dr_grpo_advantages,

@@ -26,13 +26,13 @@ from torch import Tensor
 from trl import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from lib.gmpo import statistics
+from lib.gmpo import advantages as statistics
+from lib.gmpo.advantages import Memory
 from lib.gmpo.batch import batch_diagnostics, equal_rewards_cause, shared_advantages
 from lib.gmpo.packed import can_pack, packed_log_probs, worth_packing
 from lib.gmpo.policy import prompt_embeddings
 from lib.gmpo.settings import GmpoSettings, Row, identity
-from lib.gmpo.statistics import Memory
-from lib.sft import TrainingError
+from lib.training.sft import TrainingError
 
 OnStep = Callable[[Row], None]
 PER_UPDATE = ("loss", "grad_norm", "clip_fraction", "effective_sample_size", "log_ratio_max", "kl", "entropy")
@@ -41,7 +41,7 @@ STATE = "gmpo.pt"  # what a checkpoint adds to TRL's
 
 
 class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
-    """GRPOTrainer with the advantages and the clipped raw-ratio objective of lib.gmpo.statistics.
+    """GRPOTrainer with the advantages and the clipped raw-ratio objective of lib.gmpo.advantages.
 
     `on_step` receives one flat dict a sampled batch, after its last update; its "updates" holds one dict an update.
     """
@@ -167,7 +167,14 @@ class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
             )
         found = [
             packed_log_probs(
-                model, ids[:, :-keep], mask[:, :-keep], ids[:, -keep:], mask[:, -keep:], group, self.temperature, compute_entropy
+                model,
+                ids[:, :-keep],
+                mask[:, :-keep],
+                ids[:, -keep:],
+                mask[:, -keep:],
+                group,
+                self.temperature,
+                compute_entropy,
             )
             for ids, mask in zip(input_ids.split(rows), attention_mask.split(rows), strict=True)
         ]
@@ -216,9 +223,7 @@ class GmpoTrainer(GRPOTrainer):  # type: ignore[misc]
             where = f"update {self.state.global_step}"
             raise TrainingError(f"{where}: the loss or its gradient is not a number; lower learning_rate")
         self._row["updates"].append({name: logs[name] for name in PER_UPDATE if name in logs})
-        own = (
-            name for name in logs if "/" not in name or name.startswith("verdict/")
-        )  # the rest is TRL's detail
+        own = (name for name in logs if "/" not in name or name.startswith("verdict/"))  # the rest is TRL's detail
         self._row.update({name: logs[name] for name in own})
         if self.state.global_step % self.num_iterations == 0:
             self._finish_row()

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from lib.prompts import Prompt
+    from lib.tasks.prompts import Prompt
 
 ENGINES = ("auto", "openvino", "vllm", "transformers")
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib.prompts import cut_at_stops
 from lib.sampling import Completion, Request, Settings, token_ids
+from lib.tasks.prompts import cut_at_stops
 
 
 class Encoder:

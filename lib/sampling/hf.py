@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor, StoppingCriteria
 
-from lib.models import resolve
+from lib.models.lora_fit import read_adapter
+from lib.models.resolve import resolve
 from lib.sampling import Completion, Request, Settings
-from lib.sampling.adapters import read_adapter
 from lib.sampling.batches import in_batches, rows_that_fit
 from lib.sampling.encoding import Encoder, tail_length
 
@@ -84,7 +84,9 @@ class TransformersEngine:
         self.tokenizer, self.context_length = self._encoder.tokenizer, self._encoder.context_length
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype())
-        loaded.generation_config = GenerationConfig()  # no penalties or top-k of the model's own: no other engine has them
+        loaded.generation_config = (
+            GenerationConfig()
+        )  # no penalties or top-k of the model's own: no other engine has them
         self._model = loaded.to(self.device).eval()
         if adapter is not None:
             from peft import PeftModel

@@ -19,9 +19,9 @@ from contextlib import suppress
 from multiprocessing import connection
 from pathlib import Path
 
-from lib.models import ModelError, openvino_dir
+from lib.models.lora_fit import Adapter, read_adapter
+from lib.models.resolve import ModelError, openvino_dir
 from lib.sampling import Completion, EngineError, Request, Settings
-from lib.sampling.adapters import Adapter, read_adapter
 from lib.sampling.batches import is_out_of_memory
 from lib.sampling.encoding import Encoder
 from lib.sampling.openvino_process import Drawn, Source, serve
@@ -29,8 +29,12 @@ from lib.sampling.openvino_process import Drawn, Source, serve
 IN_FLIGHT = 128  # requests in a process's scheduler at a time; more gains nothing
 SPARE = 8  # more at hand, so that a place never waits for the caller
 FEW = 32  # requests for which one process is enough: starting another takes as long as drawing some twenty
-LEAN = 8  # requests that a prompt's own process may have more than the idlest: about what reading the prompt again costs
-CACHE_GB = 2  # keys and values of some 90,000 tokens of a 135M model, over all processes; at most a quarter of the free memory
+LEAN = (
+    8  # requests that a prompt's own process may have more than the idlest: about what reading the prompt again costs
+)
+CACHE_GB = (
+    2  # keys and values of some 90,000 tokens of a 135M model, over all processes; at most a quarter of the free memory
+)
 FEWEST = 8  # with so few requests in flight it is not their number that takes the memory
 
 
@@ -105,7 +109,9 @@ class OpenVinoEngine:
         try:
             while True:
                 idlest = self._idlest()
-                while len(idlest.flying) < self._source.in_flight + SPARE and (request := next(waiting, None)) is not None:
+                while (
+                    len(idlest.flying) < self._source.in_flight + SPARE and (request := next(waiting, None)) is not None
+                ):
                     ids = self._encoder.encode(request, settings)
                     home = homes.get(request.text, idlest)
                     if len(home.flying) > len(idlest.flying) + LEAN:
@@ -147,7 +153,9 @@ class OpenVinoEngine:
             in_flight, cache_gb = self._source.in_flight // 2, max(1, self._source.cache_gb // 2)
             self._source = dataclasses.replace(self._source, in_flight=in_flight, cache_gb=cache_gb)
         self._most = 1
-        warnings.warn(f"{error}; going on in one process with {self._source.in_flight} requests at a time", stacklevel=3)
+        warnings.warn(
+            f"{error}; going on in one process with {self._source.in_flight} requests at a time", stacklevel=3
+        )
         flying = {number: request for worker in self._workers for number, request in worker.flying.items()}
         self._open(1)
         for number, request in flying.items():
@@ -171,7 +179,9 @@ def _single_scale(lora: Adapter) -> float:
     beyond = ("use_dora", "modules_to_save", "alpha_pattern", "rank_pattern", "trainable_token_indices")
     found = [name for name in beyond if lora.config.get(name)]
     if found:
-        raise ModelError(f"{lora.folder}: has {', '.join(found)}, which OpenVINO does not apply; use engine transformers")
+        raise ModelError(
+            f"{lora.folder}: has {', '.join(found)}, which OpenVINO does not apply; use engine transformers"
+        )
     return lora.scale
 
 

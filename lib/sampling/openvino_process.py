@@ -66,11 +66,16 @@ class Pipeline:
             "INFERENCE_PRECISION_HINT": "f32",  # its own choice, bf16 where the processor has it, rounds a logit of 20 to an eighth
         }
         if source.weights is not None:
-            adapter, mode = genai.Adapter(source.weights), genai.AdapterConfig.Mode.MODE_STATIC  # constants in the graph: 1.7 × as fast
+            adapter, mode = (
+                genai.Adapter(source.weights),
+                genai.AdapterConfig.Mode.MODE_STATIC,
+            )  # constants in the graph: 1.7 × as fast
             properties["adapters"] = genai.AdapterConfig(adapter, source.scale, mode)
         self.pipeline = genai.ContinuousBatchingPipeline(source.folder, scheduler, "CPU", properties)
         self.flying: dict[int, _Flight] = {}
-        self.held: dict[tuple[int, ...], list[_Asked]] = {}  # by a prompt that is being read for the first of its requests
+        self.held: dict[
+            tuple[int, ...], list[_Asked]
+        ] = {}  # by a prompt that is being read for the first of its requests
 
     def add(self, number: int, prompt_ids: list[int], stops: tuple[str, ...], seed: int, settings: Settings) -> None:
         """Queue one request. While its prompt is being read for another one it is held: then it finds the prefix in the cache."""

@@ -15,11 +15,11 @@ from typing import Any
 
 import httpx
 
-from lib.models import resolve
-from lib.prompts import cut_at_stops
+from lib.models.lora_fit import read_adapter
+from lib.models.resolve import resolve
 from lib.sampling import Completion, EngineError, Request, Settings, token_ids
-from lib.sampling.adapters import read_adapter
 from lib.sampling.encoding import Encoder
+from lib.tasks.prompts import cut_at_stops
 
 IN_FLIGHT = 64  # requests under way; the server batches them
 ATTEMPTS = 4  # tries a request gets
@@ -27,7 +27,13 @@ PAUSE_S = 0.5  # before the second try, doubled before each further one
 ANSWER_S = 300.0  # the longest wait for one completion
 CONNECT_S = 10.0
 # Names of vLLM, SGLang and llama.cpp; a server that does not know one ignores it.
-NOTHING_ELSE = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0, "add_special_tokens": False, "return_token_ids": True}
+NOTHING_ELSE = {
+    "top_k": -1,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "add_special_tokens": False,
+    "return_token_ids": True,
+}
 
 
 class ServerEngine:

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from lib.models import resolve
+from lib.models.lora_fit import Adapter, read_adapter
+from lib.models.resolve import resolve
 from lib.sampling import Completion, EngineError, Request, Settings
-from lib.sampling.adapters import Adapter, read_adapter
 from lib.sampling.encoding import Encoder
 
 IN_FLIGHT = 1024  # requests handed over at a time; vLLM batches as many of them as its cache holds

@@ -12,7 +12,19 @@ from lib.sandbox.suite import EXPECTED, GOT, HELPERS, TEST_FILE, Suite, shown_to
 from lib.sandbox.verdict import one_line
 
 # Standard modules a test may name without importing them: always the real ones.
-_MODULES = {"math", "cmath", "re", "collections", "itertools", "functools", "copy", "random", "string", "datetime", "json"}
+_MODULES = {
+    "math",
+    "cmath",
+    "re",
+    "collections",
+    "itertools",
+    "functools",
+    "copy",
+    "random",
+    "string",
+    "datetime",
+    "json",
+}
 
 
 @dataclasses.dataclass
@@ -165,7 +177,7 @@ _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 8
 
 
 def _evidence(error: BaseException) -> str:
-    """": got …, expected …" from the frame the assert failed in."""
+    """ ": got …, expected …" from the frame the assert failed in."""
     if isinstance(error, Misuse):
         return f": {error}"
     trace, found = error.__traceback__, ""

@@ -36,7 +36,6 @@ class Plan:
     landlock: bool = True
     processes: int = 64
 
-
     @property
     def sealed(self) -> bool:
         """Whether no file can be opened by name: neither Landlock nor a root of our own guards them."""

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def trusted_name(value: Any) -> str:
-    """"module:name" of something the standard library exports, else empty."""
+    """ "module:name" of something the standard library exports, else empty."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
     if not isinstance(module, str) or not isinstance(name, str):
         owner = getattr(value, "__objclass__", None)  # a method of a builtin type, such as str.upper

@@ -48,7 +48,14 @@ def spawn(module: str, sock: socket.socket, settings: Any, python: str, **stream
     sandbox = os.path.dirname(os.path.abspath(__file__))
     program = _BOOTSTRAP.format(lib=os.path.dirname(sandbox), sandbox=sandbox, module=module)
     command = [python, "-B", "-P", "-s", "-S", "-c", program, str(sock.fileno()), json.dumps(settings)]
-    environment = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC", "PATH": "/usr/bin:/bin", "LD_BIND_NOW": "1"}
+    environment = {
+        "PYTHONHASHSEED": "0",
+        "PYTHONUTF8": "1",
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PATH": "/usr/bin:/bin",
+        "LD_BIND_NOW": "1",
+    }
     environment |= loader_path()
     return subprocess.Popen(
         command, pass_fds=[sock.fileno()], env=environment, cwd="/", stdin=subprocess.DEVNULL,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lib.sandbox import functions, languages
 from lib.sandbox.limits import wall_limit
 from lib.sandbox.programs import COMPILE_S
-from lib.tasks import Case, Task, TestSet
+from lib.tasks.task import Case, Task, TestSet
 
 Alias = Literal["strict", "permissive"]
 Compare = Literal["exact", "trailing-whitespace"]

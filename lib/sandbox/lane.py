@@ -81,7 +81,9 @@ class Lane:
 
 def lane_settings(plan: Plan, modules: tuple[str, ...]) -> dict[str, Any]:
     """What a grader needs to start its worker and its launcher."""
-    tools = [tool for name in languages.names() for word in languages.load(name).tools if (tool := languages.find_tool(word))]
+    tools = [
+        tool for name in languages.names() for word in languages.load(name).tools if (tool := languages.find_tool(word))
+    ]
     programs = dataclasses.replace(plan, read=probe.tool_files(tools), execute=True, scratch=plan.scratch + "p")
     environment = {
         "PATH": os.pathsep.join(languages.TOOL_PATH),

@@ -156,7 +156,6 @@ class Launcher:
         finally:
             os._exit(127)
 
-
     def _install_filters(self, processes: bool) -> None:
         if self.plan.mode == "none":
             return

@@ -24,7 +24,7 @@ from lib.sandbox import languages
 from lib.sandbox.limits import wall_limit
 from lib.sandbox.programs import OUTPUT_BYTES, same_output
 from lib.sandbox.verdict import SandboxError, Verdict, head, one_line
-from lib.tasks import Case
+from lib.tasks.task import Case
 
 BASE = "docker.io/library/debian:12-slim"
 ENGINES = ("podman", "docker")
@@ -68,7 +68,9 @@ def containerfile(language: languages.Language) -> str:
     )
 
 
-def run_command(engine_name: str, image: str, name: str, command: str, cpu_s: float, memory_mb: int, folder: str) -> list[str]:
+def run_command(
+    engine_name: str, image: str, name: str, command: str, cpu_s: float, memory_mb: int, folder: str
+) -> list[str]:
     """The argument list that runs one command in a fresh container, `folder` being its only writable place."""
     seconds = int(cpu_s) + 1
     return [
@@ -106,7 +108,9 @@ class ContainerSandbox:
                 [self.engine, "build", "--tag", tag, "-"], input=text, text=True, capture_output=True, timeout=_BUILD_S
             )
             if built.returncode != 0:
-                raise SandboxError(f"{self.engine} cannot build the image for {language.name}: {one_line(built.stderr[-300:])}")
+                raise SandboxError(
+                    f"{self.engine} cannot build the image for {language.name}: {one_line(built.stderr[-300:])}"
+                )
         return tag
 
     def execute(
@@ -126,13 +130,18 @@ class ContainerSandbox:
                 row |= built | {"status": "compile-error"}
                 return self._verdict(row, len(cases))
         for case in cases:
-            ran = self._run(image, manifest.run, case.input, time_limit_s, memory_limit_mb + manifest.reserve_mb, folder)
+            ran = self._run(
+                image, manifest.run, case.input, time_limit_s, memory_limit_mb + manifest.reserve_mb, folder
+            )
             self._judge(row, ran, case)
         return self._verdict(row, len(cases))
 
     def _judge(self, row: dict[str, Any], ran: dict[str, Any], case: Case) -> None:
         if ran["status"] == "success" and not same_output(ran["out"], case.output, self.compare):
-            ran |= {"status": "wrong-output", "failure": one_line(f"got {ran['stdout_head']!r}, expected {case.output!r}")}
+            ran |= {
+                "status": "wrong-output",
+                "failure": one_line(f"got {ran['stdout_head']!r}, expected {case.output!r}"),
+            }
         if ran["status"] == "success":
             row["passed"] += 1
         elif row["status"] == "success":
@@ -150,7 +159,9 @@ class ContainerSandbox:
         status = _STATUS_OF_EXIT.get(done.returncode, "runtime-error") if done.returncode else "success"
         return {
             "status": status,
-            "failure": "" if status == "success" else f"exit code {done.returncode}: {one_line(done.stderr[-200:].decode('utf-8', 'replace'))}",
+            "failure": ""
+            if status == "success"
+            else f"exit code {done.returncode}: {one_line(done.stderr[-200:].decode('utf-8', 'replace'))}",
             "exit_code": done.returncode,
             "stdout_head": head(done.stdout),
             "stderr_head": head(done.stderr),

@@ -19,7 +19,7 @@ from lib.sandbox.jobs import Alias, Compare
 from lib.sandbox.lane import Alone, Lane, lane_settings
 from lib.sandbox.verdict import SandboxError, Verdict
 from lib.sandbox.worker import wipe
-from lib.tasks import Case, Task, TestSet
+from lib.tasks.task import Case, Task, TestSet
 
 Future = concurrent.futures.Future[Verdict]
 

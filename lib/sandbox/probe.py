@@ -86,7 +86,11 @@ def _report(found: dict[str, Any]) -> Report:
 
 def _in_words(found: dict[str, Any], mode: str) -> tuple[tuple[str, str], ...]:
     version = found["landlock"]
-    without = "not needed, programs have a root of their own" if mode == "A" else "programs open no file, and only Python runs"
+    without = (
+        "not needed, programs have a root of their own"
+        if mode == "A"
+        else "programs open no file, and only Python runs"
+    )
     second = "programs run as a user of their own"
     if not found["second_user"]:
         second = "programs keep your user id"
@@ -184,7 +188,9 @@ def shared_libraries() -> tuple[str, ...]:
 
 def tool_files(tools: Iterable[str]) -> tuple[str, ...]:
     """What programs of other languages may read and execute: the system's, and the trees of tools installed elsewhere."""
-    system = "/bin /sbin /lib /lib64 /usr/bin /usr/lib /usr/lib64 /usr/libexec /usr/share /usr/include /etc/alternatives"
+    system = (
+        "/bin /sbin /lib /lib64 /usr/bin /usr/lib /usr/lib64 /usr/libexec /usr/share /usr/include /etc/alternatives"
+    )
     paths = [*system.split(), "/etc/ld.so.cache", "/etc/R", "/usr/local/lib/R", os.path.realpath(sys.executable)]
     for tool in tools:
         if not tool.startswith(("/usr/bin/", "/bin/", sys.base_prefix)):

@@ -56,7 +56,8 @@ class Run:
 
 
 _NO_MEMORY = re.compile(
-    rb"MemoryError|not enough memory|[Oo]ut[ _][Oo]f[ _][Mm]emory|cannot allocate|Cannot allocate|OutOfMemory", re.IGNORECASE
+    rb"MemoryError|not enough memory|[Oo]ut[ _][Oo]f[ _][Mm]emory|cannot allocate|Cannot allocate|OutOfMemory",
+    re.IGNORECASE,
 )
 
 

@@ -95,7 +95,9 @@ class Remote:
             if name in _PREDICATES and args and not owner._facts.under_test:
                 raise Misuse(f"a {owner._facts.name} that the program returned may not decide {name}()")
             owner._facts.touched = True
-        value = self._facts.talk.operate("call", self._facts.number, args, kwargs, constructs=self._facts.kind == "class")
+        value = self._facts.talk.operate(
+            "call", self._facts.number, args, kwargs, constructs=self._facts.kind == "class"
+        )
         return value
 
     def __getitem__(self, key: Any) -> Any:
@@ -207,7 +209,9 @@ class Remote:
         if self._facts.informed or isinstance(other, Remote) and other._facts.informed:
             raise Misuse(f"a {self._facts.name} that came of arithmetic with the test's values is not ordered")
         if self._facts.content is not None:
-            return bool(_ORDERS[name](self._facts.content, other._facts.content if isinstance(other, Remote) else other))
+            return bool(
+                _ORDERS[name](self._facts.content, other._facts.content if isinstance(other, Remote) else other)
+            )
         if not isinstance(other, Remote) and not (self._facts.under_test):
             raise Misuse(f"a {self._facts.name} is not ordered against a {type(other).__name__}")
         return self._facts.talk.operate(name, self._facts.number, [other]) is True

@@ -15,7 +15,17 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 
-_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo", "ensurepip", "__pycache__"}
+_LEFT_OUT = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "ensurepip",
+    "__pycache__",
+}
 
 
 class MemoryImporter:
@@ -47,7 +57,9 @@ class MemoryImporter:
         with contextlib.suppress(SyntaxError, UnicodeDecodeError, OSError), open(path, encoding="utf-8") as source:
             self.code[name] = marshal.dumps(compile(source.read(), path, "exec", dont_inherit=True))
 
-    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         """The spec of a module held here."""
         if name not in self.code:
             return None

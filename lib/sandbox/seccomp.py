@@ -38,7 +38,24 @@ _FORBIDDEN = (
     + (248, 249, 250, 425, 426, 427, 319, 447)  # keys, io_uring, memfd_create, memfd_secret
     + (155, 161, 165, 166, 272, 308, 428, 429, 430, 431, 432, 433, 442, 457, 458)  # mounts, chroot, unshare, setns
     + (167, 168, 169, 170, 171, 172, 173, 175, 176, 246, 313, 320)  # swap, reboot, names, ports, modules, kexec
-    + (103, 134, 135, 136, 139, 153, 154, 159, 163, 164, 179, 180, 212, 227, 305, 443)  # syslog, personality, clocks, quota
+    + (
+        103,
+        134,
+        135,
+        136,
+        139,
+        153,
+        154,
+        159,
+        163,
+        164,
+        179,
+        180,
+        212,
+        227,
+        305,
+        443,
+    )  # syslog, personality, clocks, quota
     + (254, 300, 303, 304)  # inotify_add_watch, fanotify_init, file handles
     + (29, 30, 31, 64, 65, 66, 68, 69, 70, 71, 220, 240)  # System V shared memory, semaphores, queues; mq_open
     + (41, 42, 43, 49, 50, 288)  # socket, connect, accept, bind, listen, accept4 (socketpair stays: asyncio needs it)

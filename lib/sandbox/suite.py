@@ -93,7 +93,8 @@ def shown_to(suite: Suite, program: str) -> str:
     return "\n".join(
         source
         for name, source in suite.definitions
-        if not source.lstrip("@").startswith(("def ", "async def ")) and not source.startswith("@")
+        if not source.lstrip("@").startswith(("def ", "async def "))
+        and not source.startswith("@")
         or re.search(rf"\b{re.escape(name)}\b", program)
     )
 

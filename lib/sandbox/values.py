@@ -62,7 +62,7 @@ def truth(value: Any) -> bool:
 
 
 def importable_name(value: Any) -> str:
-    """"module.name" of something the standard library or an allowed module exports, else empty."""
+    """ "module.name" of something the standard library or an allowed module exports, else empty."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
     if not isinstance(module, str) or module == MODULE or "." in name:
         return ""

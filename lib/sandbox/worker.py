@@ -162,7 +162,9 @@ class Zygote:
             used = time.clock_gettime(~self.child << 3 | 2)  # the process CPU clock of another pid
         except OSError:
             used = 0.0
-        scratch = 0 if self.plan.mode == "A" or self.plan.sealed else bytes_under(self.plan.scratch)  # in A the tmpfs has a size
+        scratch = (
+            0 if self.plan.mode == "A" or self.plan.sealed else bytes_under(self.plan.scratch)
+        )  # in A the tmpfs has a size
         return {"cpu_s": used, "full": scratch > confinement.SCRATCH_BYTES}
 
     def do_next(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:

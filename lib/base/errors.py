@@ -1,0 +1,5 @@
+"""The base class of every error that a user can cause."""
+
+
+class WorkbookError(Exception):
+    """Input, a setting or a machine that cannot be used; the message is one line that says what would be right."""

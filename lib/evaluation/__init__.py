@@ -1,0 +1,1 @@
+"""From attempts to scores, comparisons and failure types."""

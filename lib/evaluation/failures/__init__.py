@@ -1,0 +1,1 @@
+"""Failure types: rules, labels by hand, tables."""

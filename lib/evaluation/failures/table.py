@@ -1,0 +1,76 @@
+"""Failures to leaf through: HTML that filters offline, without libraries, and stays readable without scripts."""
+
+import hashlib
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FILTERS = ("model", "type_bangla", "type_polycode", "rule", "status")
+TEXTS = (
+    ("prompt", "task"), ("program", "program"), ("test", "failing test"), ("got", "got"), ("expected", "expected"),
+)  # fmt: skip
+FONTS = '"Noto Sans", "Noto Sans Bengali", Kalpurush, "Nirmala UI", Vrinda, "Bangla Sangam MN", sans-serif'
+
+
+def render(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of `lib.evaluation.failures.statistics.browsable`, one fold each, with a choice for each of FILTERS and a search.
+
+    Every value is escaped. Two tables on one page keep to themselves.
+    """
+    name = "failures-" + hashlib.sha256(repr([dict(row) for row in rows]).encode()).hexdigest()[:8]
+    choices = "".join(_choice(column, sorted({str(row[column]) for row in rows})) for column in FILTERS)
+    search = '<input type="search" placeholder="search" aria-label="search">'
+    folds = "".join(map(_fold, rows))
+    count = f"<output>{len(rows)} of {len(rows)}</output>"
+    style = STYLE.replace("#ID", f"#{name}")
+    script = SCRIPT.replace("ID", name)
+    form = f"<form>{choices}{search}{count}</form>"
+    return f'<style>{style}</style><div id="{name}">{form}{folds}</div><script>{script}</script>'
+
+
+def _choice(column: str, values: Sequence[str]) -> str:
+    options = "".join(f'<option value="{_e(value)}">{_e(value)}</option>' for value in values)
+    label = column.replace("_", " ")
+    return f'<select name="{column}" aria-label="{label}"><option value="">{label}: all</option>{options}</select>'
+
+
+def _fold(row: Mapping[str, Any]) -> str:
+    data = "".join(f' data-{column.replace("_", "-")}="{_e(row[column])}"' for column in FILTERS)
+    head = f"{row['task_id']} · {row['model']} · Type {row['type_bangla']}, {row['type_polycode']} · {row['rule']}"
+    parts = (_part(column, label, str(row[column])) for column, label in TEXTS)
+    return f"<details{data}><summary>{_e(head)}</summary><dl>{''.join(parts)}</dl></details>"
+
+
+def _part(column: str, label: str, text: str) -> str:
+    shown = f"<p>{_e(text)}</p>" if column == "prompt" else f"<pre>{_e(text)}</pre>"
+    return f"<dt>{label}</dt><dd>{shown}</dd>" if text else ""
+
+
+def _e(value: Any) -> str:
+    return html.escape(str(value), quote=True)
+
+
+STYLE = f"""
+#ID {{ font: 14px/1.5 {FONTS} }}
+#ID form {{ display: flex; flex-wrap: wrap; gap: .4rem; margin: 0 0 .5rem }}
+#ID summary {{ cursor: pointer; padding: .15rem 0 }}
+#ID dl {{ display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: .2rem .8rem; margin: .3rem 0 1rem 1rem }}
+#ID dt {{ opacity: .7 }} #ID dd {{ margin: 0 }} #ID p {{ margin: 0; white-space: pre-line }}
+#ID pre {{ margin: 0; padding: 0; border: 0; white-space: pre-wrap; overflow-wrap: anywhere;
+  font: 12px/1.45 "DejaVu Sans Mono", Menlo, Consolas, "Noto Sans Bengali", monospace }}
+"""
+SCRIPT = """(function () {
+  const box = document.getElementById("ID"), form = box.querySelector("form"), folds = box.querySelectorAll("details");
+  function filter() {
+    const words = form.querySelector("input").value.toLowerCase(), chosen = Array.from(form.querySelectorAll("select"));
+    let shown = 0;
+    folds.forEach(function (fold) {
+      const fits = chosen.every(s => !s.value || fold.getAttribute("data-" + s.name.replace("_", "-")) === s.value);
+      fold.hidden = !fits || !fold.textContent.toLowerCase().includes(words);
+      shown += !fold.hidden;
+    });
+    form.querySelector("output").textContent = shown + " of " + folds.length;
+  }
+  form.addEventListener("input", filter);
+  form.addEventListener("submit", e => e.preventDefault());
+})();"""

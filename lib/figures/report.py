@@ -1,0 +1,339 @@
+"""One run as one HTML file that opens offline: headline numbers with intervals, figures, parameters, versions, commit.
+
+Everything is escaped, every picture is inside the file, and what the run has not made yet is named as missing.
+"""
+
+import base64
+import csv
+import html
+import json
+import math
+import os
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.evaluation.failures import table as failure_table
+
+Row = Mapping[str, str]
+CAPTION_ROWS = 200  # of a figure's data, shown under it
+PROTOCOLS = ("greedy", "draws")  # what headlines are made of; best-of-k and pass@k answer other questions
+
+
+def build(run_dir: str | Path) -> Path:
+    """Write run_dir/report.html, whole or not at all, and return its path."""
+    folder = Path(run_dir)
+    page = folder / "report.html"
+    partial = page.with_name(f"{page.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(render(folder), encoding="utf-8")
+        partial.replace(page)
+    finally:
+        partial.unlink(missing_ok=True)
+    return page
+
+
+def render(folder: Path) -> str:
+    """The page of a run folder."""
+    manifest = _json(folder / "manifest.json")
+    rows = _rows(folder / "scores.csv")
+    title = f"Run {manifest.get('run_id') or folder.name}"
+    body = [
+        banners(folder / "banners.txt"),
+        f"<h1>{_e(title)}</h1>",
+        facts(manifest),
+        section("Headline", headline(rows)),
+        section(
+            "All scores",
+            _folded("every row of scores.csv", score_table(rows)) if rows else _missing("scores.csv"),
+        ),
+        section("Figures", figures(folder / "figures")),
+        section("Failures, one a task and model", browsable(_rows(folder / "failures_browse.csv"))),
+        section("Stages", stage_table(manifest)),
+        section("Parameters", parameter_tables(manifest)),
+        section("Versions", definitions(manifest.get("versions", {})) or _missing("manifest.json, versions")),
+        section("Run it again", rerun(manifest)),
+    ]
+    head = (
+        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_e(title)}</title>'
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head><body><main>{"".join(body)}</main></body></html>\n'
+
+
+# ------------------------------------------------------------------------------------------------------------- numbers
+
+
+def headline_rows(rows: Sequence[Row]) -> list[Row]:
+    """Rows a reader should see first: the test split's hidden tests, greedy and over draws; else all there are."""
+    chosen = [row for row in rows if row.get("protocol") in PROTOCOLS]
+    for column, wanted in (("split", "test"), ("tests", "hidden")):
+        chosen = [row for row in chosen if row.get(column) == wanted] or chosen
+    return chosen or list(rows)
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """The headline rows with a drawn interval each."""
+    if not rows:
+        return _missing("scores.csv, so there are no numbers")
+    lines = []
+    for row in headline_rows(rows):
+        rate, low, high = (_number(row.get(name)) for name in ("rate", "lo", "hi"))
+        cells = [row.get("model", ""), question(row), percent(rate), f"{percent(low)} – {percent(high)}"]
+        lines.append([*map(_e, cells), interval(rate, low, high), _e(versus(row))])
+    names = ("model", "measured on", "rate", "95 % interval", "0 – 100 %", "against")
+    return table(names, lines, "headline")
+
+
+def question(row: Row) -> str:
+    """What a score row measured, in words: split, language, tests, protocol, tasks and draws."""
+    draws = f" × {row['draws']} draws" if row.get("draws") not in (None, "", "1") else ""
+    seed = f", seed {row['seed']}" if row.get("seed") else ""
+    return (
+        f"{row.get('protocol', '?')}, {row.get('split', '?')} split, {row.get('language', '?')}, "
+        f"{row.get('tests', '?')} tests, {row.get('n_tasks', '?')} tasks{draws}{seed}"
+    )
+
+
+def versus(row: Row) -> str:
+    """The paired comparison of a row, or nothing."""
+    if not row.get("vs"):
+        return ""
+    values = (("McNemar", row.get("p_mcnemar")), ("permutation", row.get("p_permutation")))
+    told = [f"{name} p {p_text(number)}" for name, text in values if not math.isnan(number := _number(text))]
+    return f"{row['vs']}: {', '.join(told)}" if told else str(row["vs"])
+
+
+def percent(value: float) -> str:
+    """A rate in percent with one decimal; a dash when it is not known."""
+    return "—" if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def p_text(value: float) -> str:
+    """A p-value as papers print it."""
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def interval(rate: float, low: float, high: float) -> str:
+    """A line from lo to hi with a dot at the rate, on a scale from 0 to 1, as inline SVG."""
+    if any(math.isnan(value) for value in (rate, low, high)):
+        return ""
+    x1, x, x2 = (2 + 156 * min(max(value, 0.0), 1.0) for value in (low, rate, high))
+    return (
+        '<svg width="160" height="14" role="img" aria-hidden="true"><line x1="2" x2="158" y1="7" y2="7" class="axis"/>'
+        f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="7" y2="7" class="range"/><circle cx="{x:.1f}" cy="7" r="3.5"/></svg>'
+    )
+
+
+def score_table(rows: Sequence[Row]) -> str:
+    """scores.csv as it is."""
+    names = list(rows[0]) if rows else []
+    return table(names, [[_e(row.get(name) or "") for name in names] for row in rows])
+
+
+# ------------------------------------------------------------------------------------------------------------- figures
+
+
+def figures(folder: Path) -> str:
+    """Every picture with its caption, from a .txt or .md of the same name, and its data, from a .csv."""
+    pictures = sorted(folder.glob("*.png"))
+    if not pictures:
+        return _missing("figures/*.png")
+    return "".join(figure(path) for path in pictures)
+
+
+def figure(path: Path) -> str:
+    """One picture, its caption and its data."""
+    caption_file = path.with_suffix(".txt")
+    name = path.stem.replace("_", " ")
+    caption = (
+        caption_file.read_text(encoding="utf-8", errors="replace").strip() if caption_file.is_file() else name
+    )
+    picture = base64.b64encode(path.read_bytes()).decode()
+    return (
+        f'<figure><img alt="{_e(name)}" src="data:image/png;base64,{picture}">'
+        f"<figcaption>{_e(caption)}</figcaption>{figure_data(path.with_suffix('.csv'))}</figure>"
+    )
+
+
+def figure_data(path: Path) -> str:
+    """The first rows of a figure's data, folded away; nothing where there is no file."""
+    rows = _rows(path)
+    if not rows:
+        return ""
+    more = f", the first {CAPTION_ROWS} of {len(rows)} rows" if len(rows) > CAPTION_ROWS else ""
+    return _folded(f"data: {path.name}{more}", score_table(rows[:CAPTION_ROWS]))
+
+
+def browsable(rows: Sequence[Row]) -> str:
+    """The failures to leaf through."""
+    return failure_table.render(rows) if rows else _missing("failures_browse.csv")
+
+
+# ---------------------------------------------------------------------------------------------------------- the run
+
+
+def banners(path: Path) -> str:
+    """Warnings that must not be overlooked, one a line of banners.txt."""
+    if not path.is_file():
+        return ""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "".join(f'<p class="banner" role="alert">{_e(line)}</p>' for line in lines if line.strip())
+
+
+def facts(manifest: Mapping[str, Any]) -> str:
+    """When, where and from which code."""
+    if not manifest:
+        return _missing("manifest.json: when, where and with which code this ran is not known")
+    git, machine = manifest.get("git") or {}, manifest.get("platform") or {}
+    commit = f"commit {git['commit']}" if git.get("commit") else "no git commit known"
+    if git.get("dirty"):
+        commit += ", with changes that are not committed"
+    cores = f"{machine.get('cores', '?')} cores, {machine.get('memory_gb', '?')} GB"
+    where = f"{machine.get('processor', '?')}, {cores}, {machine.get('system', '?')}"
+    started = f"preset {manifest.get('preset', '?')}, started {manifest.get('started_at', '?')}"
+    return "".join(f'<p class="facts">{_e(line)}</p>' for line in (started, commit, where))
+
+
+def stage_table(manifest: Mapping[str, Any]) -> str:
+    """Finished stages with their seconds; those without a marker are named."""
+    finished = manifest.get("stages") or {}
+    names = list(dict.fromkeys([*manifest.get("parameters", {}), *finished]))
+    if not names:
+        return _missing("manifest.json, stages")
+    rows = []
+    for name in names:
+        stage = finished.get(name) or {}
+        seconds = f"{_number(stage['seconds']):,.0f} s" if "seconds" in stage else "not finished"
+        rows.append(
+            [
+                _e(name),
+                _e(seconds),
+                _e(stage.get("finished_at", "")),
+                f"<code>{_e(stage.get('key', '')[:12])}</code>",
+            ]
+        )
+    return table(("stage", "time", "finished", "key"), rows)
+
+
+def parameter_tables(manifest: Mapping[str, Any]) -> str:
+    """Each stage's parameters."""
+    stages = manifest.get("parameters") or {}
+    if not stages:
+        return _missing("manifest.json, parameters")
+    blocks = (
+        f"<div><h3>{_e(name)}</h3>{definitions(values) or '<p>none</p>'}</div>"
+        for name, values in stages.items()
+    )
+    return f'<div class="columns">{"".join(blocks)}</div>'
+
+
+def definitions(values: Mapping[str, Any]) -> str:
+    """Names and values in two columns."""
+    rows = [[f"<code>{_e(name)}</code>", _e(_value(value))] for name, value in values.items()]
+    return table((), rows, "pairs") if rows else ""
+
+
+def rerun(manifest: Mapping[str, Any]) -> str:
+    """The command that makes this run again."""
+    if not manifest:
+        return _missing("manifest.json, so the command is not known")
+    words = ["python", "-m", "lib", "run", "--preset", str(manifest.get("preset", "?"))]
+    for setting in manifest.get("settings") or ():
+        words += ["--set", str(setting)]
+    words += ["--run-dir", str(manifest.get("run_dir", "?"))]
+    commit = (manifest.get("git") or {}).get("commit")
+    lines = ([f"git checkout {commit}"] if commit else []) + ["make install", shlex.join(words)]
+    return f"<pre>{_e(chr(10).join(lines))}</pre><p>Finished stages are skipped; another --run-dir starts afresh.</p>"
+
+
+# ------------------------------------------------------------------------------------------------------------ markup
+
+
+def section(title: str, content: str) -> str:
+    """A titled part of the page."""
+    return f"<section><h2>{_e(title)}</h2>{content}</section>"
+
+
+def table(names: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
+    """A table from cells that are HTML already."""
+    head = f"<thead><tr>{''.join(f'<th>{_e(name)}</th>' for name in names)}</tr></thead>" if names else ""
+    lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table class="{kind}">{head}<tbody>{lines}</tbody></table></div>'
+
+
+def _folded(title: str, content: str) -> str:
+    return f"<details><summary>{_e(title)}</summary>{content}</details>"
+
+
+def _missing(what: str) -> str:
+    return f'<p class="missing">Missing: {_e(what)}</p>'
+
+
+def _e(value: Any) -> str:
+    return html.escape(str(value), quote=True)
+
+
+def _value(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        return [{name: value for name, value in row.items() if name} for row in csv.DictReader(lines)]
+
+
+STYLE = """
+:root { color-scheme: light dark; --ink: light-dark(#1d1d1b, #e8e6e1); --paper: light-dark(#fdfcf9, #191918);
+  --faint: light-dark(#6b6a66, #9c9a94); --line: light-dark(#dddad2, #3a3936); --mark: light-dark(#0f5e8c, #7cc0ea); }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 "Source Serif 4", Charter, Georgia,
+  "Noto Serif", "Noto Serif Bengali", "Noto Sans Bengali", Kalpurush, SolaimanLipi, "Nirmala UI", Vrinda,
+  "Bangla Sangam MN", serif }
+main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 5rem }
+h1, h2, h3, th, summary, .facts, .missing, .banner { font-family: "Inter", "Helvetica Neue", Arial, "Noto Sans",
+  "Noto Sans Bengali", "Nirmala UI", Vrinda, "Bangla Sangam MN", sans-serif }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .75rem; overflow-wrap: anywhere }
+h2 { font-size: 1.15rem; margin: 2.75rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--line) }
+h3 { font-size: .95rem; margin: 1.5rem 0 .25rem }
+.facts { font-size: .875rem; color: var(--faint); margin: .1rem 0; overflow-wrap: anywhere }
+.missing { color: var(--faint); font-style: italic }
+.banner { background: #8c1d18; color: #fff; padding: .6rem .9rem; margin: 0 0 .75rem; border-radius: 4px; font-weight: 600 }
+.scroll { overflow-x: auto }
+.columns { columns: 17rem; column-gap: 2rem } .columns > div { break-inside: avoid } .columns h3 { margin-top: 0 }
+.columns .scroll { margin-bottom: 1.25rem }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums lining-nums }
+th { text-align: left; font-size: .75rem; font-weight: 600; color: var(--faint) }
+th, td { padding: .35rem 1.1rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+.headline td:nth-child(2) { min-width: 11rem }
+.headline td:nth-child(1) { font-weight: 600 }
+.headline td:nth-child(3) { font-weight: 600; font-size: 1.05rem; white-space: nowrap }
+.headline td:nth-child(4) { white-space: nowrap }
+.pairs td:first-child { color: var(--faint); white-space: nowrap }
+.pairs td:last-child { overflow-wrap: anywhere }
+svg .axis { stroke: var(--line); stroke-width: 1 } svg .range { stroke: var(--mark); stroke-width: 2.5 }
+svg circle { fill: var(--mark) }
+figure { margin: 0 0 2.5rem } figure img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line) }
+figcaption { font-size: .9rem; color: var(--faint); margin: .4rem 0; white-space: pre-line }
+summary { cursor: pointer; font-size: .85rem; color: var(--mark); margin: .25rem 0 }
+pre, code { font: .85em/1.5 "JetBrains Mono", "DejaVu Sans Mono", Menlo, Consolas, "Noto Sans Bengali", monospace }
+pre { border: 1px solid var(--line); border-radius: 4px; padding: .75rem 1rem; overflow-x: auto }
+@media print { main { max-width: none; padding: 0 } figure, tr { break-inside: avoid } }
+"""

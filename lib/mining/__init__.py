@@ -1,0 +1,1 @@
+"""Sample programs, run them, keep the ones that pass (RSFT paper, Algorithm 1)."""

@@ -1,0 +1,1 @@
+"""Models and LoRA adapters as folders on disk."""

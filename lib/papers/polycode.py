@@ -1,0 +1,125 @@
+"""Paper B's figures 3 to 7: languages, gains, advantage variance, surprise, failures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas
+
+from lib.evaluation.failures.taxonomy import POLYCODE_TYPES
+from lib.figures.plots import COLOURS, note, whole_steps
+from lib.figures.plots import _subplots as subplots
+from lib.papers.parts import GREY, MARKS, failure_picture, failure_rates, interval_marks, legend_above
+from lib.papers.published import Published
+
+Picture = tuple[Any, pandas.DataFrame]
+NORMALISERS = {
+    "gmpo": "GMPO", "grpo": "GRPO, per prompt", "dr_grpo": "Dr. GRPO", "rloo": "RLOO", "batch": "whole batch",
+}  # fmt: skip
+NOTHING_PRINTED = "no published values at hand"
+COLUMNS = ["source", "language", "model", "rate", "lo", "hi", "n_tasks", "draws"]
+
+
+def _printed(numbers: Sequence[Published]) -> pandas.DataFrame:
+    """Paper B's published rates, a row a system and language."""
+    chosen = [number.row() for number in numbers if number.paper == "B"]
+    data = pandas.DataFrame(chosen).rename(columns={"system": "model"})
+    return data.assign(draws=None).rename(columns={"source": "printed_in"}).assign(source="published")
+
+
+def languages(scores: pandas.DataFrame, numbers: Sequence[Published]) -> Picture:
+    """Figure 3: pass@1 by language. Above, this run's models (rows of scores.csv) with intervals; below, published."""
+    ours = scores[(scores["tests"] == "hidden") & (scores["protocol"] == "draws")].assign(source="this run")
+    data = pandas.concat([ours, _printed(numbers)], ignore_index=True)[[*COLUMNS, "printed_in"]]
+    size = f"this run: {ours['n_tasks'].max()} held-out tasks × {ours['draws'].max()} draws, hidden tests"
+    figure, panels = _two_panels(data, size)
+    for axes in panels:
+        axes.set_xlim(0, None)
+    panels[1].set_xlabel("pass@1, %")
+    return figure, data
+
+
+def gains(rows: Sequence[Mapping[str, Any]], language: str, numbers: Sequence[Published]) -> Picture:
+    """Figure 4: points over the base model. `rows` are those of `lib.evaluation.comparison.together`, paired over tasks."""
+    ours = [
+        {"source": "this run", "language": language, "model": row["model"], "rate": row["difference"],
+         "lo": row["difference_lo"], "hi": row["difference_hi"], "n_tasks": row["n_tasks"], "draws": row["draws"]}
+        for row in rows if row["protocol"] == "draws" and "difference" in row
+    ]  # fmt: skip
+    printed = _printed(numbers)
+    before, after = (printed[printed["note"] == note] for note in ("before", "after"))
+    start = {(row.language, row.printed_in.split(",")[0]): row.rate for row in before.itertuples()}
+    origin = [start[row.language, row.printed_in.split(",")[0]] for row in after.itertuples()]
+    after = after.assign(rate=(after["rate"] - origin).round(9))
+    data = pandas.concat([pandas.DataFrame(ours), after], ignore_index=True)[[*COLUMNS, "printed_in"]]
+    figure, panels = _two_panels(data, "this run: against the base, bars: 95 % over tasks (BCa)")
+    for axes in panels:
+        axes.axvline(0, color="black", linewidth=0.8)
+    panels[1].set_xlabel("gain in pass@1, points")
+    return figure, data
+
+
+def _two_panels(data: pandas.DataFrame, title: str) -> tuple[Any, Any]:
+    """This run's languages above, the published ones below in grey, on one scale; a mark a model."""
+    parts = [data[data["source"] == source] for source in ("this run", "published")]
+    heights = [part["language"].nunique() + 0.6 for part in parts]
+    shape = {"figsize": (5.4, 0.36 * sum(heights) + 1.5), "sharex": True, "height_ratios": heights}
+    figure, panels = subplots(2, 1, **shape)
+    titles = (title, "published: Ag-LiveCodeBench-X, no n given")
+    for axes, part, name in zip(panels, parts, titles, strict=True):
+        order = list(dict.fromkeys(part["language"]))
+        models = list(dict.fromkeys(part["model"]))
+        ours = name == title
+        for index, model in enumerate(models):
+            rows = part[part["model"] == model]
+            y = [order.index(found) + (index - (len(models) - 1) / 2) * 0.18 for found in rows["language"]]
+            interval_marks(axes, rows, y, COLOURS[index] if ours else GREY, MARKS[index], model)
+        axes.set_yticks(range(len(order)), order)
+        axes.set_ylim(len(order) - 0.5, -0.5)
+        axes.grid(axis="y", visible=False)
+        axes.set_title(name, fontsize=8, loc="left", color="black" if ours else GREY)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7)
+    return figure, panels
+
+
+def advantage_variance(steps: Sequence[Mapping[str, Any]]) -> Picture:
+    """Figure 5: variance of the advantages that each normaliser makes of the same rewards, step by step."""
+    known = [name for name in NORMALISERS if f"advantage_var_{name}" in steps[0]]
+    rows = [{"step": step["step"], "normaliser": NORMALISERS[name], "variance": step[f"advantage_var_{name}"]}
+            for step in steps for name in known]  # fmt: skip
+    data = pandas.DataFrame(rows)
+    figure, axes = subplots()
+    for index, (name, part) in enumerate(data.groupby("normaliser", sort=False)):
+        axes.plot(part["step"], part["variance"], color=COLOURS[index], marker=MARKS[index], label=name)
+    axes.set(xlabel="step", ylabel="variance of advantages", ylim=(0, None))
+    _steps_only(axes, columns=3)
+    note(figure, NOTHING_PRINTED)
+    return figure, data
+
+
+def surprise(steps: Sequence[Mapping[str, Any]]) -> Picture:
+    """Figure 6: SBAM. Left, the standardised log-likelihood of right and wrong programs; right, the share amplified."""
+    names = ["step", "l_hat_right", "l_hat_wrong", "amplified"]
+    data = pandas.DataFrame([{name: step.get(name) for name in names} for step in steps])
+    figure, (left, right) = subplots(1, 2, figsize=(6.2, 2.8))
+    left.plot(data["step"], data["l_hat_right"], "o-", color=COLOURS[0], label="right")
+    left.plot(data["step"], data["l_hat_wrong"], "s--", color=COLOURS[1], label="wrong")
+    left.axhline(0, color="black", linewidth=0.8)
+    left.set(xlabel="step", ylabel="mean standardised ln-likelihood")
+    right.plot(data["step"], 100 * data["amplified"].astype(float), "^-", color=COLOURS[2], label="amplified by SBAM")
+    right.set(xlabel="step", ylabel="programs, %", ylim=(0, None))
+    for axes in (left, right):
+        _steps_only(axes, columns=2)
+    note(figure, NOTHING_PRINTED)
+    return figure, data
+
+
+def failure_kinds(failures: pandas.DataFrame, sizes: Mapping[str, tuple[int, int]]) -> Picture:
+    """Figure 7: failed draws by surface, format, semantic, performance."""
+    data = failure_rates(failures, sizes, "type_polycode", POLYCODE_TYPES)
+    return failure_picture(data, "type_polycode", {kind: kind for kind in POLYCODE_TYPES}), data
+
+
+def _steps_only(axes: Any, columns: int) -> None:
+    """Whole steps on the x axis, the legend above."""
+    whole_steps(axes)
+    legend_above(axes, columns)

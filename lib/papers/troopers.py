@@ -1,0 +1,223 @@
+"""Paper A's tables 1 to 3 and figures 1 to 3, and its published submission run again."""
+
+import csv
+import json
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pandas
+from matplotlib.patches import FancyBboxPatch
+
+from lib.figures.plots import COLOURS, TYPE_NAMES, bangla_font
+from lib.figures.plots import _subplots as subplots
+from lib.papers.parts import (
+    GREY,
+    MARKS,
+    failure_picture,
+    failure_rates,
+    interval_marks,
+    legend_above,
+    table_picture,
+)
+from lib.papers.published import SUITES, Findings, Published, rows
+from lib.stats.estimators import best_of_k_per_task, pass_at_k_per_task, wilson_interval
+from lib.tasks import readers as corpora
+from lib.tasks.task import Task
+
+Picture = tuple[Any, pandas.DataFrame]
+SUBMISSION = (
+    "Paper A's published submission, run again: 500 programs, each the best of 100 by one visible assert. Trained on: "
+    "tasks whose prompt stands word for word in the submission's training file. Grey: as printed. Bars: 95 % Wilson."
+)
+
+# --------------------------------------------------------------------------------------------------- tables 1 and 3
+
+
+def splits(files: Sequence[Path]) -> Picture:
+    """Table 1: one row a file, counted from the file itself."""
+    data = pandas.DataFrame([_split_row(path) for path in files])
+    shown = data.assign(fields=data["fields"].where(data["fields"] != data["fields"].shift(), "as above"))
+    return table_picture(shown, (22, 6, 6, 8, 11, 13, 50)), data
+
+
+def _split_row(path: Path) -> dict[str, Any]:
+    tasks = corpora.read(path)
+    tests = [len(task.visible_tests) + len(task.hidden_tests) for task in tasks]
+    few, many = min(tests), max(tests)
+    return {
+        "file": path.name,
+        "split": tasks[0].split,
+        "tasks": len(tasks),
+        "tests a task": f"{few}" if few == many else f"{few} to {many}",
+        "with a reference": sum(bool(task.reference) for task in tasks),
+        "characters a prompt": f"{numpy.median([len(task.prompt) for task in tasks]):g}",
+        "fields": ", ".join(_fields(path)),
+    }
+
+
+def _fields(path: Path) -> list[str]:
+    """Columns of a csv file; of JSON Lines, the names of the first row that hold something."""
+    with path.open(encoding="utf-8", newline="") as lines:
+        if path.suffix == ".csv":
+            return list(csv.DictReader(lines).fieldnames or ())
+        return [name for name, value in json.loads(next(lines)).items() if value]
+
+
+def settings(published: Mapping[str, Any], ours: Mapping[str, Any]) -> Picture:
+    """Table 3: settings of mining and fine-tuning, by stage and name; "—" where this run has none of that name."""
+    table = [{"stage": stage[3:], "setting": name.replace("_", " "), "published": value,
+              "this run": ours.get(stage, {}).get(name, "—")}
+             for stage in ("02_mining", "03_sft") for name, value in published[stage].items()]  # fmt: skip
+    data = pandas.DataFrame(table)
+    return table_picture(data, (10, 26, 14, 14), grey_columns=(2,)), data
+
+
+# ------------------------------------------------------------------------------------------------------------ figure 1
+
+
+def pipeline(prompt: str, mining: Mapping[str, int]) -> Picture:
+    """Figure 1: from a Bangla prompt to an adapter, with the run's counts (notebook 02's mining.json)."""
+    shown = prompt if bangla_font() else "(a prompt in Bangla; no font for it is installed)"
+    boxes = {
+        "prompt": f"{mining['tasks']} tasks, asked in Bangla\n{textwrap.fill(shown, 34)}",
+        "model": f"language model\n{mining['draws']} programs a task",
+        "sandbox": f"sandbox: every test, visible and hidden\n{mining['attempts']:,} programs run",
+        "winners": f"winners: all tests passed\n{mining['winning']} programs, {mining['tasks_solved']} tasks",
+        "tuning": f"fine-tuning on {mining['winners']} winners\nno two of one syntax tree",
+        "evaluation": "evaluation\nheld-out tasks, hidden tests",
+    }
+    places = {"prompt": (0.24, 0.84), "model": (0.76, 0.84), "sandbox": (0.76, 0.5), "winners": (0.24, 0.5),
+              "tuning": (0.24, 0.16), "evaluation": (0.76, 0.16)}  # fmt: skip
+    figure, axes = subplots(figsize=(6.0, 3.1))
+    axes.axis("off")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    for index, (name, (x, y)) in enumerate(places.items()):
+        corner, colour = (x - 0.21, y - 0.12), COLOURS[index % 3]
+        axes.add_patch(FancyBboxPatch(corner, 0.42, 0.24, boxstyle="round,pad=0.01", fc="white", ec=colour, lw=1.4))
+        axes.text(x, y, boxes[name], ha="center", va="center", fontsize=7.5, linespacing=1.5)
+    for start, end in _ARROWS:
+        axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#444444", "lw": 1.2})
+    data = pandas.DataFrame([{"box": name, "text": text.replace("\n", " ")} for name, text in boxes.items()])
+    return figure, data
+
+
+_ARROWS = (
+    ((0.46, 0.84), (0.54, 0.84)),
+    ((0.76, 0.71), (0.76, 0.63)),
+    ((0.54, 0.5), (0.46, 0.5)),
+    ((0.24, 0.37), (0.24, 0.29)),
+    ((0.46, 0.16), (0.54, 0.16)),
+)
+
+# ---------------------------------------------------------------------------------------------- table 2 and figure 2
+
+
+def best_of_k_rows(visible: Any, hidden: Any) -> Iterator[dict[str, Any]]:
+    """This run's part of table 2, K = 1, 2, 4, … n: chosen by visible tests, scored by these and by the hidden ones.
+
+    `visible`, `hidden`: (tasks, n) bool of the same draws. Both are means over every order of the draws.
+    """
+    n_tasks, draws = visible.shape
+    for k in [2**power for power in range(draws.bit_length()) if 2**power <= draws]:
+        found = {"visible": pass_at_k_per_task(visible, k), "hidden": best_of_k_per_task(visible, hidden, k)}
+        for tests, values in found.items():
+            lo, hi = wilson_interval(round(float(values.sum()), 9), n_tasks)
+            yield {"source": "this run", "K": k, "quantity": "best-of-K", "tests": tests,
+                   "rate": float(values.mean()), "lo": lo, "hi": hi, "n_tasks": n_tasks}  # fmt: skip
+
+
+def published_best_of_k(numbers: Sequence[Published], found: Findings | None) -> Iterator[dict[str, Any]]:
+    """The published part of table 2; the full suite's row at K = 100 is the submission run again, where it could be."""
+    for number in numbers:
+        if number.paper == "A" and number.protocol == "best-of-k":
+            source = "published, leaderboard" if number.item == "leaderboard" else "published"
+            yield {"source": source, "K": number.k, "quantity": "best-of-K", "tests": number.tests,
+                   "rate": number.rate, "lo": number.interval[0], "hi": number.interval[1],
+                   "n_tasks": number.n_tasks}  # fmt: skip
+    if found:
+        rate = found.wilson["all", "all"]
+        yield {"source": "published programs, run again", "K": 100, "quantity": "best-of-K", "tests": "all", "rate": rate.rate,
+               "lo": rate.lo, "hi": rate.hi, "n_tasks": rate.n_tasks}  # fmt: skip
+
+
+def best_of_k_table(data: pandas.DataFrame) -> Any:
+    """Table 2 as a picture."""
+    shown = pandas.DataFrame(
+        {
+            "source": data["source"],
+            "K": data["K"],
+            "chosen by": "visible tests",
+            "scored by": [f"{tests} tests" for tests in data["tests"]],
+            "rate [95 % Wilson]": [
+                f"{100 * rate:.1f} % [{100 * lo:.1f}, {100 * hi:.1f}]"
+                for rate, lo, hi in zip(data["rate"], data["lo"], data["hi"], strict=True)
+            ],
+            "tasks": data["n_tasks"],
+        }
+    )
+    grey = [place for place, source in enumerate(data["source"]) if source != "this run"]
+    return table_picture(shown, (29, 5, 14, 14, 21, 6), grey)
+
+
+def best_of_k_figure(data: pandas.DataFrame) -> Any:
+    """Figure 2: rates against K, this run's in colour, published ones in grey; solid: visible, dashed: hidden or all."""
+    figure, axes = subplots(figsize=(5.2, 3.4))
+    for index, ((source, tests), part) in enumerate(data.groupby(["source", "tests"], sort=False)):
+        ours, wide = source == "this run", tests == "visible"
+        colour = COLOURS[0 if wide else 1] if ours else GREY
+        label = f"{source}, {tests} tests (n = {part['n_tasks'].iloc[0]})"
+        errors = 100 * numpy.array([part["rate"] - part["lo"], part["hi"] - part["rate"]])
+        axes.errorbar(part["K"] * 1.08 ** (index % 3 - 1), 100 * part["rate"], yerr=errors, fmt="-" if wide else "--",
+                      marker=MARKS[index], color=colour, capsize=2, elinewidth=0.9, label=label)  # fmt: skip
+    ticks = sorted(set(data["K"]))
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="K, programs a task", ylabel="tasks solved, %", ylim=(0, None))
+    figure.legend(ncols=2, loc="outside upper center", fontsize=7)
+    return figure
+
+
+# ------------------------------------------------------------------------------------- figure 3, and the submission
+
+
+def failure_types(failures: pandas.DataFrame, sizes: Mapping[str, tuple[int, int]]) -> Picture:
+    """Figure 3: failed draws by the paper's Types 1 to 4."""
+    data = failure_rates(failures, sizes, "type_bangla", list(TYPE_NAMES))
+    return failure_picture(data, "type_bangla", TYPE_NAMES), data
+
+
+def submission(found: Findings, numbers: Sequence[Published]) -> Picture:
+    """The published submission run again, by suite and by whether a task stood in its training file; printed values grey."""
+    data = pandas.DataFrame(rows(found)).assign(source="run again")
+    printed = [number for number in numbers if number.paper == "A" and number.k == 100]
+    suites = {SUITES[number.tests]: number.rate for number in printed}
+    more = [
+        {"group": "all tasks", "tests": suite, "rate": rate, "source": "published"} for suite, rate in suites.items()
+    ]
+    data = pandas.concat([data, pandas.DataFrame(more)], ignore_index=True)
+    groups = list(dict.fromkeys(data["group"]))
+    figure, axes = subplots(figsize=(5.6, 2.9))
+    for index, suite in enumerate(SUITES.values()):
+        chosen = data[(data["tests"] == suite) & (data["source"] == "run again")]
+        y = [groups.index(group) + 0.18 * (2 * index - 1) for group in chosen["group"]]
+        interval_marks(axes, chosen, y, COLOURS[index], MARKS[index], suite)
+        for place, row in zip(y, chosen.itertuples(), strict=True):
+            axes.text(100 * row.hi + 1, place, f"{row.passed:g} of {row.n_tasks:g}", va="center", fontsize=7)
+    x = [100 * suites.get(suite, math.nan) for suite in SUITES.values()]
+    axes.plot(x, (-0.36, 0.36), "|", color=GREY, markersize=9, markeredgewidth=2, label="published, all tasks")
+    axes.set_yticks(range(len(groups)), groups)
+    axes.grid(axis="y", visible=False)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set(xlabel="tasks passed, % (bars: 95 % Wilson)", xlim=(0, 112), ylim=(len(groups) - 0.5, -0.6))
+    legend_above(axes, 3)
+    return figure, data
+
+
+def example_prompt(tasks: Sequence[Task]) -> str:
+    """The shortest prompt of the first tier, for the diagram."""
+    return min((task.prompt for task in tasks), key=len)

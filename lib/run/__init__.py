@@ -1,0 +1,1 @@
+"""Run the notebooks in order: presets, stage cache, pipeline, doctor."""

@@ -1,0 +1,219 @@
+"""What there is to run: the stages, their notebooks' parameters, the presets and settings that fill them."""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib.base.files import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
+PRESET_KEYS = ("shared", "to", "about", "needs_gpu_gb")  # beside the stages' own sections
+
+Say = Callable[[str], None]
+Values = dict[str, Any]
+
+
+class PipelineError(RuntimeError):
+    """A run that cannot start or must stop; the message says why and what would be right."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One notebook and the files it takes and gives: globs relative to the run folder, each matching at least one."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+_TASKS = "tasks/*.jsonl"
+_MINED, _EVALUATED = (
+    "attempts/mining.jsonl",
+    "attempts/evaluation.jsonl",
+)  # ledgers: kept and appended to by re-runs
+_ALL = ("environment", "preprocessing", "mining", "sft", "gmpo", "evaluation")
+STAGES = (
+    Stage("00_environment", (), ("environment.json",)),
+    Stage("01_preprocessing", (), (_TASKS, "preprocessing.json")),
+    Stage("02_mining", (_TASKS,), ("winners.jsonl", "mining.json", "k_ablation.csv")),
+    Stage("03_sft", (_TASKS, _MINED, "winners.jsonl"), ("adapters/rsft/*", "sft.json")),
+    Stage("04_gmpo", (_TASKS, _MINED, "adapters/rsft/*"), ("adapters/gmpo/*", "gmpo.json")),
+    Stage("05_evaluation", (_TASKS, "adapters/*/*"), ("scores.csv", "evaluation.json")),
+    Stage("06_failure_taxonomy", (_TASKS, _EVALUATED, "evaluation.json", "gmpo.json"), ("failures.csv",)),
+    Stage(
+        "07_paper_figures",
+        (*(f"{name}.json" for name in _ALL), _TASKS, _MINED, "winners.jsonl", "scores.csv", "failures.csv"),
+        ("figures/*",),
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Notebook:
+    """A stage's notebook: its code and its parameters with their defaults."""
+
+    path: Path
+    source: str
+    defaults: Values
+
+
+def read_notebook(path: Path) -> Notebook:
+    """Read a notebook; exactly one code cell tagged `parameters`, which assigns `run_dir`, is required."""
+    import nbformat
+
+    if not path.is_file():
+        raise PipelineError(f"{path}: no such notebook")
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except Exception as error:  # nbformat raises its own, json's and jsonschema's kinds
+        raise PipelineError(f"{path}: not a notebook ({str(error).splitlines()[0]:.120})") from None
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise PipelineError(f"{path}: {len(tagged)} cells are tagged `parameters`; exactly one is expected")
+    defaults = _assignments(tagged[0].source, path)
+    if "run_dir" not in defaults:
+        raise PipelineError(f"{path}: its parameters lack run_dir")
+    return Notebook(path, "\n".join(python_lines(cell.source) for cell in code), defaults)
+
+
+def python_lines(source: str) -> str:
+    """A cell's source with IPython's % and ! lines blanked, so that `ast` reads it."""
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+
+
+def _assignments(source: str, path: Path) -> Values:
+    """{name: value} of a parameters cell. A default that is not a literal stands as its source text."""
+    try:
+        body = ast.parse(python_lines(source)).body
+    except SyntaxError as error:
+        raise PipelineError(f"{path}: the parameters cell does not parse (line {error.lineno}: {error.msg})") from None
+    values: Values = {}
+    for node in body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for target in targets:
+            if isinstance(target, ast.Name) and isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+                values[target.id] = _literal(node.value)
+    return values
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return ast.unparse(node)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 5e-5 is a number: PyYAML's own rule wants 5.0e-5."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def preset_names(notebooks: Path = NOTEBOOKS) -> list[str]:
+    """Presets there are."""
+    return sorted(path.stem for path in (notebooks / "presets").glob("*.yaml"))
+
+
+def load_preset(name: str, notebooks: Path = NOTEBOOKS, stages: Sequence[Stage] = STAGES) -> dict[str, Any]:
+    """A preset's sections: stage names, `shared`, and optionally `to`, `about` and `needs_gpu_gb`."""
+    if name not in preset_names(notebooks):
+        raise PipelineError(f"no preset {name!r}; there are {', '.join(preset_names(notebooks)) or 'none'}")
+    path = notebooks / "presets" / f"{name}.yaml"
+    try:
+        preset = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PipelineError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    known = [stage.name for stage in stages]
+    if not isinstance(preset, dict):
+        raise PipelineError(f"{path}: a mapping of stage names to parameters is expected")
+    for section, values in preset.items():
+        if section not in known and section not in PRESET_KEYS:
+            raise PipelineError(f"{path}: no stage {section!r}; there are {', '.join([*known, *PRESET_KEYS])}")
+        if (section in known or section == "shared") and not isinstance(values, dict | None):
+            raise PipelineError(f"{path}: {section} should be a mapping of parameter names to values")
+    return preset
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """("key", value) of one `--set KEY=VALUE`; the value is YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise PipelineError(f"--set {text}: expected KEY=VALUE, or STAGE.KEY=VALUE")
+    try:
+        return key.strip(), yaml.load(value, _Loader)
+    except yaml.YAMLError:
+        raise PipelineError(f"--set {text}: the value is not YAML") from None
+
+
+def resolve(
+    notebooks: Mapping[str, Notebook], preset: Mapping[str, Any], name: str, settings: Iterable[str] = ()
+) -> dict[str, Values]:
+    """{stage: {parameter: value}} that differ from the notebooks' defaults; later sources win.
+
+    Order: the preset's `shared`, its stage sections, then `--set`. Raises PipelineError for a name no notebook has.
+    """
+    values: dict[str, Values] = {stage: {} for stage in notebooks}
+    for key, value in (preset.get("shared") or {}).items():
+        _assign(values, notebooks, [stage for stage in notebooks if key in notebooks[stage].defaults], key, value,
+                f"preset {name}, shared")  # fmt: skip
+    for stage in notebooks:
+        for key, value in (preset.get(stage) or {}).items():
+            _assign(values, notebooks, [stage], key, value, f"preset {name}")
+    for key, value in map(parse_setting, settings):
+        stage, dot, own = key.rpartition(".")
+        if dot and stage not in notebooks:
+            raise PipelineError(f"--set {key}: no stage {stage!r}; there are {', '.join(notebooks)}")
+        having = [stage] if dot else [stage for stage in notebooks if own in notebooks[stage].defaults]
+        _assign(values, notebooks, having, own, value, "--set")
+    return values
+
+
+def _assign(
+    values: dict[str, Values],
+    notebooks: Mapping[str, Notebook],
+    stages: list[str],
+    key: str,
+    value: Any,
+    where: str,
+) -> None:
+    if key == "run_dir":
+        raise PipelineError(f"{where}: run_dir is not a parameter to set; use --run-dir")
+    if not stages:
+        every = sorted({name for notebook in notebooks.values() for name in notebook.defaults} - {"run_dir"})
+        raise PipelineError(f"{where}: no stage has a parameter {key!r}; there are {', '.join(every)}")
+    for stage in stages:
+        defaults = notebooks[stage].defaults
+        if key not in defaults:
+            own = ", ".join(name for name in defaults if name != "run_dir") or "none"
+            raise PipelineError(f"{where}: {stage} has no parameter {key!r}; its parameters are {own}")
+        if not _same_kind(defaults[key], value):
+            kind = type(defaults[key]).__name__
+            raise PipelineError(
+                f"{where}: {stage}.{key} is {value!r}; like its default {defaults[key]!r}, a {kind} is expected"
+            )
+        values[stage][key] = value
+
+
+def _same_kind(default: Any, value: Any) -> bool:
+    """Whether a value can stand in a number's or a truth value's place; other kinds are the notebook's business."""
+    if value is None or not isinstance(default, bool | int | float):
+        return True
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    return isinstance(value, int | float)
+
+
+def short(path: Path) -> str:
+    """A path as shown and stored: relative to the repository where it is inside."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

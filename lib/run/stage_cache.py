@@ -1,0 +1,129 @@
+"""What a stage depends on and what it left: digests, keys, markers."""
+
+import ast
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lib.base.files import ROOT, digest, file_digest
+from lib.run.presets import Notebook, PipelineError, Stage, Values
+
+# Wings and files that schedule or show results but never change them. They are no part of a key.
+NOT_HASHED = (
+    "lib/run/",
+    "lib/figures/",
+    "lib/base/progress.py",
+    "lib/base/errors.py",
+    "lib/__init__.py",
+    "lib/__main__.py",
+)
+# Packages whose modules are started by name in other processes, or read as data: every file of theirs counts.
+WHOLE = ("lib/sandbox", "lib/sampling")
+
+
+def library_files(source: str, root: Path = ROOT) -> list[Path]:
+    """Return the files of `lib` that a program computes with: its imports, direct or not, also inside functions."""
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        for path in _imported_files(waiting.pop(), root):
+            if path not in found:
+                found.add(path)
+                waiting += [path.read_text(encoding="utf-8")] if path.suffix == ".py" else []
+    return sorted(found)
+
+
+def _imported_files(source: str, root: Path) -> set[Path]:
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == "lib":
+                found |= _files_of(name, root)
+    return {path for path in found if not str(path.relative_to(root)).startswith(NOT_HASHED)}
+
+
+def _files_of(name: str, root: Path) -> set[Path]:
+    """Return the files that importing a dotted name runs; the last part may be a module or a name inside one."""
+    found: set[Path] = set()
+    path = root
+    for part in name.split("."):
+        path = path / part
+        if str(path.relative_to(root)) in WHOLE:
+            return found | {file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
+        found |= {file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()}
+    return found
+
+
+def code_digest(source: str, root: Path = ROOT) -> str:
+    """Digest of a program and the `lib` files it depends on; comments and layout do not count."""
+    parts = [ast.dump(ast.parse(source))]
+    for path in library_files(source, root):
+        python = path.suffix == ".py"
+        content = ast.dump(ast.parse(path.read_bytes())) if python else file_digest(path)
+        parts.append(f"{path.relative_to(root)} {content}")
+    return digest(parts)
+
+
+def matching(folder: Path, patterns: Iterable[str], why: str) -> dict[str, str]:
+    """{relative path: digest} of the files that glob patterns match; PipelineError for one that matches nothing."""
+    digests: dict[str, str] = {}
+    for pattern in patterns:
+        files = [path for path in sorted(folder.glob(pattern)) if path.is_file()]
+        if not files:
+            raise PipelineError(f"{why} {pattern}, and {folder} has none")
+        digests |= {str(path.relative_to(folder)): file_digest(path) for path in files}
+    return digests
+
+
+def parameter_files(values: Values, root: Path = ROOT) -> dict[str, str]:
+    """Digests of the files that parameters name, alone or in a list."""
+    digests = {}
+    for key, value in values.items():
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, str) and os.path.isfile(root / item):
+                digests[f"{key}={item}"] = file_digest(root / item)
+    return digests
+
+
+def key_parts(stage: Stage, notebook: Notebook, values: Values, run_dir: Path, root: Path = ROOT) -> dict[str, str]:
+    """Digests of what a stage depends on. Raises PipelineError when an input is missing."""
+    every = {key: value for key, value in {**notebook.defaults, **values}.items() if key != "run_dir"}
+    inputs = matching(run_dir, stage.inputs, f"{stage.name} needs")
+    return {
+        "parameters": digest(every),
+        "inputs": digest([inputs, parameter_files(every, root)]),
+        "code": code_digest(notebook.source, root),
+    }
+
+
+def marker_path(run_dir: Path, stage: Stage) -> Path:
+    """Where a finished stage is noted."""
+    return run_dir / "stages" / f"{stage.name}.json"
+
+
+def why_run(marker: Mapping[str, Any], parts: Mapping[str, str], run_dir: Path) -> str:
+    """Why a stage must run ("never finished", "its inputs changed", …); empty when it is finished as it stands."""
+    if not marker.get("outputs") or not marker.get("parts"):
+        return "not finished before"
+    changed = [part for part in parts if marker["parts"].get(part) != parts[part]]
+    if changed:
+        return f"its {' and '.join(changed)} changed"
+    for name, expected in marker["outputs"].items():
+        if not (run_dir / name).is_file() or file_digest(run_dir / name) != expected:
+            return f"its output {name} is gone or was changed"
+    return ""
+
+
+def drop_stale(run_dir: Path, before: Mapping[str, str], started_ns: int) -> None:
+    """Remove outputs of a stage's earlier run that its new run did not write again."""
+    for name, expected in before.items():
+        path = run_dir / name
+        if path.is_file() and path.stat().st_mtime_ns < started_ns and file_digest(path) == expected:
+            path.unlink()

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning on passing programs (RSFT paper, Algorithm 2)."""

@@ -1,0 +1,157 @@
+"""One fine-tuning from rows to an adapter folder: whole or not at all, and continued where a kill left it."""
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lib.base.files import digest
+from lib.models.adapters import save_adapter
+from lib.models.card import read_facts, write_card
+from lib.training.sft.rows import write_rows
+from lib.training.sft.settings import HeldOut, OnLog, Row, SftSettings, TrainingError, precision
+
+
+def train(
+    model: str,
+    rows: Sequence[Row],
+    adapter: Path,
+    settings: SftSettings,
+    on_log: OnLog = lambda row: None,
+    held_out: HeldOut | None = None,
+) -> dict[str, Any]:
+    """Train an adapter on prompt–completion rows and save it as a PEFT folder, whole or not at all.
+
+    With `checkpoint_every`, the same call after a kill goes on from the last whole checkpoint; `on_log` then gets the earlier
+    steps again. With `held_out`, too, the adapter kept is the one that did best (the earliest of equals), else the last.
+
+    Returns {"precision", "steps", "examples", "tokens", "first_loss", "last_loss", "optimizer_state", "too_long", "held_out",
+    "kept_step", "resumed_from", "seconds", "log", "identity"}.
+    Raises TrainingError when there is nothing to train on, when the loss stops being a number (the last good adapter is saved
+    first), and when the GPU's memory is too small.
+    """
+    import torch
+
+    if not rows:
+        raise TrainingError("no winners to train on: mine more draws, or a stronger model; nothing was trained")
+    if settings.base_weights != "16bit" and not torch.cuda.is_available():
+        raise TrainingError(f"base_weights={settings.base_weights!r}: needs a CUDA GPU; use '16bit' here")
+    from lib.training.sft import trainer as unsloth_trainer  # only now: its imports take seconds
+
+    started = time.perf_counter()
+    folder, identity = adapter.with_name(f"{adapter.name}.trainer"), run_identity(model, rows, settings)
+    checkpoint = continue_from(folder, identity)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = f"{adapter}.tensorboard"
+    try:
+        trainer, longer = unsloth_trainer.build(model, rows, folder, settings, on_log, held_out)
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    except torch.OutOfMemoryError:
+        raise TrainingError(out_of_memory(settings)) from None
+    except unsloth_trainer.NotFinite as error:
+        kept = unsloth_trainer.restore(error.trainer)
+        what = f"the adapter of step {kept} is kept in {adapter}" if kept else "no adapter was saved"
+        message = f"step {error.step}: {error}; {what}; lower learning_rate"
+        shutil.rmtree(folder)  # its checkpoints lead here again
+        if kept:
+            _save(error.trainer, adapter, model, rows, settings, {"kept_step": kept, "stopped": message})
+        raise TrainingError(message) from None
+    log = [row for row in trainer.state.log_history if "loss" in row]
+    summary = {
+        "precision": precision(),
+        "steps": trainer.state.global_step,
+        "examples": len(rows) - len(longer),
+        "tokens": trainer.tokens_seen(),
+        "first_loss": log[0]["loss"],
+        "last_loss": log[-1]["loss"],
+        "optimizer_state": sorted(unsloth_trainer.state_dtypes(trainer.optimizer)),
+        "too_long": [rows[place]["task_id"] for place in longer],
+        "held_out": unsloth_trainer.held_out_curve(trainer),
+        "kept_step": trainer.state.best_global_step or trainer.state.global_step,
+        "resumed_from": int(checkpoint.name.split("-")[1]) if checkpoint else 0,
+        "seconds": round(time.perf_counter() - started, 1),
+        "log": log,
+        "identity": identity,
+    }
+    _save(trainer, adapter, model, rows, settings, summary)
+    shutil.rmtree(folder, ignore_errors=True)
+    return summary
+
+
+def train_once(
+    model: str,
+    rows: Sequence[Row],
+    adapter: Path,
+    settings: SftSettings,
+    on_log: OnLog = lambda row: None,
+    held_out: HeldOut | None = None,
+) -> dict[str, Any]:
+    """`train`, unless this very adapter is there: the same model, rows and settings. Then its log and summary as they were."""
+    summary = dict(read_facts(adapter).get("summary", {}))
+    if not rows or summary.get("identity") != run_identity(model, rows, settings):
+        return train(model, rows, adapter, settings, on_log, held_out)
+    for row in summary["log"]:
+        on_log(row)
+    return summary
+
+
+def _save(
+    trainer: Any, adapter: Path, model: str, rows: Sequence[Row], settings: SftSettings, summary: dict[str, Any]
+) -> None:
+    """The adapter with its card."""
+    save_adapter(trainer.model, trainer.processing_class, adapter)
+    write_card(adapter, model, [row["task_id"] for row in rows], dataclasses.asdict(settings), summary)
+
+
+def out_of_memory(settings: SftSettings) -> str:
+    """What to change when the GPU's memory is too small, the cheapest change first."""
+    if settings.batch_size > 1:
+        smaller = -(-settings.batch_size // 2)
+        change = (
+            f"set batch_size={smaller} and gradient_accumulation={2 * settings.gradient_accumulation}, "
+            "which learns from as many rows a step"
+        )
+    elif settings.base_weights != "4bit":
+        change = "set base_weights='4bit'"
+    else:
+        change = f"set max_length={settings.max_length // 2} (longer rows are left out), or choose a smaller model"
+    return f"the GPU ran out of memory at batch_size={settings.batch_size}, max_length={settings.max_length}: {change}"
+
+
+# ----------------------------------------------------------------------------------------------------- continuing
+
+
+def run_identity(model: str, rows: Sequence[Row], settings: SftSettings) -> dict[str, str]:
+    """What two parts of one run must share: everything but who is told about it."""
+    learnt_with = {name: value for name, value in dataclasses.asdict(settings).items() if name != "report_to"}
+    return {"model": model, "rows": digest(list(rows)), "settings": digest(learnt_with)}
+
+
+def continue_from(folder: Path, identity: dict[str, str]) -> Path | None:
+    """The newest whole checkpoint of this very run; anything else in `folder` is removed."""
+    note = folder / "run.json"
+    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != identity:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_rows(note, [identity])
+        return None
+    return last_checkpoint(folder)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint in a trainer's folder, None without one.
+
+    The trainer's state is written last, so a checkpoint that a kill left half written has none that parses; it is removed.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    while found:
+        newest = found.pop()
+        try:
+            json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
+            return newest
+        except (OSError, ValueError):
+            shutil.rmtree(newest)
+    return None
