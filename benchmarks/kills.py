@@ -46,7 +46,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show  # noqa: E402
 from lib.mining.ledger import Ledger  # noqa: E402
-from lib.sandbox import kernel  # noqa: E402
+from lib.sandbox.confine import linux as kernel  # noqa: E402
 
 NEW_TOKENS = 24
 END_S = 60.0  # what the children of a killed process get to end by themselves

@@ -18,7 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib.sandbox import Sandbox, Verdict, probe  # noqa: E402
+from lib.sandbox import (  # noqa: E402
+    Sandbox,
+    Verdict,
+    probe,  # noqa: E402
+)
 from lib.tasks.task import Case, Task  # noqa: E402
 
 FOLDER = Path(__file__).resolve().parent / "attacks"

@@ -18,7 +18,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from lib.sandbox import kernel, seccomp  # noqa: E402
+from lib.sandbox.confine import linux as kernel  # noqa: E402
+from lib.sandbox.confine import seccomp  # noqa: E402
 
 DOCKER_CAPABILITIES = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
 PLAIN_USER = 65534

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from lib.sandbox import Sandbox, SandboxError, Verdict, extract_code, probe
-from lib.sandbox.grader import loader_path
-from lib.sandbox.remote import Remote
-from lib.sandbox.worker import MOST_HOLES
+from lib.sandbox.trusted.grader import loader_path
+from lib.sandbox.trusted.remote import Remote
+from lib.sandbox.untrusted.worker import MOST_HOLES
 from lib.tasks.task import Case, Task
 
 RIGHT = "def f(x):\n    return x * x"
@@ -401,7 +401,7 @@ def test_weaker_modes_can_be_asked_for():
 
 
 def test_unconfined_is_refused_unless_allowed_and_then_said(monkeypatch):
-    from lib.sandbox import pool
+    from lib.sandbox.trusted import pool
 
     nothing = dataclasses.replace(probe(), mode="none", namespaces=False, landlock=0, seccomp=False)
     monkeypatch.setattr(pool.probe, "probe", lambda: nothing)
@@ -439,7 +439,9 @@ def test_docstrings_of_remotes_do_not_show():
 
 
 def holes_filled(allocator):
-    code = "from lib.sandbox.worker import fill_holes; print(sum(type(each) is bytes for each in fill_holes()))"
+    code = (
+        "from lib.sandbox.untrusted.worker import fill_holes; print(sum(type(each) is bytes for each in fill_holes()))"
+    )
     environment = {"PYTHONMALLOC": allocator, "PATH": os.environ["PATH"]}
     root = Path(__file__).parent.parent
     return int(subprocess.check_output([sys.executable, "-c", code], cwd=root, env=environment, timeout=60))

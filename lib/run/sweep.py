@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.run.presets import NOTEBOOKS, ROOT, PipelineError, Say, short
-from lib.sandbox.kernel import PR_SET_PDEATHSIG, prctl
+from lib.sandbox.confine.linux import PR_SET_PDEATHSIG, prctl
 
 LOOK_S = 0.2
 END_S = 20.0  # what a run gets to end politely

@@ -15,9 +15,9 @@ What this does not cover:
 - Modes B and C without Landlock: Python programs then open no file at all, and other languages are refused.
 """
 
+from lib.sandbox.confine.probe import Report, probe
 from lib.sandbox.extract import extract_code
-from lib.sandbox.pool import Sandbox
-from lib.sandbox.probe import Report, probe
+from lib.sandbox.trusted.pool import Sandbox
 from lib.sandbox.verdict import STATUSES, SandboxError, Verdict
 
 __all__ = ["STATUSES", "Report", "Sandbox", "SandboxError", "Verdict", "extract_code", "probe"]

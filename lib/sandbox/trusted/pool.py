@@ -13,12 +13,13 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
-from lib.sandbox import jobs, probe
-from lib.sandbox.confinement import Plan
-from lib.sandbox.jobs import Alias, Compare
-from lib.sandbox.lane import Alone, Lane, lane_settings
+from lib.sandbox.confine import probe
+from lib.sandbox.confine.confinement import Plan
+from lib.sandbox.trusted import jobs
+from lib.sandbox.trusted.jobs import Alias, Compare
+from lib.sandbox.trusted.lane import Alone, Lane, lane_settings
+from lib.sandbox.untrusted.worker import wipe
 from lib.sandbox.verdict import SandboxError, Verdict
-from lib.sandbox.worker import wipe
 from lib.tasks.task import Case, Task, TestSet
 
 Future = concurrent.futures.Future[Verdict]

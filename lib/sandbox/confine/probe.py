@@ -11,8 +11,9 @@ import sysconfig
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lib.sandbox import confinement, kernel, seccomp
-from lib.sandbox.confinement import Plan
+from lib.sandbox.confine import confinement, seccomp
+from lib.sandbox.confine import linux as kernel
+from lib.sandbox.confine.confinement import Plan
 
 SECOND_UID = 61_000  # workers become this user plus their lane's number where they may
 _LEFT_OUT = {"site-packages", "dist-packages", "test", "idlelib", "__pycache__", "turtledemo", "ensurepip"}
@@ -38,7 +39,7 @@ class Report:
     @property
     def layers(self) -> tuple[tuple[str, str], ...]:
         """Every layer with what it means here; asks for a container engine too."""
-        from lib.sandbox import oci
+        from lib.sandbox.trusted import oci
 
         return (*self.found, ("containers", oci.describe()))
 
@@ -58,11 +59,13 @@ def probe() -> Report:
     """What is here. Takes about 0.1 s the first time; nothing of this process changes."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return _report({"namespaces": False, "landlock": 0, "seccomp": False, "second_user": False, "root": False})
-    from lib.sandbox.grader import spawn
+    from lib.sandbox.trusted.grader import spawn
 
     ours, theirs = socket.socketpair()
     with ours:
-        process = spawn("probe", theirs, {"python_files": list(python_files())}, os.path.realpath(sys.executable))
+        process = spawn(
+            "confine.probe", theirs, {"python_files": list(python_files())}, os.path.realpath(sys.executable)
+        )
         theirs.close()
         ours.settimeout(60)
         found = ours.recv(65536)

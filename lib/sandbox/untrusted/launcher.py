@@ -15,8 +15,10 @@ import socket
 import time
 from typing import Any
 
-from lib.sandbox import confinement, kernel, limits, seccomp, worker
-from lib.sandbox.confinement import MEBIBYTE, Plan
+from lib.sandbox.confine import confinement, limits, seccomp
+from lib.sandbox.confine import linux as kernel
+from lib.sandbox.confine.confinement import MEBIBYTE, Plan
+from lib.sandbox.untrusted import worker
 
 OPEN_FILES = 1024  # R refuses fewer
 STACK_BYTES = 256 * MEBIBYTE

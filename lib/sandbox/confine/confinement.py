@@ -15,7 +15,8 @@ import dataclasses
 import os
 import resource
 
-from lib.sandbox import kernel, seccomp
+from lib.sandbox.confine import linux as kernel
+from lib.sandbox.confine import seccomp
 
 MEBIBYTE = 1 << 20
 SCRATCH_BYTES = 64 * MEBIBYTE

@@ -6,9 +6,9 @@ import reprlib
 from typing import Any
 
 from lib.sandbox import frames
-from lib.sandbox.conversation import Conversation, Raised, TimeUp, Unshippable
-from lib.sandbox.remote import Misuse, Remote
-from lib.sandbox.suite import EXPECTED, GOT, HELPERS, TEST_FILE, Suite, shown_to
+from lib.sandbox.trusted.conversation import Conversation, Raised, TimeUp, Unshippable
+from lib.sandbox.trusted.remote import Misuse, Remote
+from lib.sandbox.trusted.suite import EXPECTED, GOT, HELPERS, TEST_FILE, Suite, shown_to
 from lib.sandbox.verdict import one_line
 
 # Standard modules a test may name without importing them: always the real ones.

@@ -18,11 +18,13 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lib.sandbox import asserts, frames, kernel, programs, suite
-from lib.sandbox.conversation import Conversation, TimeUp
-from lib.sandbox.limits import Watch, rest_limit
+from lib.sandbox import frames
+from lib.sandbox.confine import linux as kernel
+from lib.sandbox.confine.limits import Watch, rest_limit
+from lib.sandbox.trusted import asserts, programs, suite
+from lib.sandbox.trusted.conversation import Conversation, TimeUp
+from lib.sandbox.untrusted.worker import FILE_BYTES
 from lib.sandbox.verdict import HEAD_BYTES, head, one_line
-from lib.sandbox.worker import FILE_BYTES
 
 TICK_S = 0.05
 SILENCE_S = 3600  # longer than any compilation and any case may take
@@ -32,8 +34,8 @@ for name, path in (("lib", {lib!r}), ("lib.sandbox", {sandbox!r})):
     package = sys.modules[name] = types.ModuleType(name)
     package.__path__ = [path]
 sys.modules["lib"].sandbox = sys.modules["lib.sandbox"]
-from lib.sandbox import {module}
-{module}.main(int(sys.argv[1]), sys.argv[2])
+import importlib
+importlib.import_module("lib.sandbox.{module}").main(int(sys.argv[1]), sys.argv[2])
 """
 
 
@@ -45,7 +47,7 @@ def loader_path() -> dict[str, str]:
 
 def spawn(module: str, sock: socket.socket, settings: Any, python: str, **streams: Any) -> "subprocess.Popen[bytes]":
     """Start a process of this package with nothing but the standard library, a clean environment and one socket."""
-    sandbox = os.path.dirname(os.path.abspath(__file__))
+    sandbox = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     program = _BOOTSTRAP.format(lib=os.path.dirname(sandbox), sandbox=sandbox, module=module)
     command = [python, "-B", "-P", "-s", "-S", "-c", program, str(sock.fileno()), json.dumps(settings)]
     environment = {
@@ -75,7 +77,7 @@ class Worker:
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SILENCE_S, 0))
         self.out, self.err = (os.memfd_create(name) for name in ("stdout", "stderr"))
-        self.process = spawn(module, theirs, settings, sys.executable, stdout=self.out, stderr=self.err)
+        self.process = spawn(f"untrusted.{module}", theirs, settings, sys.executable, stdout=self.out, stderr=self.err)
         theirs.close()
         try:
             self._receive()  # it says 0 when it is ready

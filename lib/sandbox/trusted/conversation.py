@@ -15,7 +15,7 @@ from typing import Any
 
 from lib.sandbox import frames, wire
 from lib.sandbox.crossing import patch, trusted_name
-from lib.sandbox.remote import Facts, Remote, subclass_value
+from lib.sandbox.trusted.remote import Facts, Remote, subclass_value
 
 _NEVER = {"eval", "exec", "compile", "open", "input", "breakpoint", "__import__", "getattr", "setattr", "delattr"}
 _PLAIN_BASES: tuple[Callable[[Any], Any], ...] = (str, int, float, tuple, list, set, frozenset, dict, bytes)

@@ -5,9 +5,10 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from lib.sandbox import functions, languages
-from lib.sandbox.limits import wall_limit
-from lib.sandbox.programs import COMPILE_S
+from lib.sandbox import languages
+from lib.sandbox.confine.limits import wall_limit
+from lib.sandbox.trusted import functions
+from lib.sandbox.trusted.programs import COMPILE_S
 from lib.tasks.task import Case, Task, TestSet
 
 Alias = Literal["strict", "permissive"]

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from lib.sandbox import languages
-from lib.sandbox.limits import wall_limit
-from lib.sandbox.programs import OUTPUT_BYTES, same_output
+from lib.sandbox.confine.limits import wall_limit
+from lib.sandbox.trusted.programs import OUTPUT_BYTES, same_output
 from lib.sandbox.verdict import SandboxError, Verdict, head, one_line
 from lib.tasks.task import Case
 

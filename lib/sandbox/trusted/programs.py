@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from lib.sandbox.confinement import MEBIBYTE
+from lib.sandbox.confine.confinement import MEBIBYTE
 from lib.sandbox.verdict import head, one_line
 
 OUTPUT_BYTES = 16 * MEBIBYTE

@@ -13,9 +13,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from lib.sandbox import frames, languages, probe
-from lib.sandbox.confinement import Plan
-from lib.sandbox.grader import loader_path, spawn
+from lib.sandbox import frames, languages
+from lib.sandbox.confine import probe
+from lib.sandbox.confine.confinement import Plan
+from lib.sandbox.trusted.grader import loader_path, spawn
 
 
 class Lane:
@@ -50,7 +51,7 @@ class Lane:
     def _start(self) -> frames.Channel:
         if self.channel is None:
             self.socket, theirs = socket.socketpair()
-            self.process = spawn("grader", theirs, self.settings, os.path.realpath(sys.executable))
+            self.process = spawn("trusted.grader", theirs, self.settings, os.path.realpath(sys.executable))
             theirs.close()
             for timeout in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
                 self.socket.setsockopt(socket.SOL_SOCKET, timeout, struct.pack("ll", 1, 0))

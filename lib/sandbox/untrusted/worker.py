@@ -24,8 +24,11 @@ import sys
 import time
 from typing import Any
 
-from lib.sandbox import candidate, confinement, frames, kernel, sealed, seccomp
-from lib.sandbox.confinement import MEBIBYTE, Plan
+from lib.sandbox import frames
+from lib.sandbox.confine import confinement, seccomp
+from lib.sandbox.confine import linux as kernel
+from lib.sandbox.confine.confinement import MEBIBYTE, Plan
+from lib.sandbox.untrusted import candidate, sealed
 
 # Imported before the first fork. Not here: tempfile, hashlib, uuid and others whose shared libraries every fork would pay
 # for (a mapping costs 1.5 µs a candidate) and few programs import.

@@ -1,0 +1,1 @@
+"""Linux confinement: namespaces, Landlock, seccomp, limits, and the probe for them."""

@@ -1,0 +1,1 @@
+"""Processes and code that decide verdicts; they never run a program."""

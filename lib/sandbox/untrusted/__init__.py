@@ -1,0 +1,1 @@
+"""What runs in, or directly starts, the process of a program."""
