@@ -11,7 +11,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+from lib.sandbox import Status
 
 if TYPE_CHECKING:
     from lib.sandbox import Sandbox, Verdict
@@ -112,8 +114,9 @@ def execute(args: argparse.Namespace) -> tuple[Payload, str]:
     from lib.sandbox import Sandbox
 
     source, cases = read_text(args.source), read_cases(args.cases)
-    with Sandbox(workers=1, allow_unconfined=args.allow_unconfined, compare=args.compare) as box:
-        verdict = box.execute(args.language, source, cases, args.time_limit, args.memory_limit)
+    with Sandbox(workers=1, allow_unconfined=args.allow_unconfined) as box:
+        limits = (args.time_limit, args.memory_limit)
+        verdict = box.execute(args.language, source, cases, *limits, compare=args.compare)
     stop_on_sandbox_error([args.source], [verdict])
     payload = dataclasses.asdict(verdict)
     return payload, "\n".join(f"{name}: {value}" for name, value in payload.items() if value not in ("", None, ()))
@@ -251,7 +254,7 @@ def fuzzed_facts(
     failed = [
         (task, program or "")
         for task, program, verdict, more in zip(tasks, programs, verdicts, added, strict=True)
-        if more and verdict.status != "success"
+        if more and verdict.status != Status.SUCCESS
     ]
     before = box.grade_many(failed, tests=args.tests, alias=args.alias)
     stop_on_sandbox_error([task.task_id for task, _ in failed], before)
@@ -262,13 +265,15 @@ def fuzzed_facts(
         "without_reference": sum(bare),
         "nothing_to_fuzz": sum(f and not b and not n for f, b, n in zip(functions, bare, added, strict=True)),
         "not_python_functions": functions.count(False),
-        "rejected": sum(verdict.status == "success" for verdict in before),
+        "rejected": sum(verdict.status == Status.SUCCESS for verdict in before),
     }
 
 
 def stop_on_sandbox_error(names: Sequence[str], verdicts: Sequence["Verdict"]) -> None:
     """Raise CommandError when the sandbox, not a program, is at fault."""
-    bad = [(name, verdict) for name, verdict in zip(names, verdicts, strict=True) if verdict.status == "sandbox-error"]
+    bad = [
+        (name, verdict) for name, verdict in zip(names, verdicts, strict=True) if verdict.status == Status.SANDBOX_ERROR
+    ]
     if bad:
         name, verdict = bad[0]
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
@@ -291,7 +296,7 @@ def summary(verdicts: Sequence["Verdict"], tests: str, alias: str, mode: str, se
     from lib.stats.estimators import wilson_interval
 
     counts = collections.Counter(verdict.status for verdict in verdicts)
-    passed, n = counts["success"], len(verdicts)
+    passed, n = counts[Status.SUCCESS], len(verdicts)
     return {
         "tests": tests,
         "alias": alias,
@@ -446,12 +451,14 @@ def _score_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def _execute_arguments(sub: argparse.ArgumentParser) -> None:
+    from lib.tasks.task import Compare
+
     sub.add_argument("--language", required=True, help="python, lua, ocaml, r, fortran, julia")
     sub.add_argument("--source", required=True, metavar="FILE", help="the program")
     sub.add_argument("--cases", required=True, metavar="FILE", help='{"input", "output"} as a JSON list or one a line')
     sub.add_argument("--time-limit", type=float, default=5.0, metavar="S", help="CPU seconds a case (default 5)")
     sub.add_argument("--memory-limit", type=int, default=512, metavar="MB", help="default 512")
-    sub.add_argument("--compare", choices=("exact", "trailing-whitespace"), default="exact")
+    sub.add_argument("--compare", choices=get_args(Compare), default="exact", help="default exact")
     _unconfined(sub)
 
 

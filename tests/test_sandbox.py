@@ -15,6 +15,7 @@ import pytest
 
 from lib.sandbox import Sandbox, SandboxError, Verdict, extract_code, probe
 from lib.sandbox.trusted.grader import loader_path
+from lib.sandbox.trusted.outputs import same_output
 from lib.sandbox.trusted.remote import Remote
 from lib.sandbox.untrusted.worker import MOST_HOLES
 from lib.tasks.task import Case, Task
@@ -187,12 +188,11 @@ def test_every_case_counts(sandbox):
     assert "case 2 (input '0\\n'): got '6\\n', expected '0\\n'" in verdict.failure
 
 
-def test_exact_and_trailing_whitespace_comparison():
-    with Sandbox(workers=1, compare="trailing-whitespace") as lenient, Sandbox(workers=1) as exact:
-        statuses = [
-            box.execute("python", "print(6, end=' \\n\\n')", DOUBLE[:1], 2, 256).status for box in (exact, lenient)
-        ]
-    assert statuses == ["wrong-output", "success"]
+def test_outputs_are_compared_as_asked_and_the_verdict_says_how(sandbox):
+    modes = ("exact", "lines", "tokens")
+    verdicts = [sandbox.execute("python", "print('', 6, end=' \\n\\n')", DOUBLE[:1], 2, 256, compare=m) for m in modes]
+    assert [v.status for v in verdicts] == ["wrong-output", "success", "success"]
+    assert tuple(v.compare for v in verdicts) == modes
 
 
 def test_program_environment_is_fixed(sandbox):
@@ -453,3 +453,36 @@ def test_the_heaps_holes_are_filled_and_no_longer():
 
 def test_filling_holes_ends_under_another_allocator():
     assert holes_filled("malloc") <= 29 * MOST_HOLES
+
+
+# ------------------------------------------------------------------------------------------------------- outputs
+
+
+@pytest.mark.parametrize(
+    ("got", "expected", "exact", "lines", "tokens"),
+    [
+        ("6\n", "6", False, True, True),
+        (" 6 \r\n\n", "6\n", False, True, True),
+        ("1  2\n", "1 2\n", False, False, True),
+        ("1\n\n2\n", "1\n2\n", False, False, True),
+        ("0.30000000000000004", "0.3", False, False, True),
+        ("0.300001", "0.3", False, False, True),  # 1e-6 apart in decimal digits, more in binary ones
+        ("0.3000011", "0.3", False, False, False),
+        ("1000001", "1000000", False, False, False),
+        ("1000001.0", "1000000", False, False, True),
+        ("+3 -0 007", "3 0 7", False, False, True),
+        ("-3", "3", False, False, False),
+        ("nan inf", "nan inf", True, True, True),
+        ("nan", "NaN", False, False, False),
+        ("inf", "1e400", False, False, False),
+        ("1e401", "1e400", False, False, False),
+        ("1e400", "1.0e400", False, False, True),
+        ("1_0", "10", False, False, False),
+        ("٣", "3", False, False, False),
+        ("1 2", "1 2 3", False, False, False),
+        ("9" * 6000, "9" * 5999 + "8", False, False, False),
+    ],
+)
+def test_same_output(got, expected, exact, lines, tokens):
+    pair = got.encode(), expected.encode()
+    assert [same_output(*pair, mode) for mode in ("exact", "lines", "tokens")] == [exact, lines, tokens]

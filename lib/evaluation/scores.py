@@ -8,7 +8,7 @@ import numpy
 from lib.evaluation.failures.taxonomy import classify
 from lib.mining.answers import SOLVED, passed_matrix
 from lib.mining.ledger import Attempt
-from lib.sandbox import Verdict
+from lib.sandbox import Status, Verdict
 from lib.stats.estimators import (
     Rate,
     best_of_k_passed,
@@ -122,7 +122,7 @@ def failures(attempts: Iterable[Attempt], tasks: Sequence[Task], names: dict[str
     for attempt in attempts:
         if attempt.solved or attempt.task_id not in by_id:
             continue
-        verdict = Verdict(attempt.status, attempt.passed, attempt.total, failure=attempt.failure)
+        verdict = Verdict(Status(attempt.status), attempt.passed, attempt.total, failure=attempt.failure)
         label = classify(by_id[attempt.task_id], attempt.program, verdict)
         rows.append(
             {

@@ -17,6 +17,7 @@ import pandas
 from matplotlib import font_manager
 from matplotlib.ticker import MaxNLocator
 
+from lib.sandbox import Status
 from lib.mining.k_curve import Row
 from lib.stats.budget import expected_solved
 from lib.evaluation.failures.statistics import lengths as length_table
@@ -352,7 +353,7 @@ def failure_steps(history: Sequence[dict[str, Any]]) -> tuple[Any, pandas.DataFr
 
 def lengths(rows: pandas.DataFrame) -> tuple[Any, pandas.DataFrame]:
     """Completion tokens of solved and failed draws, a box of quartiles with 5 % and 95 % whiskers each."""
-    groups = [(model, part, part["status"] == "success") for model, part in rows.groupby("model", sort=False)]
+    groups = [(model, part, part["status"] == Status.SUCCESS) for model, part in rows.groupby("model", sort=False)]
     boxes = {
         f"{model}\n{name}": part.loc[chosen, "n_tokens"].to_numpy()
         for model, part, solved in groups

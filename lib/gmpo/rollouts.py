@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib.gmpo.settings import GmpoSettings, Reward, Row
 from lib.sampling import Request, Settings, draw_seed, open_engine
-from lib.sandbox import Sandbox, SandboxError
+from lib.sandbox import Sandbox, SandboxError, Status
 from lib.tasks.prompts import Prompt
 from lib.tasks.task import Task
 
@@ -71,7 +71,7 @@ class SandboxReward:
         known = [self.known[name] for name in task_id]
         jobs = [(task, prompt.program(text)) for (task, prompt), text in zip(known, completions, strict=True)]
         verdicts = self.sandbox.grade_many(jobs, tests="all")
-        broken = [index for index, verdict in enumerate(verdicts) if verdict.status == "sandbox-error"]
+        broken = [index for index, verdict in enumerate(verdicts) if verdict.status == Status.SANDBOX_ERROR]
         if broken:
             raise SandboxError(
                 f"{len(broken)} of {len(jobs)} programs could not be judged, the first for {task_id[broken[0]]}: "

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 from lib.mining.adaptive import fit_prior, plan
 from lib.mining.ledger import Attempt, Ledger, now
 from lib.sampling import Completion, Engine, Request, Settings, draw_seed, too_long
-from lib.sandbox import Sandbox, SandboxError, Verdict
+from lib.sandbox import Sandbox, SandboxError, Status, Verdict
 from lib.tasks.prompts import Prompt, build_prompt
 from lib.tasks.task import Task
 
@@ -42,7 +42,7 @@ class _Job:
 
 
 Queue = collections.deque[tuple[Request, Completion, str, "Future[tuple[Verdict, Verdict]]"]]
-SAME_FOR_EVERY_TEST = ("timeout", "memory", "compile-error", "no-code")
+SAME_FOR_EVERY_TEST = (Status.TIMEOUT, Status.MEMORY, Status.COMPILE_ERROR, Status.NO_CODE)
 Scorer = Literal["random", "shortest", "likeliest", "distinct", "margin"]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 Attempter = Callable[
@@ -221,10 +221,10 @@ def _attempt(
     sampler: str,
 ) -> Attempt:
     for verdict in verdicts:
-        if verdict.status == "sandbox-error":
+        if verdict.status == Status.SANDBOX_ERROR:
             raise SandboxError(f"{request.key.task.task_id}: the sandbox failed, not the program: {verdict.failure}")
     visible, hidden = verdicts
-    worst = hidden if visible.status == "success" else visible
+    worst = hidden if visible.status == Status.SUCCESS else visible
     counted = verdicts if visible is not hidden else verdicts[:1]
     return Attempt(
         run_id=policy.run_id,
@@ -247,8 +247,8 @@ def _attempt(
         status=worst.status,
         passed=sum(verdict.passed for verdict in counted),
         total=sum(verdict.total for verdict in counted),
-        visible_ok=visible.status == "success",
-        hidden_ok=hidden.status == "success",
+        visible_ok=visible.status == Status.SUCCESS,
+        hidden_ok=hidden.status == Status.SUCCESS,
         failure=worst.failure,
         cpu_s=sum(verdict.cpu_s for verdict in counted),
         wall_s=sum(verdict.wall_s for verdict in counted),

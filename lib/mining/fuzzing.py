@@ -26,7 +26,7 @@ from typing import Any
 
 from lib.mining.collect import syntax_digest
 from lib.mining.ledger import Attempt
-from lib.sandbox import Sandbox, SandboxError, Verdict
+from lib.sandbox import Sandbox, SandboxError, Status, Verdict
 from lib.stats.estimators import Interval, wilson_interval
 from lib.tasks.readers.literals import parsed
 from lib.tasks.task import Case, Task, TestSet
@@ -116,7 +116,7 @@ def augment(task: Task, asserts: Sequence[str]) -> Task:
 
 
 def _passes(sandbox: Sandbox, task: Task, program: str) -> bool:
-    return _checked(sandbox.grade(task, program, "all")).status == "success"
+    return _checked(sandbox.grade(task, program, "all")).status == Status.SUCCESS
 
 
 def _all_pass(sandbox: Sandbox, task: Task, programs: Sequence[str], tests: Sequence[str]) -> bool:
@@ -125,7 +125,7 @@ def _all_pass(sandbox: Sandbox, task: Task, programs: Sequence[str], tests: Sequ
 
 
 def _checked(verdict: Verdict) -> Verdict:
-    if verdict.status == "sandbox-error":
+    if verdict.status == Status.SANDBOX_ERROR:
         raise SandboxError(f"fuzzing: {verdict.failure}")
     return verdict
 

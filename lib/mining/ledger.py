@@ -27,6 +27,8 @@ from typing import Any
 import pyarrow
 import pyarrow.json
 
+from lib.sandbox import Status
+
 
 class LedgerError(RuntimeError):
     """A ledger that cannot be read or written; the message names file and line."""
@@ -72,7 +74,7 @@ class Attempt:
     @property
     def solved(self) -> bool:
         """The binary reward: every test passes."""
-        return self.status == "success"
+        return self.status == Status.SUCCESS
 
     @property
     def key(self) -> tuple[Any, ...]:

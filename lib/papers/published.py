@@ -21,7 +21,7 @@ import numpy.typing
 
 from lib.base.files import ROOT
 from lib.decontamination import verbatim
-from lib.sandbox import Sandbox, SandboxError, extract_code
+from lib.sandbox import Sandbox, SandboxError, Status, extract_code
 from lib.stats.estimators import (
     Comparison,
     Rate,
@@ -148,9 +148,9 @@ def audit(folder: str | Path, sandbox: Sandbox) -> Audit:
 def _passed(sandbox: Sandbox, tasks: Sequence[Task], programs: Sequence[str]) -> Bools:
     verdicts = sandbox.grade_many(list(zip(tasks, programs, strict=True)), tests="all")
     for task, verdict in zip(tasks, verdicts, strict=True):
-        if verdict.status == "sandbox-error":
+        if verdict.status == Status.SANDBOX_ERROR:
             raise SandboxError(f"sandbox error at {task.task_id}: {verdict.failure}")
-    return numpy.array([verdict.status == "success" for verdict in verdicts])
+    return numpy.array([verdict.status == Status.SUCCESS for verdict in verdicts])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,6 @@ What this does not cover:
 from lib.sandbox.confine.probe import Report, probe
 from lib.sandbox.extract import extract_code
 from lib.sandbox.trusted.pool import Sandbox
-from lib.sandbox.verdict import STATUSES, SandboxError, Verdict
+from lib.sandbox.verdict import STATUSES, SandboxError, Status, Verdict
 
-__all__ = ["STATUSES", "Report", "Sandbox", "SandboxError", "Verdict", "extract_code", "probe"]
+__all__ = ["STATUSES", "Report", "Sandbox", "SandboxError", "Status", "Verdict", "extract_code", "probe"]

@@ -1,31 +1,41 @@
 """What the sandbox says about one program."""
 
 import dataclasses
+import enum
 from typing import Any
 
-STATUSES = (
-    "success",
-    "wrong-output",
-    "runtime-error",
-    "compile-error",
-    "timeout",
-    "memory",
-    "output-limit",
-    "no-code",
-    "sandbox-error",
-)
+from lib.base.errors import WorkbookError
+
 HEAD_BYTES = 2000  # how much of stdout and stderr a verdict keeps
 
 
-class SandboxError(RuntimeError):
-    """The sandbox itself cannot do what was asked: no confinement here, a missing toolchain, a test that is no test."""
+class Status(enum.StrEnum):
+    """How a program ended. The last two say nothing about the program and count neither for nor against it."""
+
+    SUCCESS = "success"
+    WRONG_OUTPUT = "wrong-output"
+    RUNTIME_ERROR = "runtime-error"
+    COMPILE_ERROR = "compile-error"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    OUTPUT_LIMIT = "output-limit"
+    NO_CODE = "no-code"
+    UNSUPPORTED_TEST = "unsupported-test"  # the test asks for what cannot cross to the program's process
+    SANDBOX_ERROR = "sandbox-error"  # the sandbox itself failed: a missing toolchain, a test that does not parse
+
+
+STATUSES = tuple(Status)
+
+
+class SandboxError(WorkbookError):
+    """The sandbox cannot do what was asked: no confinement here, a missing toolchain, a test that is no test."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One program's outcome. `sandbox-error` is ours, not the program's: never count it as a failure."""
+    """The outcome of one program."""
 
-    status: str
+    status: Status
     passed: int
     total: int
     cpu_s: float = 0.0
@@ -38,11 +48,12 @@ class Verdict:
     failure: str = ""  # one line of evidence for the first failure
     sandbox_mode: str = ""
     confined: bool = True
+    compare: str = ""  # how outputs were compared: exact, lines or tokens; empty for function tasks
 
     @property
     def reward(self) -> float:
         """1.0 iff every test passed."""
-        return 1.0 if self.status == "success" else 0.0
+        return 1.0 if self.status == Status.SUCCESS else 0.0
 
     @property
     def fraction(self) -> float:
@@ -52,7 +63,7 @@ class Verdict:
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Verdict":
         """A Verdict from the JSON object a grader sends."""
-        return cls(**{**row, "commands": tuple(row.get("commands", ()))})
+        return cls(**{**row, "status": Status(row["status"]), "commands": tuple(row.get("commands", ()))})
 
 
 def head(raw: bytes) -> str:
@@ -61,6 +72,7 @@ def head(raw: bytes) -> str:
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """`text` on one line, cut to `limit` characters."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 1] + "…"
+    """Return `text` on one line of printable characters, cut to `limit` of them."""
+    flat = " ".join(text[: 20 * limit].split())
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in flat)
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

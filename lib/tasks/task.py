@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 Mode = Literal["function", "program"]
 TestSet = Literal["visible", "hidden", "all"]
+Compare = Literal["exact", "lines", "tokens"]
 
 
 class TaskError(ValueError):
@@ -45,6 +46,7 @@ class Task:
     setup_code: str = ""
     time_limit_s: float = 5.0
     memory_limit_mb: int = 512
+    compare: Compare = "exact"  # how the output of a program task is compared, see lib/sandbox/trusted/outputs.py
     reference: str = ""
     licence: str = ""
     tier: int = 0  # 1 (one-liner) to 4 (MBPP level); 0: not stated
@@ -64,7 +66,8 @@ class Task:
     def tests_digest(self) -> str:
         """Sixteen hex digits naming everything a verdict depends on but the program."""
         judged = (self.visible_tests, self.hidden_tests, [dataclasses.astuple(case) for case in self.cases])
-        limits = (self.setup_code, self.time_limit_s, self.memory_limit_mb)
+        limits = [self.setup_code, self.time_limit_s, self.memory_limit_mb]
+        limits += [self.compare] if self.compare != "exact" else []
         return hashlib.sha256(json.dumps([judged, limits], ensure_ascii=False).encode()).hexdigest()[:16]
 
     def in_language(self, language: str) -> "Task":
@@ -89,7 +92,11 @@ def task_to_row(task: Task) -> dict[str, Any]:
     """The JSON object written for a task; empty optional fields are left out."""
     row = dataclasses.asdict(task)
     row["references"] = dict(task.references)
-    return {name: value for name, value in row.items() if name in REQUIRED or value not in ((), "", {}, 0)}
+    return {
+        name: value
+        for name, value in row.items()
+        if name in REQUIRED or value not in ((), "", {}, 0) and (name, value) != ("compare", "exact")
+    }
 
 
 def task_from_row(row: Any, where: str) -> Task:
@@ -142,6 +149,8 @@ def _check(task: Task, where: str) -> None:
         raise TaskError(f"{name} has no tests; a function task needs visible_tests or hidden_tests")
     if task.mode == "program" and not task.cases:
         raise TaskError(f"{name} has no cases; a program task needs at least one")
+    if task.compare not in get_args(Compare):
+        raise TaskError(f"{name}: compare is {task.compare!r}; it should be one of {', '.join(get_args(Compare))}")
     for limit in ("time_limit_s", "memory_limit_mb"):
         value = getattr(task, limit)
         if not isinstance(value, (int, float)) or value <= 0:

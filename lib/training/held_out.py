@@ -9,7 +9,7 @@ from lib.models.resolve import resolve
 from lib.sampling import Request, Settings
 from lib.sampling.encoding import Encoder
 from lib.sampling.hf import TransformersEngine
-from lib.sandbox import Sandbox, SandboxError
+from lib.sandbox import Sandbox, SandboxError, Status
 from lib.tasks.prompts import build_prompt
 from lib.tasks.task import Task
 from lib.training.sft import HeldOut
@@ -46,8 +46,8 @@ def greedy_pass_at_1(model: str, tasks: Sequence[Task], sandbox: Sandbox, max_ne
         engine.close()
         verdicts = sandbox.grade_many([(tasks[place], prompts[place].program(text)) for place, text in drawn])
         for (place, _), verdict in zip(drawn, verdicts, strict=True):
-            if verdict.status == "sandbox-error":
+            if verdict.status == Status.SANDBOX_ERROR:
                 raise SandboxError(f"step {step}, {tasks[place].task_id}: the sandbox failed: {verdict.failure}")
-        return sum(verdict.status == "success" for verdict in verdicts) / len(tasks)
+        return sum(verdict.status == Status.SUCCESS for verdict in verdicts) / len(tasks)
 
     return held_out

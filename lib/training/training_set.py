@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 from lib.mining.collect import random_control
 from lib.mining.ledger import Attempt
-from lib.sandbox import Sandbox, SandboxError
+from lib.sandbox import Sandbox, SandboxError, Status
 from lib.tasks.prompts import build_prompt
 from lib.tasks.task import Task
 from lib.training.sft import Solution
 
 AnySolution = TypeVar("AnySolution", bound=Solution)
 EASIER_THAN = (0.5, 0.25, 0.125)  # success rates that part the four difficulties
-DOES_NOT_RUN = ("compile-error", "no-code")
+DOES_NOT_RUN = (Status.COMPILE_ERROR, Status.NO_CODE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +62,11 @@ def references(tasks: Sequence[Task], tokenizer: Any, sandbox: Sandbox) -> tuple
     verdicts = sandbox.grade_many([(task, task.reference) for task in tasks])
     for task, verdict in zip(tasks, verdicts, strict=True):
         prefill = build_prompt(task, tokenizer).code_prefill
-        if verdict.status == "sandbox-error":
+        if verdict.status == Status.SANDBOX_ERROR:
             raise SandboxError(f"{task.task_id}: the sandbox failed: {verdict.failure}")
         if not task.reference:
             left_out[task.task_id] = "no reference"
-        elif verdict.status != "success":
+        elif verdict.status != Status.SUCCESS:
             left_out[task.task_id] = f"{verdict.status}, {verdict.passed} of {verdict.total} tests"
         elif not task.reference.startswith(prefill):
             left_out[task.task_id] = f"does not begin with {prefill!r}"

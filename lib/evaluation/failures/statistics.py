@@ -11,6 +11,7 @@ from scipy import stats
 from lib.evaluation.failures.taxonomy import failed_test_and_sides
 from lib.evaluation.scores import failures
 from lib.mining.ledger import Attempt
+from lib.sandbox import Status
 from lib.tasks.task import Task
 
 SOLVED = "solved"
@@ -52,7 +53,7 @@ def outcomes(attempts: Iterable[Attempt], tasks: Sequence[Task], names: Mapping[
 
 def browsable(rows: pandas.DataFrame) -> pandas.DataFrame:
     """The first failure of each task and model (the greedy one, where it failed), with the columns to read."""
-    failed = rows[rows["status"] != "success"].sort_values(["temperature", "draw"], kind="stable")
+    failed = rows[rows["status"] != Status.SUCCESS].sort_values(["temperature", "draw"], kind="stable")
     first = failed.drop_duplicates(["model", "task_id"]).sort_index()
     return first[list(BROWSED)].reset_index(drop=True)
 
@@ -107,7 +108,7 @@ def flows(rows: pandas.DataFrame, before: str, after: str, column: str) -> panda
 
 def lengths(rows: pandas.DataFrame) -> pandas.DataFrame:
     """Completion tokens of solved and failed draws by model: how many, mean and quartiles."""
-    ended = rows["status"].eq("success").map({True: SOLVED, False: "failed"}).rename("outcome")
+    ended = rows["status"].eq(Status.SUCCESS).map({True: SOLVED, False: "failed"}).rename("outcome")
     found = rows.groupby(["model", ended], sort=False)["n_tokens"].describe()
     return found[["count", "mean", "25%", "50%", "75%"]].reset_index()
 
@@ -118,7 +119,7 @@ def log_prob_note(rows: pandas.DataFrame) -> str:
     if known.empty:
         return "The ledger keeps no log-probabilities of these draws, so there is no L̂ for them."
     per_token = known["logprob_sum"].astype(float) / known["n_tokens"].clip(lower=1)
-    means = per_token.groupby(known["status"].eq("success")).mean()
+    means = per_token.groupby(known["status"].eq(Status.SUCCESS)).mean()
     told = [f"{name} {means[key]:.3f}" for key, name in ((True, SOLVED), (False, "failed")) if key in means]
     return f"Mean log-probability a token, {len(known)} draws: {', '.join(told)}."
 

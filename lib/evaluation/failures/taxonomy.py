@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from lib.evaluation.failures.mismatch import UNREADABLE, Polycode, difference, text_difference, value_of
+from lib.sandbox import Status
 from lib.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 BANGLA_TYPES = {1: "no code or syntax", 2: "names or interface", 3: "fails while running", 4: "wrong logic"}
 POLYCODE_TYPES: tuple[Polycode, ...] = ("surface", "format", "semantic", "performance")
-RESOURCE_LIMITS = ("timeout", "memory", "output-limit")
+RESOURCE_LIMITS = (Status.TIMEOUT, Status.MEMORY, Status.OUTPUT_LIMIT)
 LAZY = re.compile(r"<(?:map|filter|zip|enumerate|reversed|generator|<genexpr>) object.*>")
 QUOTED = 159  # how much of a failed test a message opens with at least
 
@@ -82,18 +83,18 @@ def classify(task: Task, program: str | None, verdict: "Verdict") -> Label:
     Raises ValueError for `success`, which is no failure, and for `sandbox-error`, which is not the program's.
     """
     status = verdict.status
-    if status in ("success", "sandbox-error"):
+    if status in (Status.SUCCESS, Status.SANDBOX_ERROR):
         raise ValueError(f"task {task.task_id}: a verdict of {status} is no failure of the program")
-    if status == "no-code" or not (program or "").strip():
+    if status == Status.NO_CODE or not (program or "").strip():
         return Label(1, "format", "the answer holds no program", "no-code")
     assert program is not None
     if status in RESOURCE_LIMITS:
         return _resource(program, verdict)
-    if status == "compile-error":
+    if status == Status.COMPILE_ERROR:
         return _compile_error(task, program, _message(verdict))
-    if status == "runtime-error":
+    if status == Status.RUNTIME_ERROR:
         return _runtime_error(task, program, _message(verdict))
-    if status == "wrong-output":
+    if status == Status.WRONG_OUTPUT:
         return _wrong_output(task, program, verdict)
     raise ValueError(f"task {task.task_id}: unknown status {status!r}")
 

@@ -9,7 +9,7 @@ from lib.sandbox import frames
 from lib.sandbox.trusted.conversation import Conversation, Raised, TimeUp, Unshippable
 from lib.sandbox.trusted.remote import Misuse, Remote
 from lib.sandbox.trusted.suite import EXPECTED, GOT, HELPERS, TEST_FILE, Suite, shown_to
-from lib.sandbox.verdict import one_line
+from lib.sandbox.verdict import Status, one_line
 
 # Standard modules a test may name without importing them: always the real ones.
 _MODULES = {
@@ -32,12 +32,12 @@ class Outcome:
     """How the asserts went: the first failure decides status and evidence."""
 
     passed: int = 0
-    status: str = "success"
+    status: str = Status.SUCCESS
     failure: str = ""
 
     def fail(self, status: str, failure: str) -> None:
         """Record a failure; only the first is kept."""
-        if self.status == "success":
+        if self.status == Status.SUCCESS:
             self.status, self.failure = status, failure
 
 
@@ -116,7 +116,7 @@ def judge(talk: Conversation, suite: Suite, job: dict[str, Any]) -> Outcome:
     try:
         answer = talk.run(request, suite.calls, suite.entry_point)
         if "compile" in answer:
-            outcome.fail("compile-error", one_line(str(answer["compile"])))
+            outcome.fail(Status.COMPILE_ERROR, one_line(str(answer["compile"])))
             return outcome
         if "memory" in answer:
             outcome.fail("memory", one_line(str(answer["memory"])))
@@ -155,20 +155,20 @@ def _record(outcome: Outcome, talk: Conversation, error: BaseException, where: s
     if isinstance(error, TimeUp):
         outcome.fail(error.status, f"{where}: {error}")
     elif isinstance(error, Unshippable):
-        outcome.fail("sandbox-error", f"{where}: {error}")
+        outcome.fail(Status.SANDBOX_ERROR, f"{where}: {error}")
     elif isinstance(error, frames.Closed):
         outcome.fail("died", where)
     elif isinstance(error, frames.Garbage):
-        outcome.fail("runtime-error", f"{where}: the program broke the protocol ({error})")
+        outcome.fail(Status.RUNTIME_ERROR, f"{where}: the program broke the protocol ({error})")
     elif isinstance(error, MemoryError):
-        outcome.fail("memory", f"{where}: MemoryError")
+        outcome.fail(Status.MEMORY, f"{where}: MemoryError")
     elif isinstance(error, Raised):
         place = f" (line {error.line})" if error.line else ""
-        outcome.fail("runtime-error", one_line(f"{where}: {type(error).__name__}: {error.message}{place}"))
+        outcome.fail(Status.RUNTIME_ERROR, one_line(f"{where}: {type(error).__name__}: {error.message}{place}"))
     elif isinstance(error, AssertionError | Misuse):
-        outcome.fail("wrong-output", one_line(where + _evidence(error)))
+        outcome.fail(Status.WRONG_OUTPUT, one_line(where + _evidence(error)))
     else:
-        outcome.fail("runtime-error", one_line(f"{where}: {type(error).__name__}: {error}"))
+        outcome.fail(Status.RUNTIME_ERROR, one_line(f"{where}: {type(error).__name__}: {error}"))
 
 
 _short = reprlib.Repr()

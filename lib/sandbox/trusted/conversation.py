@@ -16,6 +16,7 @@ from typing import Any
 from lib.sandbox import frames, wire
 from lib.sandbox.crossing import patch, trusted_name
 from lib.sandbox.trusted.remote import Facts, Remote, subclass_value
+from lib.sandbox.verdict import Status
 
 _NEVER = {"eval", "exec", "compile", "open", "input", "breakpoint", "__import__", "getattr", "setattr", "delattr"}
 _PLAIN_BASES: tuple[Callable[[Any], Any], ...] = (str, int, float, tuple, list, set, frozenset, dict, bytes)
@@ -28,7 +29,7 @@ class Unshippable(Exception):
 class TimeUp(BaseException):
     """The candidate, or the test itself, used up its time or its scratch space."""
 
-    def __init__(self, message: str, status: str = "timeout") -> None:
+    def __init__(self, message: str, status: str = Status.TIMEOUT) -> None:
         super().__init__(message)
         self.status = status
 

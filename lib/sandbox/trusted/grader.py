@@ -24,7 +24,7 @@ from lib.sandbox.confine.limits import Watch, rest_limit
 from lib.sandbox.trusted import asserts, programs, suite
 from lib.sandbox.trusted.conversation import Conversation, TimeUp
 from lib.sandbox.untrusted.worker import FILE_BYTES
-from lib.sandbox.verdict import HEAD_BYTES, head, one_line
+from lib.sandbox.verdict import HEAD_BYTES, Status, head, one_line
 
 TICK_S = 0.05
 SILENCE_S = 3600  # longer than any compilation and any case may take
@@ -184,7 +184,7 @@ class Clock:
         """Raise TimeUp when the candidate has had its share."""
         used = self.worker.ask("look")
         if used["full"]:
-            raise TimeUp("filled its scratch space", "output-limit")
+            raise TimeUp("filled its scratch space", Status.OUTPUT_LIMIT)
         self.reason = self.watch.see(used["cpu_s"])
         if self.reason:
             raise TimeUp(self.watch.words(self.reason))
@@ -212,7 +212,7 @@ class Grader:
             except WorkerLost as lost:
                 self._lose(module)
                 reason = str(lost)
-        return {"status": "sandbox-error", "passed": 0, "failure": f"the {module} went away: {reason}"}
+        return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": f"the {module} went away: {reason}"}
 
     def _lose(self, module: str) -> None:
         worker = self.workers.pop(module, None)
@@ -227,7 +227,7 @@ class Grader:
         try:
             compiled = suite.compile_suite(tuple(job["tests"]), job["setup"], job["entry_point"])
         except suite.BadTest as error:
-            return {"status": "sandbox-error", "passed": 0, "failure": str(error)}
+            return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": str(error)}
         started = time.monotonic()
         clock = Clock(candidates.worker, job["cpu_s"])
         channel = frames.Channel(candidates.socket.fileno(), frames.MAX_REPLY, idle=clock)
@@ -236,7 +236,7 @@ class Grader:
             try:
                 outcome = asserts.judge(talk, compiled, job)
             except TimeUp as error:
-                outcome = asserts.Outcome(0, "timeout", str(error))
+                outcome = asserts.Outcome(0, Status.TIMEOUT, str(error))
         row = {"total": total, "wall_s": time.monotonic() - started, "retry": clock.reason == "wall"}
         return row | self._ending(candidates, job, outcome)
 
@@ -248,8 +248,8 @@ class Grader:
         if status == "died":
             status, reason = cause_of_death(end["status"], end["cpu_s"], job["cpu_s"], largest)
             failure = f"{failure}: {reason}"
-        elif status == "runtime-error" and largest >= FILE_BYTES:
-            status = "output-limit"
+        elif status == Status.RUNTIME_ERROR and largest >= FILE_BYTES:
+            status = Status.OUTPUT_LIMIT
         return {
             "status": status,
             "passed": outcome.passed,
@@ -265,16 +265,16 @@ class Grader:
 def cause_of_death(code: int | None, cpu_s: float, limit_s: float, largest_output: int) -> tuple[str, str]:
     """Status and reason for a process that ended by itself or was ended by a limit."""
     if code is None:
-        return "runtime-error", "the program hung up"
+        return Status.RUNTIME_ERROR, "the program hung up"
     if code == -signal.SIGXCPU or cpu_s >= limit_s:
-        return "timeout", f"used its {limit_s:g} s of CPU time"
+        return Status.TIMEOUT, f"used its {limit_s:g} s of CPU time"
     if code == -signal.SIGXFSZ or largest_output >= FILE_BYTES:
-        return "output-limit", "wrote too much"
+        return Status.OUTPUT_LIMIT, "wrote too much"
     if code == -signal.SIGKILL:
-        return "memory", "killed, most likely for memory"
+        return Status.MEMORY, "killed, most likely for memory"
     if code < 0:
-        return "runtime-error", f"killed by {signal.Signals(-code).name}"
-    return "runtime-error", f"the process exited with status {code}"
+        return Status.RUNTIME_ERROR, f"killed by {signal.Signals(-code).name}"
+    return Status.RUNTIME_ERROR, f"the process exited with status {code}"
 
 
 class _Alarm:

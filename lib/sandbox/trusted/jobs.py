@@ -9,10 +9,10 @@ from lib.sandbox import languages
 from lib.sandbox.confine.limits import wall_limit
 from lib.sandbox.trusted import functions
 from lib.sandbox.trusted.programs import COMPILE_S
+from lib.sandbox.verdict import Status
 from lib.tasks.task import Case, Task, TestSet
 
 Alias = Literal["strict", "permissive"]
-Compare = Literal["exact", "trailing-whitespace"]
 _GRACE_S = 10.0  # how long a grader may stay silent past its own limits
 
 
@@ -31,16 +31,16 @@ class Job:
         return "language" in self.body
 
 
-def for_task(task: Task, program: str, tests: TestSet, alias: Alias, compare: Compare) -> Job:
+def for_task(task: Task, program: str, tests: TestSet, alias: Alias) -> Job:
     """The job of one task and one program."""
     total = len(task.cases) if task.mode == "program" else len(task.tests(tests))
     if not total:
-        return _answered("sandbox-error", f"task {task.task_id!r} has no {tests} tests", 0)
+        return _answered(Status.SANDBOX_ERROR, f"task {task.task_id!r} has no {tests} tests", 0)
     if not program or not program.strip():
-        return _answered("no-code", "there is no program", total)
+        return _answered(Status.NO_CODE, "there is no program", total)
     if task.mode == "program":
         return for_program(
-            task.programming_language, program, task.cases, task.time_limit_s, task.memory_limit_mb, compare
+            task.programming_language, program, task.cases, task.time_limit_s, task.memory_limit_mb, task.compare
         )
     if task.programming_language != "python":
         return _foreign_function(task, program, task.tests(tests))
@@ -62,11 +62,13 @@ def for_program(
     """The job of one program and its stdin/stdout cases. Raises SandboxError for a language without a manifest."""
     manifest = languages.load(language)
     if languages.version(language) is None:
-        return _answered("sandbox-error", f"{language} is not installed here ({manifest.install.strip()})", len(cases))
+        return _answered(
+            Status.SANDBOX_ERROR, f"{language} is not installed here ({manifest.install.strip()})", len(cases)
+        )
     if not cases:
-        return _answered("sandbox-error", "there are no cases to run the program on", 0)
+        return _answered(Status.SANDBOX_ERROR, "there are no cases to run the program on", 0)
     if not source.strip():
-        return _answered("no-code", "there is no program", len(cases))
+        return _answered(Status.NO_CODE, "there is no program", len(cases))
     body = {
         "language": {
             "file_ext": manifest.file_ext,
@@ -91,7 +93,7 @@ def _foreign_function(task: Task, program: str, tests: tuple[str, ...]) -> Job:
     manifest = languages.load(task.programming_language)
     if not manifest.print_mark:
         why = f"{manifest.name} has no function mode; its tasks are programs with stdin/stdout cases"
-        return _answered("sandbox-error", why, 1)
+        return _answered(Status.SANDBOX_ERROR, why, 1)
     mark = secrets.token_hex(16)
     source, files = functions.assemble(task.prompt, program, tests, task.entry_point, manifest, mark)
     case = Case("", mark)

@@ -17,6 +17,7 @@ from lib.sandbox import frames, languages
 from lib.sandbox.confine import probe
 from lib.sandbox.confine.confinement import Plan
 from lib.sandbox.trusted.grader import loader_path, spawn
+from lib.sandbox.verdict import Status
 
 
 class Lane:
@@ -42,11 +43,11 @@ class Lane:
             except (frames.Closed, frames.Garbage):
                 self.stop()
                 if self.interrupted:
-                    return {"status": "sandbox-error", "passed": 0, "failure": "interrupted"}
+                    return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": "interrupted"}
             except TimeoutError:
                 self.stop()
-                return {"status": "timeout", "passed": 0, "failure": "the test did not finish in time"}
-        return {"status": "sandbox-error", "passed": 0, "failure": "the grader died twice on this program"}
+                return {"status": Status.TIMEOUT, "passed": 0, "failure": "the test did not finish in time"}
+        return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": "the grader died twice on this program"}
 
     def _start(self) -> frames.Channel:
         if self.channel is None:

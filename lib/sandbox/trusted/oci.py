@@ -22,8 +22,9 @@ from typing import Any
 
 from lib.sandbox import languages
 from lib.sandbox.confine.limits import wall_limit
-from lib.sandbox.trusted.programs import OUTPUT_BYTES, same_output
-from lib.sandbox.verdict import SandboxError, Verdict, head, one_line
+from lib.sandbox.trusted.outputs import same_output
+from lib.sandbox.trusted.programs import OUTPUT_BYTES
+from lib.sandbox.verdict import SandboxError, Status, Verdict, head, one_line
 from lib.tasks.task import Case
 
 BASE = "docker.io/library/debian:12-slim"
@@ -123,11 +124,11 @@ class ContainerSandbox:
         os.chmod(folder, 0o777)
         Path(folder, f"main.{manifest.file_ext}").write_text(source, encoding="utf-8", errors="surrogatepass")
         commands = [line for line in (manifest.compile, manifest.run) if line]
-        row: dict[str, Any] = {"status": "success", "passed": 0, "failure": "", "commands": commands}
+        row: dict[str, Any] = {"status": Status.SUCCESS, "passed": 0, "failure": "", "commands": commands}
         if manifest.compile:
             built = self._run(image, manifest.compile, "", 30.0, 2048, folder)
-            if built["status"] != "success":
-                row |= built | {"status": "compile-error"}
+            if built["status"] != Status.SUCCESS:
+                row |= built | {"status": Status.COMPILE_ERROR}
                 return self._verdict(row, len(cases))
         for case in cases:
             ran = self._run(
@@ -137,14 +138,14 @@ class ContainerSandbox:
         return self._verdict(row, len(cases))
 
     def _judge(self, row: dict[str, Any], ran: dict[str, Any], case: Case) -> None:
-        if ran["status"] == "success" and not same_output(ran["out"], case.output, self.compare):
+        if ran["status"] == Status.SUCCESS and not same_output(ran["out"], case.output.encode(), self.compare):
             ran |= {
-                "status": "wrong-output",
+                "status": Status.WRONG_OUTPUT,
                 "failure": one_line(f"got {ran['stdout_head']!r}, expected {case.output!r}"),
             }
-        if ran["status"] == "success":
+        if ran["status"] == Status.SUCCESS:
             row["passed"] += 1
-        elif row["status"] == "success":
+        elif row["status"] == Status.SUCCESS:
             row.update(ran)
 
     def _run(self, image: str, command: str, stdin: str, cpu_s: float, memory_mb: int, folder: str) -> dict[str, Any]:
@@ -155,12 +156,12 @@ class ContainerSandbox:
             done = subprocess.run(arguments, input=stdin.encode(), capture_output=True, timeout=wall_limit(cpu_s))
         except subprocess.TimeoutExpired:
             subprocess.run([self.engine, "kill", name], capture_output=True)
-            return {"status": "timeout", "failure": f"took {wall_limit(cpu_s):g} s of wall time", "out": b""}
-        status = _STATUS_OF_EXIT.get(done.returncode, "runtime-error") if done.returncode else "success"
+            return {"status": Status.TIMEOUT, "failure": f"took {wall_limit(cpu_s):g} s of wall time", "out": b""}
+        status = _STATUS_OF_EXIT.get(done.returncode, Status.RUNTIME_ERROR) if done.returncode else Status.SUCCESS
         return {
             "status": status,
             "failure": ""
-            if status == "success"
+            if status == Status.SUCCESS
             else f"exit code {done.returncode}: {one_line(done.stderr[-200:].decode('utf-8', 'replace'))}",
             "exit_code": done.returncode,
             "stdout_head": head(done.stdout),
@@ -173,4 +174,8 @@ class ContainerSandbox:
         return Verdict.from_row({**row, "total": total, "sandbox_mode": self.engine})
 
 
-_STATUS_OF_EXIT = {128 + 24: "timeout", 128 + 25: "output-limit", 128 + 9: "memory"}  # SIGXCPU, SIGXFSZ, SIGKILL
+_STATUS_OF_EXIT = {
+    128 + 24: Status.TIMEOUT,
+    128 + 25: Status.OUTPUT_LIMIT,
+    128 + 9: Status.MEMORY,
+}  # SIGXCPU, SIGXFSZ, SIGKILL

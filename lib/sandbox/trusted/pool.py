@@ -16,11 +16,11 @@ from typing import Any, Literal
 from lib.sandbox.confine import probe
 from lib.sandbox.confine.confinement import Plan
 from lib.sandbox.trusted import jobs
-from lib.sandbox.trusted.jobs import Alias, Compare
+from lib.sandbox.trusted.jobs import Alias
 from lib.sandbox.trusted.lane import Alone, Lane, lane_settings
 from lib.sandbox.untrusted.worker import wipe
-from lib.sandbox.verdict import SandboxError, Verdict
-from lib.tasks.task import Case, Task, TestSet
+from lib.sandbox.verdict import SandboxError, Status, Verdict
+from lib.tasks.task import Case, Compare, Task, TestSet
 
 Future = concurrent.futures.Future[Verdict]
 
@@ -39,12 +39,10 @@ class Sandbox:
         workers: int | None = None,
         allow_unconfined: bool = False,
         modules: tuple[str, ...] = (),
-        compare: Compare = "exact",
         mode: Literal["auto", "A", "B", "C"] = "auto",
     ) -> None:
         self.report = probe.probe()
         self.mode = self._choose(mode, allow_unconfined)
-        self.compare = compare
         self._jobs: queue.SimpleQueue[tuple[jobs.Job, Future] | None] = queue.SimpleQueue()
         self._alone = Alone()
         self._verdicts: collections.OrderedDict[tuple[Any, ...], Future] = collections.OrderedDict()
@@ -111,14 +109,30 @@ class Sandbox:
 
     def submit(self, task: Task, program: str, tests: TestSet = "all", alias: Alias = "strict") -> Future:
         """Queue one program; the future's result is its verdict. Identical jobs are judged once."""
-        key = (task.task_id, task.tests(tests), task.setup_code, task.cases, task.time_limit_s, program, alias)
-        return self._once(key, lambda: jobs.for_task(task, program, tests, alias, self.compare))
+        key = (
+            task.task_id,
+            task.tests(tests),
+            task.setup_code,
+            task.cases,
+            task.time_limit_s,
+            task.compare,
+            program,
+            alias,
+        )
+        return self._once(key, lambda: jobs.for_task(task, program, tests, alias))
 
     def execute(
-        self, language: str, source: str, cases: Sequence[Case], time_limit_s: float = 5.0, memory_limit_mb: int = 512
+        self,
+        language: str,
+        source: str,
+        cases: Sequence[Case],
+        time_limit_s: float = 5.0,
+        memory_limit_mb: int = 512,
+        *,
+        compare: Compare = "exact",
     ) -> Verdict:
         """Compile once and run a program against stdin/stdout cases. Raises SandboxError for an unknown language."""
-        job = jobs.for_program(language, source, cases, time_limit_s, memory_limit_mb, self.compare)
+        job = jobs.for_program(language, source, cases, time_limit_s, memory_limit_mb, compare)
         return self._once(None, lambda: job).result()
 
     def _once(self, key: tuple[Any, ...] | None, make: Callable[[], jobs.Job]) -> Future:
@@ -138,7 +152,7 @@ class Sandbox:
             future.set_result(self._verdict(job.answer, job.total))
         elif job.is_program and self.mode in ("B", "C") and not self.report.landlock:
             why = "programs of other languages need namespaces or Landlock, and this machine gives neither"
-            future.set_result(self._verdict({"status": "sandbox-error", "passed": 0, "failure": why}, job.total))
+            future.set_result(self._verdict({"status": Status.SANDBOX_ERROR, "passed": 0, "failure": why}, job.total))
         else:
             self._jobs.put((job, future))
         return future
@@ -199,7 +213,7 @@ def _holds(known: Future) -> bool:
     """Whether an earlier verdict, given or on its way, answers the same question again."""
     if known.cancelled() or not known.done():
         return not known.cancelled()
-    return known.exception() is None and known.result().status != "sandbox-error"
+    return known.exception() is None and known.result().status != Status.SANDBOX_ERROR
 
 
 def _close(waiting: "queue.SimpleQueue[Any]", lanes: Sequence[Lane], folder: str) -> None:

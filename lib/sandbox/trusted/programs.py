@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lib.sandbox.confine.confinement import MEBIBYTE
-from lib.sandbox.verdict import head, one_line
+from lib.sandbox.trusted.outputs import difference, same_output
+from lib.sandbox.verdict import Status, head, one_line
 
 OUTPUT_BYTES = 16 * MEBIBYTE
 COMPILE_S, COMPILE_MB = 30.0, 2048
@@ -40,19 +41,19 @@ class Run:
 
     def _judge(self, limits: dict[str, Any], largest: int) -> tuple[str, str]:
         if self.reason == "cpu" or self.cpu_s >= limits["cpu_s"]:
-            return "timeout", f"used its {limits['cpu_s']:g} s of CPU time"
+            return Status.TIMEOUT, f"used its {limits['cpu_s']:g} s of CPU time"
         if self.reason == "wall":
-            return "timeout", f"took {self.wall_s:.1f} s of wall time with {self.cpu_s:.2f} s of CPU time"
+            return Status.TIMEOUT, f"took {self.wall_s:.1f} s of wall time with {self.cpu_s:.2f} s of CPU time"
         if self.reason == "scratch":
-            return "output-limit", "filled its scratch space"
+            return Status.OUTPUT_LIMIT, "filled its scratch space"
         if largest >= OUTPUT_BYTES:
-            return "output-limit", f"wrote {OUTPUT_BYTES // MEBIBYTE} MiB"
+            return Status.OUTPUT_LIMIT, f"wrote {OUTPUT_BYTES // MEBIBYTE} MiB"
         if self.code == 0:
-            return "success", ""
+            return Status.SUCCESS, ""
         if self.rss_mb > 0.85 * limits["memory_mb"] or _NO_MEMORY.search(self.err[-4000:]):
-            return "memory", f"ran out of its {limits['memory_mb']} MB"
+            return Status.MEMORY, f"ran out of its {limits['memory_mb']} MB"
         said = _telling_line(self.err)
-        return "runtime-error", f"exit code {self.code}" + (f": {said}" if said else "")
+        return Status.RUNTIME_ERROR, f"exit code {self.code}" + (f": {said}" if said else "")
 
 
 _NO_MEMORY = re.compile(
@@ -73,7 +74,7 @@ def judge(ask: Ask, job: dict[str, Any]) -> dict[str, Any]:
     language = job["language"]
     runs: list[Run] = []
     commands: list[str] = []
-    verdict: dict[str, Any] = {"status": "success", "passed": 0, "failure": ""}
+    verdict: dict[str, Any] = {"status": Status.SUCCESS, "passed": 0, "failure": ""}
     shown: Run | None = None
     try:
         for name, text in {**job["files"], f"main.{language['file_ext']}": job["source"]}.items():
@@ -82,8 +83,8 @@ def judge(ask: Ask, job: dict[str, Any]) -> dict[str, Any]:
             commands.append(language["compile_line"])
             built = Run(ask, language["compile"], "", _compile_limits(job))
             runs.append(built)
-            if built.status != "success":
-                status = "compile-error" if built.status == "runtime-error" else built.status
+            if built.status != Status.SUCCESS:
+                status = Status.COMPILE_ERROR if built.status == Status.RUNTIME_ERROR else built.status
                 verdict.update(status=status, failure=one_line(_compiler_words(built)))
                 shown = built
             ask("executable")
@@ -93,7 +94,8 @@ def judge(ask: Ask, job: dict[str, Any]) -> dict[str, Any]:
             shown = _run_cases(ask, job, verdict, runs)
     finally:
         ask("wipe")
-    return verdict | _resources(runs, commands, shown)
+    compare = {} if job["compare"] == "mark" else {"compare": job["compare"]}
+    return verdict | compare | _resources(runs, commands, shown)
 
 
 def _run_cases(ask: Ask, job: dict[str, Any], verdict: dict[str, Any], runs: list[Run]) -> Run | None:
@@ -104,32 +106,30 @@ def _run_cases(ask: Ask, job: dict[str, Any], verdict: dict[str, Any], runs: lis
         run = Run(ask, job["language"]["run"], stdin, limits)
         runs.append(run)
         status, why = run.status, run.why
-        if status == "success" and not same_output(run.out, expected, job["compare"]):
-            status, why = "wrong-output", _difference(run.out, expected, job["compare"])
-        if status == "success":
+        if status == Status.SUCCESS and not _accepts(run.out, expected, job["compare"]):
+            status, why = Status.WRONG_OUTPUT, _difference(run.out, expected, job["compare"])
+        if status == Status.SUCCESS:
             verdict["passed"] += 1
-        elif verdict["status"] == "success":
+        elif verdict["status"] == Status.SUCCESS:
             what = "the tests" if job["compare"] == "mark" else f"case {number} (input {one_line(repr(stdin[:60]))})"
             verdict.update(status=status, failure=one_line(f"{what}: {why}"), retry=run.reason == "wall")
             shown = run
-        if status == "timeout":
+        if status == Status.TIMEOUT:
             break
     return shown or (runs[-1] if runs else None)
 
 
-def same_output(got: bytes, expected: str, compare: str) -> bool:
-    """`exact`: byte for byte. `trailing-whitespace`: but for whitespace at the end. `mark`: the last line alone."""
+def _accepts(got: bytes, expected: str, compare: str) -> bool:
     wanted = expected.encode("utf-8", "surrogatepass")
     if compare == "mark":
         return got.rstrip().rpartition(b"\n")[2] == wanted
-    return got == wanted if compare == "exact" else got.rstrip() == wanted.rstrip()
+    return same_output(got, wanted, compare)
 
 
 def _difference(got: bytes, expected: str, compare: str) -> str:
     if compare == "mark":
         return "the program ended before its last test"
-    shown = repr(got[:120].decode("utf-8", "replace"))
-    return f"got {one_line(shown)}, expected {one_line(repr(expected[:120]))}"
+    return difference(got, expected.encode("utf-8", "surrogatepass"), compare)
 
 
 def _limits(job: dict[str, Any]) -> dict[str, Any]:
