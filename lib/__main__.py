@@ -9,10 +9,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from lib.base.errors import WorkbookError
 from lib.sandbox import Status
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Payload = dict[str, Any]
 
 
-class CommandError(ValueError):
+class CommandError(WorkbookError):
     """Input a command cannot use; the message is the one line the user sees."""
 
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> tuple[Payload, str]:
     notebooks = Path(args.notebooks).resolve() if args.notebooks else pipeline.NOTEBOOKS
     checked = pipeline.plan(args.preset, args.set, args.first, args.last, args.run_dir, notebooks)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite end is an end like Ctrl-C
-    done = pipeline.run(checked, say=lambda line: print(line, flush=True), verbose=args.verbose)
+    done = pipeline.run(checked, say=say, verbose=args.verbose)
     return done, f"report: {done['report']}"
 
 
@@ -66,7 +67,7 @@ def sweep(args: argparse.Namespace) -> tuple[Payload, str]:
         word for option, stage in (("--from", args.first), ("--to", args.last)) if stage for word in (option, stage)
     ]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    done = sweeping.sweep(members, args.jobs, given, notebooks, lambda line: print(line, flush=True))
+    done = sweeping.sweep(members, args.jobs, given, notebooks, say)
     folders = " ".join(row["run_dir"] for row in done)
     return {"runs": done}, f"{len(done)} runs finished; side by side: python -m lib compare {folders}"
 
@@ -156,6 +157,15 @@ def report(args: argparse.Namespace) -> tuple[Payload, str]:
         raise CommandError(f"{folder}: no run here (no manifest.json, scores.csv or figures)")
     page = build(folder)
     return {"report": str(page)}, f"report: {page}"
+
+
+def figures(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Draw all figures of a run again."""
+    from lib.papers.run_figures import draw_run
+
+    drawn, left_out = draw_run(Path(args.run_dir), Path(args.data))
+    payload = {"figures": [str(path) for path in drawn], "left_out": left_out}
+    return payload, "\n".join([*payload["figures"], *(f"left out: {reason}" for reason in left_out)])
 
 
 def compare(args: argparse.Namespace) -> tuple[Payload, str]:
@@ -401,6 +411,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--cluster", default="", metavar="ADDRESS", help="of a Ray cluster; default: this machine alone")
     sub = command("report", report, "a run's single-file HTML report")
     sub.add_argument("run_dir", metavar="RUN_DIR")
+    sub = command("figures", figures, "draw all figures of an evaluated run again, the papers' with its numbers")
+    sub.add_argument("run_dir", metavar="RUN_DIR")
+    sub.add_argument("--data", default="data/external/blp", metavar="DIR", help="default: data/external/blp")
     sub = command("compare", compare, "evaluated runs side by side: rates, paired tests, a table and a figure")
     sub.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
     sub.add_argument("--out", metavar="DIR", help="folder for scores.csv, runs.md and the figure")
@@ -482,42 +495,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(line, file=sys.stderr)
         return 1
-    print(json.dumps(payload, ensure_ascii=False, default=str) if args.json else words)
+    say(json.dumps(payload, ensure_ascii=False, default=str) if args.json else words)
     return 0
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    with reader_may_leave():
+        print(text, flush=True)
+
+
+@contextlib.contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Go on in silence when the reader of stdout has gone away (`python -m lib … | head -1`)."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_line(error: Exception) -> str | None:
     """What to tell the user about an error that is about their input or machine; None for a fault of this program."""
-    from lib.base.parallel import ClusterError
-    from lib.evaluation.comparison import ComparisonError
-    from lib.mining.ledger import LedgerError
-    from lib.models.adapters import AdapterError
-    from lib.models.resolve import ModelError
-    from lib.run.pipeline import PipelineError
-    from lib.sampling import EngineError
-    from lib.sandbox import SandboxError
-    from lib.tasks.task import TaskError
-
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, PipelineError):
-        return str(error)  # a failing cell is told in a block of lines
-    known = isinstance(
-        error,
-        CommandError
-        | TaskError
-        | SandboxError
-        | ModelError
-        | EngineError
-        | LedgerError
-        | ComparisonError
-        | AdapterError
-        | ClusterError,
-    )
-    return "; ".join(str(error).splitlines()) if known else None
+    if not isinstance(error, WorkbookError):
+        return None
+    return str(error) if error.several_lines else "; ".join(str(error).splitlines())
 
 
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
+    try:
+        status = main()
+    finally:
+        with reader_may_leave():
+            sys.stdout.flush()
     os._exit(status) if status == 130 else sys.exit(status)

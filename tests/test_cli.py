@@ -13,7 +13,8 @@ from lib.__main__ import main
 from lib.run.pipeline import ROOT
 from lib.tasks.task import Case, Task, write_tasks
 
-COMMANDS = ("run", "sweep", "doctor", "score", "execute", "decontaminate", "report", "compare", "published")
+COMMANDS = ("run", "sweep", "doctor", "score", "execute", "decontaminate", "report", "figures",
+            "compare", "merge", "published")  # fmt: skip
 Capture = pytest.CaptureFixture[str]
 
 

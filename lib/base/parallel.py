@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from lib.base.errors import WorkbookError
 from lib.base.files import ROOT, cache_dir
 
 Machines = Callable[
@@ -18,7 +19,7 @@ RETRIES = 5  # workers that may die over one part
 RAY = "ray==2.60.0"
 
 
-class ClusterError(RuntimeError):
+class ClusterError(WorkbookError):
     """Machines that cannot be used; the message says what is missing."""
 
 

@@ -6,6 +6,7 @@ A pure function for whatever is about to train: it reads no file and writes none
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from lib.base.errors import WorkbookError
 from lib.decontamination.outcome import Decisions, decide, natural
 from lib.decontamination.screen import Screen, Thresholds, items_of
 from lib.tasks.task import Task
@@ -13,7 +14,7 @@ from lib.tasks.task import Task
 NAMED = 10  # pairs an error message names
 
 
-class SplitOverlapError(ValueError):
+class SplitOverlapError(WorkbookError, ValueError):
     """Training and evaluation tasks overlap; the message names ids."""
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy
 import pandas
 
+from lib.base.errors import WorkbookError
 from lib.mining.answers import passed_matrix
 from lib.mining.ledger import Attempt, Ledger
 from lib.stats.estimators import Comparison, compare, over_seeds, rate_over_tasks, wilson_interval
@@ -23,7 +24,7 @@ NEEDED = ("manifest.json", "evaluation.json", "scores.csv", "tasks/test.jsonl", 
 STAGE = "05_evaluation"
 
 
-class ComparisonError(ValueError):
+class ComparisonError(WorkbookError, ValueError):
     """Runs that cannot be compared; the message names the folder and what differs."""
 
 

@@ -27,10 +27,11 @@ from typing import Any
 import pyarrow
 import pyarrow.json
 
+from lib.base.errors import WorkbookError
 from lib.sandbox import Status
 
 
-class LedgerError(RuntimeError):
+class LedgerError(WorkbookError):
     """A ledger that cannot be read or written; the message names file and line."""
 
 

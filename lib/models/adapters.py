@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from lib.base.errors import WorkbookError
 
-class AdapterError(RuntimeError):
+
+class AdapterError(WorkbookError):
     """An adapter that cannot be used; the message names the folder and what does not fit."""
 
 

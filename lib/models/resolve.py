@@ -9,12 +9,13 @@ import importlib.util
 import json
 from pathlib import Path
 
+from lib.base.errors import WorkbookError
 from lib.base.files import cache_dir, write_folder
 
 EMBEDDED = "embedded"
 
 
-class ModelError(RuntimeError):
+class ModelError(WorkbookError):
     """A model that cannot be found or opened; the message says what was looked for and what to do."""
 
 

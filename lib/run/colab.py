@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from lib.base.errors import WorkbookError
 from lib.base.files import ROOT
 
 PYTHON = ((3, 11), (3, 12))  # first and last that pyproject.toml admits
@@ -26,7 +27,7 @@ LEFT_OUT = {"jupyterlab", "pytest", "hypothesis", "nbval", "playwright", "ruff",
 Requires = Callable[[str], Iterable[str]]
 
 
-class ColabError(RuntimeError):
+class ColabError(WorkbookError):
     """A runtime that cannot be made ready; the message says why and what would be right."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from lib.base.errors import WorkbookError
 from lib.base.files import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -18,8 +19,10 @@ Say = Callable[[str], None]
 Values = dict[str, Any]
 
 
-class PipelineError(RuntimeError):
+class PipelineError(WorkbookError):
     """A run that cannot start or must stop; the message says why and what would be right."""
+
+    several_lines = True  # a failing cell is shown with its first lines
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,15 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from lib.base.errors import WorkbookError
+
 if TYPE_CHECKING:
     from lib.tasks.prompts import Prompt
 
 ENGINES = ("auto", "openvino", "vllm", "transformers")
 
 
-class EngineError(RuntimeError):
+class EngineError(WorkbookError):
     """An engine that cannot start, failed or stopped answering; the message carries its reason."""
 
 

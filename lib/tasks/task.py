@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lib.base.errors import WorkbookError
+
 Mode = Literal["function", "program"]
 TestSet = Literal["visible", "hidden", "all"]
 Compare = Literal["exact", "lines", "tokens"]
 
 
-class TaskError(ValueError):
+class TaskError(WorkbookError, ValueError):
     """A task file that cannot be used; the message names file, line, value and what would be right."""
 
 

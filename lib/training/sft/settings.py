@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
+from lib.base.errors import WorkbookError
+
 TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 Row = dict[str, str]
@@ -12,7 +14,7 @@ HeldOut = Callable[[Any, int], float]  # (the model being trained, step) -> pass
 OnLog = Callable[[dict[str, float]], None]
 
 
-class TrainingError(RuntimeError):
+class TrainingError(WorkbookError):
     """Training that cannot start or must stop; the message says why and what to change."""
 
 
