@@ -4,7 +4,7 @@
 
 FILE is a mining ledger with equally many draws for each task, as runs/cpu/attempts/mining.jsonl. Without one
 the attempts are made up: tasks as unlike as Beta(0.3, 1.2), winners one of nine programs, some likelier than
-others. The hint is the logarithm of the prompt's length; made-up tasks have none.
+others. The covariate is the logarithm of the prompt's length; made-up tasks have none.
 """
 
 import argparse
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 
 def recorded(ledger: str, tasks: str) -> tuple[list[Pool], list[float]]:
-    """The pools of a ledger, in the order of task ids, and the hint of each task."""
+    """The pools of a ledger, in the order of task ids, and the covariate of each task."""
     pools: dict[str, list[tuple[bool, str]]] = collections.defaultdict(list)
     for attempt in Ledger(ledger):
         digest = syntax_digest(attempt.program) if attempt.solved else ""
@@ -51,9 +51,9 @@ def made_up(tasks: int = 150, draws: int = 20) -> list[Pool]:
     return [list(zip(won, map(str, drawn), strict=True)) for won, drawn in pairs]
 
 
-def rows(pools: Sequence[Pool], hint: Sequence[float] | None, ks: Sequence[int], seeds: int) -> Iterator[Row]:
+def rows(pools: Sequence[Pool], covariate: Sequence[float] | None, ks: Sequence[int], seeds: int) -> Iterator[Row]:
     """Means over seeds for each budget, in draws a task."""
-    kinds = [("no hint", None), ("prompt length", hint)] if hint else [("no hint", None)]
+    kinds = [("no covariate", None), ("prompt length", covariate)] if covariate else [("no covariate", None)]
     for name, known in kinds:
         for k in ks:
             pairs = [simulate(pools, k * len(pools), WINNERS_PER_TASK, known, seed=seed) for seed in range(seeds)]
@@ -70,11 +70,11 @@ def rows(pools: Sequence[Pool], hint: Sequence[float] | None, ks: Sequence[int],
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Everything, as the one JSON object."""
-    pools, hint = recorded(options.ledger, options.tasks) if options.ledger else (made_up(), None)
+    pools, covariate = recorded(options.ledger, options.tasks) if options.ledger else (made_up(), None)
     shortest = min(map(len, pools))
     ks = [k for k in (2, 4, 6, 8, 12, 20, 50) if k <= shortest / 2]
-    lines = list(rows(pools, hint, ks, 3 if options.quick else 10))
-    best = "prompt length" if hint else "no hint"
+    lines = list(rows(pools, covariate, ks, 3 if options.quick else 10))
+    best = "prompt length" if covariate else "no covariate"
     values = {line["name"]: line["value"] for line in lines}
     mean, least, most = (
         {f"winners per draw, adaptive/uniform, K={k}": values[f"ratio, {what} of seeds, K={k}, {best}"] for k in ks}

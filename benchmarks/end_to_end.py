@@ -59,18 +59,20 @@ def ours(sizes: dict[str, int], folder: Path) -> dict[str, float]:
     from transformers import AutoTokenizer
 
     from benchmarks.sft import settings
-    from lib.mining.answers import answer, passed_matrix
-    from lib.mining.collect import Policy, at_hand, select_winners
+    from lib.mining.answers import passed_matrix, sample_answers
+    from lib.mining.collect import Source, local_runner, select_winners
     from lib.mining.ledger import Ledger
     from lib.models.adapters import adapter_name
     from lib.models.resolve import resolve
-    from lib.sampling import Settings, open_engine
+    from lib.sampling import SamplingParams, open_engine
     from lib.sandbox import Sandbox
-    from lib.training.rounds import Plan, mine
+    from lib.training.rounds import RoundSettings, mine
     from lib.training.sft import examples, train_once
 
     (train, test), clock = tasks_of(sizes), [time.perf_counter()]
-    plan = Plan(draws=sizes["draws"], winners_per_task=WINNERS, sampling=Settings(TEMPERATURE, 0.95, TOKENS))
+    plan = RoundSettings(
+        draws=sizes["draws"], winners_per_task=WINNERS, sampling=SamplingParams(TEMPERATURE, 0.95, TOKENS)
+    )
     with Sandbox() as sandbox:
         mined = mine(MODEL, None, train, Ledger(folder / "mining.jsonl"), plan, sandbox)
         winners = select_winners(mined, WINNERS, 0)
@@ -79,9 +81,9 @@ def ours(sizes: dict[str, int], folder: Path) -> dict[str, float]:
         train_once(MODEL, rows, folder / "adapter", dataclasses.replace(settings(sizes["steps"]), checkpoint_every=0))
         clock.append(time.perf_counter())
         engine = open_engine(MODEL, str(folder / "adapter"))
-        policy = Policy("end_to_end", MODEL, adapter_name(folder / "adapter"), 0)
+        source = Source("end_to_end", MODEL, adapter_name(folder / "adapter"), 0)
         how = sizes["answers"], ANSWERS_TEMPERATURE, TOKENS
-        given = answer(test, at_hand(engine, sandbox), Ledger(folder / "answers.jsonl"), policy, *how)
+        given = sample_answers(test, local_runner(engine, sandbox), Ledger(folder / "answers.jsonl"), source, *how)
         engine.close()
     clock.append(time.perf_counter())
     rate = float(passed_matrix(given["draws"], test, "all").mean())
@@ -98,7 +100,7 @@ def plain(sizes: dict[str, int], folder: Path) -> dict[str, float]:
 
     from benchmarks import sampling, sft
     from lib.models.resolve import resolve
-    from lib.sampling import Settings
+    from lib.sampling import SamplingParams
     from lib.tasks.prompts import build_prompt
     from lib.training.sft import examples
 
@@ -108,7 +110,7 @@ def plain(sizes: dict[str, int], folder: Path) -> dict[str, float]:
 
     def attempts(tasks: list[Any], k: int, adapter: str | None, temperature: float) -> list[Any]:
         prompts = [build_prompt(task, tokenizer) for task in tasks]
-        with sampling.generate(MODEL, adapter, dtype, Settings(temperature, 0.95, TOKENS)) as draw:
+        with sampling.generate(MODEL, adapter, dtype, SamplingParams(temperature, 0.95, TOKENS)) as draw:
             drawn = draw(prompts, k, 0)
         programs = [(t, p.program(text)) for t, p, some in zip(tasks, prompts, drawn, strict=True) for text, _ in some]
         return [(task, program, passes(task, program)) for task, program in programs]

@@ -123,7 +123,7 @@ def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dic
     from lib.gmpo.settings import GmpoSettings
     from lib.models.resolve import resolve
     from lib.run.presets import load_preset
-    from lib.training.sft import SftSettings, batch_order, fitting, precision, save_adapter
+    from lib.training.sft import SftSettings, batch_order, precision, save_adapter, within_length
 
     class Until(TrainerCallback):  # type: ignore[misc]
         """Ends the training once its time is up."""
@@ -137,7 +137,7 @@ def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dic
     cuda, wanted = torch.cuda.is_available(), SftSettings(**load_preset("cpu")["03_sft"] | {"seed": 3407 + seed})
     tokenizer = AutoTokenizer.from_pretrained(resolve(MODEL))
     data = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
-    encoded, _ = fitting(data, tokenizer, wanted.max_length)
+    encoded, _ = within_length(data, tokenizer, wanted.max_length)
     batches = MOST_SFT_STEPS * wanted.gradient_accumulation
     order = batch_order([len(row["input_ids"]) for row in encoded], wanted.batch_size, batches, wanted.seed)
     arguments = SFTConfig(
@@ -195,7 +195,7 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
     # isort: split
     import pandas
 
-    from lib.mining.collect import decidable, select_winners
+    from lib.mining.collect import mixed_outcome, select_winners
     from lib.mining.ledger import Ledger
     from lib.sandbox import Sandbox
     from lib.tasks.task import by_split, read_tasks
@@ -208,7 +208,7 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
     mined, again = (
         list(Ledger(options.rsft_dir / f"seed{seed}" / name)) for name in ("mining.jsonl", "mining-2.jsonl")
     )
-    chosen = decidable(train_tasks, again)  # by the start's own draws, which rsft-2 was mined from
+    chosen = mixed_outcome(train_tasks, again)  # by the start's own draws, which rsft-2 was mined from
     enough = len(chosen) >= settings_of("gmpo", seed, options).prompts_per_batch
     winners = select_winners(mined, sizes.mining.winners_per_task, seed)
     leave(options.run_dir / f"seed{seed}", chosen if enough else train_tasks, winners, train_tasks)

@@ -125,13 +125,15 @@ def adapter_from_another_process(model: str, folder: Path) -> None:
 
 def answers(engine: Any, model: str) -> list[str]:
     """Greedy answers to eight starter tasks; none may be empty, and the engine is closed."""
-    from lib.sampling import Settings, sample
+    from lib.sampling import SamplingParams, sample
     from lib.tasks.prompts import build_prompt
     from lib.tasks.task import read_tasks
 
     try:
         prompts = [build_prompt(task, engine.tokenizer) for task in read_tasks(ROOT / "data" / "starter_bn.jsonl")[:8]]
-        texts = [drawn[0].text for drawn in sample(engine, prompts, 1, Settings(temperature=0.0, max_new_tokens=48))]
+        texts = [
+            drawn[0].text for drawn in sample(engine, prompts, 1, SamplingParams(temperature=0.0, max_new_tokens=48))
+        ]
     finally:
         engine.close()
     check(all(texts), "an answer is empty")

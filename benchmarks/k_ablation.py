@@ -22,12 +22,12 @@ sys.path.insert(0, str(ROOT))
 from lib.base.files import write_json  # noqa: E402
 from lib.base.progress import track  # noqa: E402
 from lib.figures import plots as figures  # noqa: E402
-from lib.mining.collect import Policy, attempt_all  # noqa: E402
+from lib.mining.collect import Source, attempt_all  # noqa: E402
 from lib.mining.k_curve import Row, ablation, pools, table  # noqa: E402
 from lib.mining.ledger import Ledger  # noqa: E402
 from lib.run import doctor  # noqa: E402
 from lib.run.presets import load_preset  # noqa: E402
-from lib.sampling import Settings, open_engine  # noqa: E402
+from lib.sampling import SamplingParams, open_engine  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.tasks.readers import read  # noqa: E402
 from lib.tasks.task import Task, by_split  # noqa: E402
@@ -81,15 +81,15 @@ def divided(task: Task, visible: int) -> Task:
 def measured(tasks: Sequence[Task], options: argparse.Namespace) -> list[Row]:
     """Draw, grade, count."""
     values = load_preset("cpu")["02_mining"]
-    sampled = Settings(values["temperature"], 0.95, values["max_new_tokens"])
+    sampled = SamplingParams(values["temperature"], 0.95, values["max_new_tokens"])
     greedy = dataclasses.replace(sampled, temperature=0.0)
-    policy = Policy("k_ablation", "embedded", "", options.seed)
+    source = Source("k_ablation", "embedded", "", options.seed)
     ledger = Ledger(options.run_dir / f"{options.name}.jsonl")
     engine = open_engine("embedded")
     show = (lambda items, total: items) if options.json else track
     with Sandbox() as sandbox:
-        attempts = attempt_all(tasks, options.draws, engine, sandbox, ledger, sampled, policy, show)
-        answers = attempt_all(tasks, 1, engine, sandbox, ledger, greedy, policy, show)
+        attempts = attempt_all(tasks, options.draws, engine, sandbox, ledger, sampled, source, show)
+        answers = attempt_all(tasks, 1, engine, sandbox, ledger, greedy, source, show)
     engine.close()
     return ablation(pools(attempts, tasks), [int(k) for k in options.ks.split(",")], answers)
 

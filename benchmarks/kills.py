@@ -70,16 +70,16 @@ class Kill:
 
 def mine(path: str, tasks: int, draws: int) -> None:
     """Child side: one mining run as the notebook makes it."""
-    from lib.mining.collect import Policy, attempt_all
-    from lib.sampling import Settings, open_engine
+    from lib.mining.collect import Source, attempt_all
+    from lib.sampling import SamplingParams, open_engine
     from lib.sandbox import Sandbox
     from lib.tasks.task import by_split, read_tasks
 
     chosen = by_split(read_tasks(ROOT / "data/starter_bn.jsonl"), "train")[:tasks]
     with contextlib.closing(open_engine("embedded", engine="openvino")) as engine, Sandbox() as sandbox:
         print("ready", flush=True)
-        settings, policy = Settings(max_new_tokens=NEW_TOKENS), Policy("kills", "embedded", "", 0)
-        attempt_all(chosen, draws, engine, sandbox, Ledger(path), settings, policy)
+        settings, source = SamplingParams(max_new_tokens=NEW_TOKENS), Source("kills", "embedded", "", 0)
+        attempt_all(chosen, draws, engine, sandbox, Ledger(path), settings, source)
 
 
 class Run:

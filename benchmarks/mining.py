@@ -25,9 +25,9 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show, spread  # noqa: E402
 from benchmarks.sandbox import tree_cpu  # noqa: E402
-from lib.mining.collect import Policy, attempt_all  # noqa: E402
+from lib.mining.collect import Source, attempt_all  # noqa: E402
 from lib.mining.ledger import Ledger  # noqa: E402
-from lib.sampling import Engine, Request, Settings, draw_seed, open_engine  # noqa: E402
+from lib.sampling import Engine, Request, SamplingParams, open_engine, sample_seed  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.tasks.prompts import build_prompt  # noqa: E402
 from lib.tasks.task import Task, by_split, read_tasks  # noqa: E402
@@ -85,11 +85,11 @@ class TimedSync:
 # --------------------------------------------------------------------------------------------------------- turns
 
 
-def sampling(tasks: Sequence[Task], draws: int, seed: int, engine: Engine, settings: Settings) -> Turn:
+def sampling(tasks: Sequence[Task], draws: int, seed: int, engine: Engine, settings: SamplingParams) -> Turn:
     """The completions alone."""
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
     requests = [
-        Request(None, prompt.text, prompt.stops, draw_seed(seed, task.task_id, draw))
+        Request(None, prompt.text, prompt.stops, sample_seed(seed, task.task_id, draw))
         for draw in range(draws)
         for task, prompt in zip(tasks, prompts, strict=True)
     ]
@@ -98,14 +98,14 @@ def sampling(tasks: Sequence[Task], draws: int, seed: int, engine: Engine, setti
     return Turn(clock.wall_s, clock.own_cpu_s, clock.other_cpu_s, len(tokens), sum(tokens))
 
 
-def mining(tasks: Sequence[Task], draws: int, seed: int, engine: Engine, settings: Settings) -> Turn:
+def mining(tasks: Sequence[Task], draws: int, seed: int, engine: Engine, settings: SamplingParams) -> Turn:
     """Completions, verdicts and ledger, in a new sandbox that has started its workers."""
     engines = children(os.getpid())
     with tempfile.TemporaryDirectory() as folder, Sandbox() as sandbox, TimedSync() as sync:
         sandbox.grade_many([(tasks[0], f"# {number}") for number in range(2 * (os.cpu_count() or 1))])
-        ledger, policy = Ledger(Path(folder) / "mining.jsonl"), Policy("benchmark", "embedded", "", seed)
+        ledger, source = Ledger(Path(folder) / "mining.jsonl"), Source("benchmark", "embedded", "", seed)
         with Clock(children(os.getpid()) - engines) as graders, Clock(engines) as clock:
-            attempts = attempt_all(tasks, draws, engine, sandbox, ledger, settings, policy)
+            attempts = attempt_all(tasks, draws, engine, sandbox, ledger, settings, source)
     tokens = sum(attempt.n_tokens for attempt in attempts)
     return Turn(
         clock.wall_s, clock.own_cpu_s, clock.other_cpu_s, len(attempts), tokens,
@@ -122,7 +122,7 @@ def children(pid: int) -> set[int]:
 # ------------------------------------------------------------------------------------------------------- results
 
 
-def measure(count: int, draws: int, rounds: int, settings: Settings) -> dict[str, Any]:
+def measure(count: int, draws: int, rounds: int, settings: SamplingParams) -> dict[str, Any]:
     """`rounds` rounds; the second, fourth, … begin with mining."""
     tasks = by_split(read_tasks(ROOT / "data/starter_bn.jsonl"), "train")[:count]
     alone, mined = [], []
@@ -192,9 +192,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     if options.quick:
-        result = measure(8, options.draws, 2, Settings(max_new_tokens=32))
+        result = measure(8, options.draws, 2, SamplingParams(max_new_tokens=32))
     else:
-        result = measure(options.tasks, options.draws, options.rounds, Settings(max_new_tokens=64))
+        result = measure(options.tasks, options.draws, options.rounds, SamplingParams(max_new_tokens=64))
     show(result, options.json)
 
 

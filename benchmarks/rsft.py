@@ -44,20 +44,20 @@ from lib.base.files import write_json  # noqa: E402
 from lib.base.progress import track  # noqa: E402
 from lib.decontamination import check_split  # noqa: E402
 from lib.figures import plots as figures  # noqa: E402
-from lib.mining.answers import answer, passed_matrix  # noqa: E402
-from lib.mining.collect import Policy, at_hand, select_winners  # noqa: E402
+from lib.mining.answers import passed_matrix, sample_answers  # noqa: E402
+from lib.mining.collect import Source, local_runner, select_winners  # noqa: E402
 from lib.mining.ledger import Attempt, Ledger  # noqa: E402
 from lib.models.adapters import adapter_name  # noqa: E402
 from lib.models.card import read_facts  # noqa: E402
 from lib.models.resolve import resolve  # noqa: E402
 from lib.run import doctor  # noqa: E402
 from lib.run.presets import NOTEBOOKS, load_preset, read_notebook  # noqa: E402
-from lib.sampling import Settings, open_engine  # noqa: E402
+from lib.sampling import SamplingParams, open_engine  # noqa: E402
 from lib.sandbox import Sandbox, languages  # noqa: E402
 from lib.stats.estimators import compare, pass_at_k_per_task, wilson_interval  # noqa: E402
 from lib.tasks import readers as corpora  # noqa: E402
 from lib.tasks.task import Task, by_split, read_tasks  # noqa: E402
-from lib.training.rounds import Plan, mine, round_figures  # noqa: E402
+from lib.training.rounds import RoundSettings, mine, round_metrics  # noqa: E402
 from lib.training.sft import SftSettings, Solution, examples, train_once  # noqa: E402
 from lib.training.training_set import (  # noqa: E402
     equally_many,
@@ -79,7 +79,7 @@ Answers = dict[str, list[Attempt]]
 class Sizes:
     """How much is drawn, trained and asked."""
 
-    mining: Plan
+    mining: RoundSettings
     sft: SftSettings
     draws: int
     temperature: float
@@ -93,10 +93,10 @@ def preset_sizes(seed: int, quick: bool) -> Sizes:
     values = read_notebook(NOTEBOOKS / "03_sft.ipynb").defaults | preset["03_sft"]
     names = {field.name for field in dataclasses.fields(SftSettings)}
     sft = SftSettings(**{name: value for name, value in values.items() if name in names} | {"seed": 3407 + seed})
-    plan = Plan(
+    plan = RoundSettings(
         draws=4 if quick else mining["draws"],
         winners_per_task=mining["winners_per_task"],
-        sampling=Settings(mining["temperature"], 0.95, mining["max_new_tokens"]),
+        sampling=SamplingParams(mining["temperature"], 0.95, mining["max_new_tokens"]),
         seed=seed,
     )
     if quick:
@@ -153,10 +153,10 @@ def chosen(
 def evaluated(adapter: Path | None, tasks: Sequence[Task], ledger: Path, sizes: Sizes, sandbox: Sandbox) -> Answers:
     """Greedy answers and draws of the model with `adapter`; a finished ledger starts no engine's work."""
     engine = open_engine(MODEL, str(adapter) if adapter else None)
-    policy = Policy("rsft", MODEL, adapter_name(adapter) if adapter else "", sizes.mining.seed)
+    source = Source("rsft", MODEL, adapter_name(adapter) if adapter else "", sizes.mining.seed)
     try:
         how = sizes.draws, sizes.temperature, sizes.max_new_tokens
-        return answer(tasks, at_hand(engine, sandbox), Ledger(ledger), policy, *how, track)
+        return sample_answers(tasks, local_runner(engine, sandbox), Ledger(ledger), source, *how, track)
     finally:
         engine.close()
 
@@ -379,7 +379,7 @@ def arms_run(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, s
     test = sample(by_split(tasks, "test"), options.quick)
     data = table(by_seed, test, "hidden")
     distinct = {
-        (str(seed), arm): round_figures(given, test)["distinct"]
+        (str(seed), arm): round_metrics(given, test)["distinct"]
         for seed, found in by_seed.items()
         for arm, given in found.items()
     }

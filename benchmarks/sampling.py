@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show, spread  # noqa: E402
 from lib.models.resolve import resolve  # noqa: E402
-from lib.sampling import Settings, open_engine, sample  # noqa: E402
+from lib.sampling import SamplingParams, open_engine, sample  # noqa: E402
 from lib.sampling.encoding import Encoder  # noqa: E402
 from lib.sampling.hf import Ends  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
@@ -43,7 +43,7 @@ from lib.stats.estimators import compare  # noqa: E402
 from lib.tasks.prompts import Prompt, build_prompt  # noqa: E402
 from lib.tasks.task import Task, read_tasks  # noqa: E402
 
-SETTINGS = Settings(temperature=0.8, top_p=0.95, max_new_tokens=64)
+SETTINGS = SamplingParams(temperature=0.8, top_p=0.95, max_new_tokens=64)
 DRAWS = (10, 50)
 SLICE = 250  # samples a slice: twice what the engine has in flight, as in mining it is never without requests
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -74,7 +74,7 @@ def ours(model: str, adapter: str | None) -> Iterator[Sampler]:
 
 
 @contextmanager
-def generate(model: str, adapter: str | None, dtype: torch.dtype, how: Settings = SETTINGS) -> Iterator[Sampler]:
+def generate(model: str, adapter: str | None, dtype: torch.dtype, how: SamplingParams = SETTINGS) -> Iterator[Sampler]:
     """transformers' `generate`, one prompt at a time; the memory is free once the caller has let go of the sampler."""
     folder = resolve(model)
     encoder = Encoder(folder)

@@ -69,7 +69,7 @@ def through_trl(steps: int, folder: Path, rows: list[dict[str, str]] | None = No
     from trl import SFTConfig, SFTTrainer
 
     from lib.models.resolve import resolve
-    from lib.training.sft import batch_order, fitting, precision
+    from lib.training.sft import batch_order, precision, within_length
 
     wanted, source, cuda = settings(steps), resolve("embedded"), torch.cuda.is_available()
     tokenizer = AutoTokenizer.from_pretrained(source)
@@ -80,7 +80,7 @@ def through_trl(steps: int, folder: Path, rows: list[dict[str, str]] | None = No
         target_modules=list(wanted.target_modules), task_type="CAUSAL_LM",
     )  # fmt: skip
     model = get_peft_model(base, lora)
-    encoded, _ = fitting(data(tokenizer) if rows is None else rows, tokenizer, wanted.max_length)
+    encoded, _ = within_length(data(tokenizer) if rows is None else rows, tokenizer, wanted.max_length)
     lengths = [len(row["input_ids"]) for row in encoded]
     order = batch_order(lengths, wanted.batch_size, steps * wanted.gradient_accumulation, wanted.seed)
     weights = [weight for weight in model.parameters() if weight.requires_grad]

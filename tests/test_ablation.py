@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.mining.k_curve import Pool, ablation, doublings, pools, table
+from lib.mining.k_curve import Pool, ablation, pools, powers_of_two_up_to, table
 from tests.test_ledger import ROW
 from tests.test_mining import TASKS, won
 
@@ -81,4 +81,4 @@ def test_unequal_pools_are_refused():
 
 
 def test_doublings():
-    assert [doublings(n) for n in (1, 4, 12)] == [[1], [1, 2, 4], [1, 2, 4, 8, 12]]
+    assert [powers_of_two_up_to(n) for n in (1, 4, 12)] == [[1], [1, 2, 4], [1, 2, 4, 8, 12]]

@@ -13,7 +13,7 @@ from lib.__main__ import main
 from lib.models.adapters import AdapterError, base_of, copy_adapter, merge, save_adapter
 from lib.models.card import add_scores, read_facts, write_card
 from lib.models.resolve import resolve
-from lib.sampling import Request, Settings, open_engine
+from lib.sampling import Request, SamplingParams, open_engine
 from lib.stats.estimators import rate_over_tasks
 from lib.training.sft import TARGET_MODULES
 
@@ -83,7 +83,7 @@ def test_both_engines_load_the_folder_and_it_changes_their_answers(adapter, engi
     texts = []
     for folder in (None, str(adapter)):
         opened = open_engine("embedded", folder, engine)
-        texts += [completion.text for _, completion in opened.stream(asked, Settings(0.0, 0.95, 12))]
+        texts += [completion.text for _, completion in opened.stream(asked, SamplingParams(0.0, 0.95, 12))]
         opened.close()
     assert texts[0] != texts[1]
 

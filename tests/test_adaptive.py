@@ -29,7 +29,7 @@ def exact_promise(n, d, m, batch, a, b):
 @given(counts_of, st.integers(1, 5), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
 @settings(deadline=None, max_examples=60)
 def test_the_promise_is_the_expected_number_of_new_winners(counts, m, batch, a, b):
-    got = adaptive.promise(counts, m, batch, (a, b))
+    got = adaptive.expected_new_winners(counts, m, batch, (a, b))
     assert got == pytest.approx([exact_promise(n, d, m, batch, a, b) for n, d in counts])
 
 
@@ -49,7 +49,7 @@ def test_draws_go_where_winners_are_still_to_come():
     assert adaptive.plan(counts, 4, 1, (1.0, 3.0)).tolist() == [0, 1, 0, 0]
     assert adaptive.plan(counts, 4, 2, (1.0, 3.0)).tolist() == [0, 1, 0, 1]
     assert adaptive.plan(counts, 4, 9, (1.0, 3.0)).tolist() == [0, 1, 1, 1]
-    assert adaptive.plan(counts, 4, 9, (1.0, 3.0), worth=0.2).tolist() == [0, 1, 0, 1]
+    assert adaptive.plan(counts, 4, 9, (1.0, 3.0), min_gain=0.2).tolist() == [0, 1, 0, 1]
     assert adaptive.plan(counts, 4, 5, (1.0, 3.0), batch=3).tolist() == [0, 3, 0, 2]
     assert not adaptive.plan([(3, 3), (9, 3)], 3, 5, (1.0, 1.0)).any()
 
@@ -69,10 +69,10 @@ def test_the_fitted_prior_finds_how_tasks_differ():
 
 def test_the_fitted_prior_finds_what_a_hint_is_worth():
     rng = np.random.default_rng(0)
-    hint = rng.normal(size=400)
-    wins = rng.binomial(5, 1 / (1 + np.exp(1 + 1.5 * hint)))
-    a, b = adaptive.fit_prior([(5, int(w)) for w in wins], 7 + 100 * hint)
-    assert np.corrcoef(a / (a + b), -hint)[0, 1] > 0.9
+    covariate = rng.normal(size=400)
+    wins = rng.binomial(5, 1 / (1 + np.exp(1 + 1.5 * covariate)))
+    a, b = adaptive.fit_prior([(5, int(w)) for w in wins], 7 + 100 * covariate)
+    assert np.corrcoef(a / (a + b), -covariate)[0, 1] > 0.9
     unhelpful, _ = adaptive.fit_prior([(5, int(w)) for w in wins], np.ones(400))
     assert np.ptp(unhelpful) == 0
 

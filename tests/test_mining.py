@@ -7,18 +7,18 @@ import pytest
 
 from lib.base.progress import watch
 from lib.mining.collect import (
-    Policy,
+    Source,
     attempt_adaptively,
     attempt_all,
-    decidable,
-    fitting,
-    judge,
-    random_control,
+    fits_context,
+    grade_visible_and_hidden,
+    matched_random_sample,
+    mixed_outcome,
     select_winners,
     syntax_digest,
 )
 from lib.mining.ledger import Ledger
-from lib.sampling import Settings, open_engine
+from lib.sampling import SamplingParams, open_engine
 from lib.sandbox import Sandbox
 from lib.tasks.task import by_split, read_tasks
 from tests.test_ledger import ROW
@@ -26,8 +26,8 @@ from tests.test_ledger import ROW
 TASKS = [
     t for t in by_split(read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl"), "train") if t.tier == 1
 ][:4]
-SETTINGS = Settings(temperature=0.8, max_new_tokens=24)
-POLICY = Policy("test", "embedded", "", 0)
+SETTINGS = SamplingParams(temperature=0.8, max_new_tokens=24)
+SOURCE = Source("test", "embedded", "", 0)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def sandbox():
 
 def test_every_draw_of_every_task_is_in_the_ledger_once(tmp_path, engine, sandbox):
     ledger = Ledger(tmp_path / "a.jsonl")
-    attempts = attempt_all(TASKS, 3, engine, sandbox, ledger, SETTINGS, POLICY)
+    attempts = attempt_all(TASKS, 3, engine, sandbox, ledger, SETTINGS, SOURCE)
     assert [(a.task_id, a.draw) for a in attempts] == [(t.task_id, d) for d in range(3) for t in TASKS]
     assert sorted(a.key for a in ledger) == sorted(a.key for a in attempts)
     assert all(a.program.startswith(f"def {t.entry_point}(") for a, t in zip(attempts, TASKS * 3, strict=True))
@@ -53,10 +53,10 @@ def test_every_draw_of_every_task_is_in_the_ledger_once(tmp_path, engine, sandbo
 
 def test_a_rerun_asks_for_nothing_that_is_there(tmp_path, engine, sandbox):
     ledger = Ledger(tmp_path / "a.jsonl")
-    first = attempt_all(TASKS, 1, engine, sandbox, ledger, SETTINGS, POLICY)
+    first = attempt_all(TASKS, 1, engine, sandbox, ledger, SETTINGS, SOURCE)
     asked = []
     again = attempt_all(
-        TASKS, 2, engine, sandbox, ledger, SETTINGS, POLICY, lambda items, total: (asked.append(total), items)[1]
+        TASKS, 2, engine, sandbox, ledger, SETTINGS, SOURCE, lambda items, total: (asked.append(total), items)[1]
     )
     assert asked == [len(TASKS)] and again[: len(TASKS)] == first
     assert len(list(ledger)) == 2 * len(TASKS)
@@ -64,27 +64,32 @@ def test_a_rerun_asks_for_nothing_that_is_there(tmp_path, engine, sandbox):
 
 def test_an_attempt_judged_by_other_tests_is_made_again(tmp_path, engine, sandbox):
     ledger = Ledger(tmp_path / "a.jsonl")
-    attempt_all(TASKS[:1], 1, engine, sandbox, ledger, SETTINGS, POLICY)
+    attempt_all(TASKS[:1], 1, engine, sandbox, ledger, SETTINGS, SOURCE)
     changed = [dataclasses.replace(TASKS[0], hidden_tests=TASKS[0].hidden_tests[:-1])]
-    attempt_all(changed, 1, engine, sandbox, ledger, SETTINGS, POLICY)
+    attempt_all(changed, 1, engine, sandbox, ledger, SETTINGS, SOURCE)
     assert len(list(ledger)) == 2 and len(ledger.keys()) == 2
 
 
 def test_greedy_with_several_draws_is_refused(tmp_path, engine, sandbox):
     with pytest.raises(ValueError, match="greedy decoding has one answer"):
-        attempt_all(TASKS, 2, engine, sandbox, Ledger(tmp_path / "a"), Settings(temperature=0), POLICY)
+        attempt_all(TASKS, 2, engine, sandbox, Ledger(tmp_path / "a"), SamplingParams(temperature=0), SOURCE)
 
 
 def test_visible_and_hidden_tests_are_judged_apart(sandbox):
     task = TASKS[0]
-    assert [verdict.status for verdict in judge(sandbox, task, task.reference)] == ["success", "success"]
-    visible, hidden = judge(sandbox, task, task.wrong_answers[0])
+    assert [verdict.status for verdict in grade_visible_and_hidden(sandbox, task, task.reference)] == [
+        "success",
+        "success",
+    ]
+    visible, hidden = grade_visible_and_hidden(sandbox, task, task.wrong_answers[0])
     assert visible.reward == 1 and hidden.reward == 0
     assert (visible.total, hidden.total) == (len(task.visible_tests), len(task.hidden_tests))
 
 
 def test_a_program_that_never_ends_is_run_once(sandbox):
-    visible, hidden = judge(sandbox, TASKS[0], f"def {TASKS[0].entry_point}(*a):\n    while True: pass\n")
+    visible, hidden = grade_visible_and_hidden(
+        sandbox, TASKS[0], f"def {TASKS[0].entry_point}(*a):\n    while True: pass\n"
+    )
     assert visible.status == hidden.status == "timeout" and hidden.cpu_s == 0
 
 
@@ -145,7 +150,7 @@ def test_a_control_has_as_many_of_each_task():
         for n in range(9)
     ]
     winners = select_winners(pool, 3, 0)
-    control = random_control(pool + lost, winners, 1, lambda attempt: not attempt.solved)
+    control = matched_random_sample(pool + lost, winners, 1, lambda attempt: not attempt.solved)
     assert [attempt.task_id for attempt in control] == ["a"] * 3 + ["b"] * 3
     assert not any(attempt.solved for attempt in control)
 
@@ -162,25 +167,25 @@ def test_decidable_tasks_have_right_and_wrong_draws():
         won(b.task_id, "p"),
         won(c.task_id, "p", status="memory"),
     ]
-    assert decidable(TASKS, rows) == [a]
+    assert mixed_outcome(TASKS, rows) == [a]
 
 
 def test_adaptive_rounds_spend_the_budget_and_are_found_again(tmp_path, engine, sandbox):
     ledger = Ledger(tmp_path / "a.jsonl")
-    first = attempt_adaptively(TASKS, 6, 1, engine, sandbox, ledger, SETTINGS, POLICY)
+    first = attempt_adaptively(TASKS, 6, 1, engine, sandbox, ledger, SETTINGS, SOURCE)
     assert len({attempt.key for attempt in first}) == len(list(ledger)) <= 6
     for task in TASKS:
         mine = [attempt for attempt in first if attempt.task_id == task.task_id]
         assert [attempt.draw for attempt in mine] == list(range(len(mine)))
     asked = []
     again = attempt_adaptively(
-        TASKS, 6, 1, engine, sandbox, ledger, SETTINGS, POLICY, lambda items, total: (asked.append(list(items)), ())[1]
+        TASKS, 6, 1, engine, sandbox, ledger, SETTINGS, SOURCE, lambda items, total: (asked.append(list(items)), ())[1]
     )
     assert asked == [[]] and again == first
 
 
 def test_a_task_with_enough_winners_is_drawn_no_more(tmp_path, engine, sandbox):
-    made = attempt_adaptively(TASKS, 40, 1, engine, sandbox, Ledger(tmp_path / "a.jsonl"), SETTINGS, POLICY)
+    made = attempt_adaptively(TASKS, 40, 1, engine, sandbox, Ledger(tmp_path / "a.jsonl"), SETTINGS, SOURCE)
     for task in TASKS:
         solved = [attempt.solved for attempt in made if attempt.task_id == task.task_id]
         assert True not in solved[:-1]
@@ -188,7 +193,7 @@ def test_a_task_with_enough_winners_is_drawn_no_more(tmp_path, engine, sandbox):
 
 def test_a_budget_below_one_is_refused(tmp_path, engine, sandbox):
     with pytest.raises(ValueError, match="budget=0"):
-        attempt_adaptively(TASKS, 0, 1, engine, sandbox, Ledger(tmp_path / "a"), SETTINGS, POLICY)
+        attempt_adaptively(TASKS, 0, 1, engine, sandbox, Ledger(tmp_path / "a"), SETTINGS, SOURCE)
 
 
 def test_fuzzed_tests_reject_winners_or_rank_them():
@@ -208,10 +213,10 @@ def test_the_live_line_counts_prompts_and_winners(capsys, monkeypatch):
 
 def test_prompts_longer_than_the_context_are_named(engine):
     long = dataclasses.replace(TASKS[0], task_id="long", prompt="ক" * 20_000)
-    assert fitting([*TASKS, long], engine, SETTINGS) == (TASKS, ["long"])
+    assert fits_context([*TASKS, long], engine, SETTINGS) == (TASKS, ["long"])
 
 
 def test_log_probabilities_are_kept_where_asked(tmp_path, engine, sandbox):
     asked = dataclasses.replace(SETTINGS, logprobs=True)
-    (attempt,) = attempt_all(TASKS[:1], 1, engine, sandbox, Ledger(tmp_path / "a"), asked, POLICY)
+    (attempt,) = attempt_all(TASKS[:1], 1, engine, sandbox, Ledger(tmp_path / "a"), asked, SOURCE)
     assert attempt.logprob_sum is not None and attempt.logprob_sum < 0

@@ -8,10 +8,10 @@ import pytest
 from lib.mining.ledger import Ledger
 from lib.models.card import read_facts
 from lib.models.resolve import resolve
-from lib.sampling import Settings
+from lib.sampling import SamplingParams
 from lib.sandbox import Sandbox
 from lib.tasks.task import read_tasks
-from lib.training.rounds import Plan, before_and_after, iterate, plan_like, round_figures
+from lib.training.rounds import RoundSettings, before_and_after, iterate, round_metrics, settings_from_mining
 from lib.training.sft import SftSettings, TrainingError, examples
 from tests.test_ledger import ROW
 
@@ -19,7 +19,7 @@ TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/s
 TRAIN = [TASKS["bn/add_numbers"], TASKS["bn/square"]]
 HELD_OUT = [TASKS["bn/subtract"]]
 SETTINGS = SftSettings(steps=2, batch_size=2, lora_rank=4, lora_alpha=8, learning_rate=1e-3)
-PLAN = Plan(rounds=2, draws=6, held_out_draws=2, sampling=Settings(0.8, 0.95, 16))
+ROUNDS = RoundSettings(rounds=2, draws=6, dev_samples=2, sampling=SamplingParams(0.8, 0.95, 16))
 
 
 def attempt(task, draw, passed, program):
@@ -35,20 +35,20 @@ def test_two_rounds_mine_with_the_newest_adapter_and_go_on_where_they_stopped(tm
     winners = [attempt(task, 0, True, task.reference) for task in TRAIN]
     rows = examples(winners, TRAIN, tokenizer)
     with Sandbox() as sandbox:
-        given = (TRAIN, HELD_OUT, winners, rows, tmp_path, PLAN, SETTINGS, tokenizer, sandbox)
+        given = (TRAIN, HELD_OUT, winners, rows, tmp_path, ROUNDS, SETTINGS, tokenizer, sandbox)
         found = iterate("embedded", *given)
         stamps = [one.adapter.joinpath("adapter_model.safetensors").stat().st_mtime_ns for one in found[1:]]
         again = iterate("embedded", *given)
-    assert [one.figures["round"] for one in found] == [0, 1, 2]
+    assert [one.metrics["round"] for one in found] == [0, 1, 2]
     mined = list(Ledger(tmp_path / "mining.jsonl"))
     assert len(mined) == 2 * 6 and {one.adapter.split("-")[0] for one in mined} == {"round1"}
-    assert found[2].figures["rows"] >= 2  # the union holds round 1's winners
+    assert found[2].metrics["rows"] >= 2  # the union holds round 1's winners
     assert len({one.adapter for one in Ledger(tmp_path / "held_out.jsonl")}) == 3
     assert [row["what"] for row in read_facts(found[2].adapter)["scores"]] == [
         "pass@1, dev, greedy",
         "pass@1, dev, draws",
     ]
-    assert [one.figures for one in again] == [one.figures for one in found]
+    assert [one.metrics for one in again] == [one.metrics for one in found]
     assert [one.adapter.joinpath("adapter_model.safetensors").stat().st_mtime_ns for one in again[1:]] == stamps
 
 
@@ -57,7 +57,7 @@ def test_figures_count_distinct_programs_and_pass_at_n():
     drawn = [attempt(task, 0, True, "def f(): return 1"), attempt(task, 1, True, "def f():  return 1")]
     drawn += [attempt(other, 0, False, "def f(): return 2"), attempt(other, 1, True, "def f(): return 3")]
     greedy = [attempt(task, 0, True, ""), attempt(other, 0, False, "")]
-    found = round_figures({"greedy": greedy, "draws": drawn}, TRAIN)
+    found = round_metrics({"greedy": greedy, "draws": drawn}, TRAIN)
     assert (found["greedy"], found["pass@1"], found["pass@2"]) == (0.5, 0.75, 1.0)
     assert (found["distinct"], found["distinct_winners"]) == (0.75, 1.0)
 
@@ -74,15 +74,15 @@ def test_before_and_after_stand_side_by_side():
 def test_later_rounds_are_mined_as_the_first():
     mined = [dataclasses.replace(ROW, task_id=task, draw=draw) for task in "ab" for draw in range(5)]
     older = [dataclasses.replace(ROW, task_id="a", draw=draw, temperature=0.2) for draw in range(50)]
-    plan = plan_like(mined[:3], mined + older, 2, "replace", "openvino", 7)
+    plan = settings_from_mining(mined[:3], mined + older, 2, "replace", "openvino", 7)
     assert (plan.draws, plan.winners_per_task, plan.rounds, plan.winners_from) == (5, 3, 2, "replace")
-    assert plan.sampling == Settings(0.8, 0.95, 96) and plan.seed == 7
+    assert plan.sampling == SamplingParams(0.8, 0.95, 96) and plan.seed == 7
 
 
 def test_no_winners_and_unknown_choices_are_refused():
     with pytest.raises(TrainingError, match="no winners among 3 draws"):
-        plan_like([], [ROW] * 3, 1, "union", "auto", 0)
+        settings_from_mining([], [ROW] * 3, 1, "union", "auto", 0)
     with pytest.raises(ValueError, match="union or replace"):
-        Plan(winners_from="newest")
+        RoundSettings(winners_from="newest")
     with pytest.raises(ValueError, match="rounds=0"):
-        Plan(rounds=0)
+        RoundSettings(rounds=0)

@@ -18,7 +18,7 @@ from scipy.stats import chi2_contingency, chisquare, ncx2
 
 from lib.models.lora_fit import Adapter, known_name, misfit
 from lib.models.resolve import ModelError, resolve
-from lib.sampling import EngineError, Request, Settings, draw_seed, open_engine, sample, too_long
+from lib.sampling import EngineError, Request, SamplingParams, exceeds_context, open_engine, sample, sample_seed
 from lib.sampling.batches import in_batches, rows_that_fit
 from lib.sampling.encoding import read_context_length, read_end_ids
 from lib.sampling.hf import Draw, nucleus
@@ -29,9 +29,9 @@ from lib.tasks.task import read_tasks
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
 EASY = [TASKS[name] for name in ("bn/add_numbers", "bn/square", "bn/subtract")]
-SETTINGS = Settings(temperature=0.8, max_new_tokens=24)
-GREEDY = Settings(temperature=0, max_new_tokens=24)
-ONE = Settings(temperature=0.8, top_p=0.95, max_new_tokens=1, logprobs=True)
+SETTINGS = SamplingParams(temperature=0.8, max_new_tokens=24)
+GREEDY = SamplingParams(temperature=0, max_new_tokens=24)
+ONE = SamplingParams(temperature=0.8, top_p=0.95, max_new_tokens=1, logprobs=True)
 SHORT = ("x = ", "def ", "    if n ", "numbers = [")  # cheap to draw from, with four likely first tokens at least
 DRAWS = 400
 HAS_VLLM = torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None
@@ -44,7 +44,7 @@ def prompts(engine, tasks=EASY):
 
 def requests(engine, draws=1):
     return [
-        Request((p.task_id, draw), p.text, p.stops, draw_seed(0, p.task_id, draw))
+        Request((p.task_id, draw), p.text, p.stops, sample_seed(0, p.task_id, draw))
         for draw in range(draws)
         for p in prompts(engine)
     ]
@@ -141,12 +141,12 @@ def test_what_a_model_s_folder_recommends_changes_no_answer(plain, tmp_path):
 
 def test_every_request_is_answered_once(openvino):
     asked = requests(openvino, 53)  # more than are in flight at a time
-    keys = [request.key for request, _ in openvino.stream(iter(asked), Settings(max_new_tokens=2))]
+    keys = [request.key for request, _ in openvino.stream(iter(asked), SamplingParams(max_new_tokens=2))]
     assert sorted(keys) == sorted(request.key for request in asked)
 
 
 def test_draws_differ_by_seed(openvino):
-    drawn = texts(openvino, Settings(temperature=1.0, max_new_tokens=24), draws=6)
+    drawn = texts(openvino, SamplingParams(temperature=1.0, max_new_tokens=24), draws=6)
     assert len(set(drawn.values())) > len(EASY)
 
 
@@ -158,7 +158,7 @@ def test_a_draw_depends_on_its_own_seed_alone(plain):
 
 
 def test_draw_seeds_differ_by_run_task_and_draw():
-    seeds = {draw_seed(s, t, d) for s in range(3) for t in ("a", "b") for d in range(3)}
+    seeds = {sample_seed(s, t, d) for s in range(3) for t in ("a", "b") for d in range(3)}
     assert len(seeds) == 18 and all(0 <= seed < 2**63 for seed in seeds)
 
 
@@ -176,9 +176,9 @@ def test_sample_gives_n_completions_of_every_prompt_in_order(engine):
 def test_sample_skips_counts_and_names_what_is_too_long(plain):
     short, long = prompts(plain, EASY[:2])
     endless = type(long)(long.task_id, "x " * 9000, "", ())
-    assert too_long([short, endless], plain, SETTINGS) == [endless]
+    assert exceeds_context([short, endless], plain, SETTINGS) == [endless]
     with pytest.warns(UserWarning, match="1 of 2 prompts skipped, longer than the context of 8192 .*: bn/square"):
-        drawn = sample(plain, [endless, short], 1, Settings(max_new_tokens=2))
+        drawn = sample(plain, [endless, short], 1, SamplingParams(max_new_tokens=2))
     assert [len(row) for row in drawn] == [0, 1]
 
 
@@ -187,8 +187,8 @@ def test_a_prompt_may_fill_the_context_to_the_last_token(plain):
         tokenizer, context_length = plain.tokenizer, len(plain.tokenizer("a b c")["input_ids"]) + 5
 
     asked = Request(0, "a b c", (), 0)
-    assert too_long([asked], Room, Settings(max_new_tokens=5)) == []
-    assert too_long([asked], Room, Settings(max_new_tokens=6)) == [asked]
+    assert exceeds_context([asked], Room, SamplingParams(max_new_tokens=5)) == []
+    assert exceeds_context([asked], Room, SamplingParams(max_new_tokens=6)) == [asked]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_stream_refuses_a_prompt_too_long_by_its_key(engine):
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Settings(**wrong)
+        SamplingParams(**wrong)
 
 
 def test_context_lengths_are_read_where_models_keep_them(tmp_path):
@@ -262,7 +262,7 @@ def test_the_nucleus_keeps_the_fewest_tokens_that_reach_top_p():
 
 def test_seeded_draws_follow_the_tempered_distribution():
     p = torch.tensor([0.6, 0.3, 0.1])
-    draw = Draw(list(range(4000)), Settings(temperature=1.0, top_p=1.0))
+    draw = Draw(list(range(4000)), SamplingParams(temperature=1.0, top_p=1.0))
     drawn = draw(torch.empty(4000, 0), p.log().expand(4000, 3)).argmax(dim=-1)
     shares = torch.bincount(drawn, minlength=3) / 4000
     assert torch.allclose(shares, p, atol=0.03)
@@ -277,7 +277,7 @@ def test_seeded_draws_follow_the_tempered_distribution():
     ],
 )
 def test_log_probabilities_are_those_of_what_is_drawn_from(temperature, top_p, q):
-    draw = Draw(list(range(50)), Settings(temperature, top_p, logprobs=True))
+    draw = Draw(list(range(50)), SamplingParams(temperature, top_p, logprobs=True))
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(50, 4) + 3
     drawn = draw(torch.empty(50, 0), logits).argmax(dim=-1)
     assert torch.allclose(draw.log_probs[0].exp(), torch.tensor(q)[drawn], atol=1e-5)
@@ -295,7 +295,7 @@ def exact_log_probs(model, prompt_ids, ids, settings):
 
 @pytest.mark.parametrize("temperature, top_p", [(0.8, 1.0), (0.8, 0.9), (0.0, 1.0)])
 def test_transformers_sums_are_those_of_one_pass(plain, temperature, top_p):
-    settings = Settings(temperature, top_p, max_new_tokens=16, logprobs=True)
+    settings = SamplingParams(temperature, top_p, max_new_tokens=16, logprobs=True)
     ended = 0
     for request, completion in plain.stream(requests(plain), settings):
         ids = plain.tokenizer(request.text, add_special_tokens=False)["input_ids"]
@@ -308,7 +308,7 @@ def test_transformers_sums_are_those_of_one_pass(plain, temperature, top_p):
 @cache
 def first_draws(engine, prompt, settings=ONE, draws=DRAWS):
     """(token, ln q) of the first token of `draws` draws."""
-    asked = [Request(n, prompt, (), draw_seed(1, prompt, n)) for n in range(draws)]
+    asked = [Request(n, prompt, (), sample_seed(1, prompt, n)) for n in range(draws)]
     return [(c.token_ids[0], c.logprob_sum) for _, c in engine.stream(asked, settings)]
 
 
@@ -343,7 +343,7 @@ def test_log_probabilities_are_tempered_by_the_sampling_temperature(engine):
     steps, colder = [], []
     for prompt in SHORT:
         before = mean_log_prob(first_draws(engine, prompt))
-        after = mean_log_prob(first_draws(engine, prompt, Settings(0.5, 0.9, 1, True), 150))
+        after = mean_log_prob(first_draws(engine, prompt, SamplingParams(0.5, 0.9, 1, True), 150))
         top, *rest = sorted(set(before) & set(after), key=before.__getitem__, reverse=True)
         steps += [before[top] - before[token] for token in rest]
         colder += [after[top] - after[token] for token in rest]
@@ -456,7 +456,7 @@ def test_a_sampling_process_that_is_killed_is_followed_by_a_smaller_one():
         with pytest.warns(
             UserWarning, match="exit code -9 .*; going on in one process with (128|64) requests at a time"
         ) as told:
-            stream = engine.stream(iter(asked), Settings(max_new_tokens=16))
+            stream = engine.stream(iter(asked), SamplingParams(max_new_tokens=16))
             keys = [next(stream)[0].key]
             for _ in range(2):
                 killed = engine._workers[-1]
@@ -477,7 +477,7 @@ def test_many_requests_are_shared_out_among_processes():
     engine = open_engine("embedded", engine="openvino")
     engine._most = 2
     try:
-        stream = engine.stream(iter(requests(engine, 27)), Settings(max_new_tokens=16))
+        stream = engine.stream(iter(requests(engine, 27)), SamplingParams(max_new_tokens=16))
         next(stream)
         assert len(engine._workers) == 2 and all(len(worker.flying) >= 25 for worker in engine._workers)
     finally:
@@ -487,7 +487,7 @@ def test_many_requests_are_shared_out_among_processes():
 def test_a_prompt_s_draws_wait_until_it_has_been_read_once(openvino):
     pipeline = Pipeline(dataclasses.replace(openvino._source, threads=1))
     for number in range(6):
-        pipeline.add(number, [number % 2 + 1] * 600, (), number, Settings(max_new_tokens=4))
+        pipeline.add(number, [number % 2 + 1] * 600, (), number, SamplingParams(max_new_tokens=4))
     assert len(pipeline.flying) == 2  # one of each prompt
     ended = pipeline.step()
     while pipeline.held:

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from lib.sampling import EngineError, Request, Settings, draw_seed, open_engine, server
+from lib.sampling import EngineError, Request, SamplingParams, open_engine, sample_seed, server
 from lib.tasks.prompts import build_prompt
 from lib.tasks.task import read_tasks
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
 EASY = [TASKS[name] for name in ("bn/add_numbers", "bn/square", "bn/is_odd")]
-SETTINGS = Settings(temperature=0.8, max_new_tokens=12)
+SETTINGS = SamplingParams(temperature=0.8, max_new_tokens=12)
 
 
 class Completions(BaseHTTPRequestHandler):
@@ -46,7 +46,7 @@ class Completions(BaseHTTPRequestHandler):
                 kind.broken -= 1
                 self.send_error(503)
                 return
-            settings = Settings(body["temperature"], body["top_p"], body["max_tokens"], "logprobs" in body)
+            settings = SamplingParams(body["temperature"], body["top_p"], body["max_tokens"], "logprobs" in body)
             request = Request(0, body["prompt"], tuple(body["stop"]), body["seed"])
             ((_, completion),) = self.engine.stream([request], settings)
         reason = "stop" if completion.finished else "length"
@@ -91,7 +91,7 @@ def address(handler: type[Completions]) -> Iterator[str]:
 
 def requests(engine: Any) -> list[Request]:
     prompts = [build_prompt(task, engine.tokenizer) for task in EASY]
-    return [Request(p.task_id, p.text, p.stops, draw_seed(0, p.task_id, 0)) for p in prompts]
+    return [Request(p.task_id, p.text, p.stops, sample_seed(0, p.task_id, 0)) for p in prompts]
 
 
 def test_answers_are_the_model_s_own(address: str, plain: Any) -> None:
@@ -186,12 +186,12 @@ def test_a_prompt_longer_than_the_server_s_context_is_refused(address: str, hand
 
 def test_log_probabilities_are_asked_for_where_all_servers_mean_the_same(address: str, plain: Any) -> None:
     engine = open_engine("embedded", engine=address)
-    settings = Settings(1.0, 1.0, 6, logprobs=True)
+    settings = SamplingParams(1.0, 1.0, 6, logprobs=True)
     ((_, ours),) = engine.stream(requests(engine)[:1], settings)
     ((_, alone),) = plain.stream(requests(plain)[:1], settings)
     assert ours.logprob_sum == pytest.approx(alone.logprob_sum)
     with pytest.raises(EngineError, match="log-probabilities are those at temperature 1 and top_p 1"):
-        list(engine.stream(requests(engine)[:1], Settings(0.8, 1.0, 6, logprobs=True)))
+        list(engine.stream(requests(engine)[:1], SamplingParams(0.8, 1.0, 6, logprobs=True)))
 
 
 def test_nobody_at_the_address_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:

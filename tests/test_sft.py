@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from safetensors.torch import load_file
 
-from lib.mining.collect import Policy, attempt_all
+from lib.mining.collect import Source, attempt_all
 from lib.mining.ledger import Ledger
 from lib.models.card import read_facts
 from lib.models.resolve import resolve
 from lib.run.presets import load_preset
-from lib.sampling import Settings, open_engine
+from lib.sampling import SamplingParams, open_engine
 from lib.sandbox import Sandbox
 from lib.tasks.prompts import build_prompt
 from lib.tasks.task import read_tasks
-from lib.training.held_out import greedy_pass_at_1
+from lib.training.dev_eval import greedy_pass_at_1
 from lib.training.sft import (
     TARGET_MODULES,
     SftSettings,
@@ -32,13 +32,13 @@ from lib.training.sft import (
     continue_from,
     encode,
     examples,
-    fitting,
     last_checkpoint,
     out_of_memory,
     precision,
     run_identity,
     train,
     train_once,
+    within_length,
 )
 from tests.test_ledger import ROW
 
@@ -147,7 +147,7 @@ def test_no_prompt_token_carries_loss_and_the_end_is_learnt(built, rows, tokeniz
 
 def test_rows_longer_than_the_context_are_left_out_and_named(rows, tokenizer):
     lengths = [len(encode(row, tokenizer)["input_ids"]) for row in rows]
-    kept, longer = fitting(rows, tokenizer, max(lengths) - 1)
+    kept, longer = within_length(rows, tokenizer, max(lengths) - 1)
     assert longer == [place for place, length in enumerate(lengths) if length == max(lengths)]
     assert len(kept) + len(longer) == len(rows)
 
@@ -404,8 +404,8 @@ def test_held_out_pass_at_1_is_that_of_a_run_of_the_transformers_engine(tmp_path
     own, sampler = loaded.generation_config, open_engine("embedded", engine="transformers")
     with Sandbox() as sandbox:
         score = greedy_pass_at_1("embedded", PICKED, sandbox, 16)(loaded, 0)
-        ledger, how = Ledger(tmp_path / "a.jsonl"), Settings(temperature=0.0, max_new_tokens=16)
-        attempts = attempt_all(PICKED, 1, sampler, sandbox, ledger, how, Policy("test", "embedded", "", 0))
+        ledger, how = Ledger(tmp_path / "a.jsonl"), SamplingParams(temperature=0.0, max_new_tokens=16)
+        attempts = attempt_all(PICKED, 1, sampler, sandbox, ledger, how, Source("test", "embedded", "", 0))
     assert score == sum(attempt.solved for attempt in attempts) / 4 > 0
     assert loaded.generation_config is own
 

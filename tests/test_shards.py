@@ -17,16 +17,16 @@ from lib.base import parallel as cluster
 from lib.base.parallel import ClusterError  # noqa: E402
 from lib.decontamination import screen  # noqa: E402
 from lib.mining import ray_runner as shards  # noqa: E402
-from lib.mining.collect import Policy, attempt_all  # noqa: E402
+from lib.mining.collect import Source, attempt_all  # noqa: E402
 from lib.mining.ledger import Attempt, Ledger  # noqa: E402
-from lib.mining.ray_runner import Work, attempt_in_shards, over_cluster  # noqa: E402
-from lib.sampling import Settings  # noqa: E402
+from lib.mining.ray_runner import Work, attempt_in_shards, ray_runner  # noqa: E402
+from lib.sampling import SamplingParams  # noqa: E402
 from lib.tasks.task import by_split, read_tasks  # noqa: E402
 
 TASKS = [
     t for t in by_split(read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl"), "train") if t.tier == 1
 ][:2]
-WORK = Work(2, Settings(temperature=0.8, max_new_tokens=8), Policy("test", "embedded", "", 0), "embedded")
+WORK = Work(2, SamplingParams(temperature=0.8, max_new_tokens=8), Source("test", "embedded", "", 0), "embedded")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def whole(tmp_path_factory) -> Iterator[list[Attempt]]:
     """The attempts of one machine in one piece, by the engine and sandbox that the shards then use."""
     ledger = Ledger(tmp_path_factory.mktemp("whole") / "a.jsonl")
     engine, sandbox = shards._opened(WORK)
-    yield attempt_all(TASKS, WORK.draws, engine, sandbox, ledger, WORK.settings, WORK.policy)
+    yield attempt_all(TASKS, WORK.draws, engine, sandbox, ledger, WORK.settings, WORK.source)
     shards.close()
 
 
@@ -83,7 +83,7 @@ def test_a_screen_in_shards_finds_what_one_piece_does(monkeypatch) -> None:
 def test_without_ray_one_line_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match="Ray is not installed here; pip install ray=="):
-        over_cluster("embedded", None, "auto", "10.0.0.1:6379")
+        ray_runner("embedded", None, "auto", "10.0.0.1:6379")
 
 
 @pytest.mark.parametrize(

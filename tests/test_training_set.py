@@ -9,7 +9,7 @@ from lib.models.resolve import resolve
 from lib.sandbox import Sandbox
 from lib.tasks.task import read_tasks
 from lib.training.training_set import (
-    Program,
+    ReferenceProgram,
     balanced,
     difficulty,
     equally_many,
@@ -41,20 +41,20 @@ def test_difficulty_is_the_share_of_draws_that_passed():
 
 
 def test_balance_repeats_the_rare_up_to_the_limit():
-    programs = [Program("easy", str(n)) for n in range(9)] + [
-        Program("fair", "x"),
-        Program("fair", "y"),
-        Program("hard", "z"),
+    programs = [ReferenceProgram("easy", str(n)) for n in range(9)] + [
+        ReferenceProgram("fair", "x"),
+        ReferenceProgram("fair", "y"),
+        ReferenceProgram("hard", "z"),
     ]
-    counts = [p.task_id for p in balanced(programs, {"easy": 0, "fair": 1, "hard": 3}, most=4)]
+    counts = [p.task_id for p in balanced(programs, {"easy": 0, "fair": 1, "hard": 3}, max_repeats=4)]
     assert (counts.count("easy"), counts.count("fair"), counts.count("hard")) == (9, 8, 4)
 
 
 def test_balance_loses_and_invents_nothing():
-    programs = [Program("a", "1"), Program("b", "2"), Program("b", "3")]
+    programs = [ReferenceProgram("a", "1"), ReferenceProgram("b", "2"), ReferenceProgram("b", "3")]
     assert set(balanced(programs, {"a": 0, "b": 2})) == set(programs) and balanced([], {}) == []
-    with pytest.raises(ValueError, match="most=0"):
-        balanced(programs, {}, most=0)
+    with pytest.raises(ValueError, match="max_repeats=0"):
+        balanced(programs, {}, max_repeats=0)
 
 
 def test_only_references_that_pass_and_fit_the_prompt_are_added():
@@ -68,7 +68,7 @@ def test_only_references_that_pass_and_fit_the_prompt_are_added():
         programs, left_out = references(
             [good, wrong, other, none], AutoTokenizer.from_pretrained(resolve("embedded")), sandbox
         )
-    assert programs == [Program("bn/square", good.reference)]
+    assert programs == [ReferenceProgram("bn/square", good.reference)]
     assert left_out["bn/is_odd"].startswith("wrong-output") and left_out["bn/subtract"] == "no reference"
     assert left_out["bn/add_numbers"] == "does not begin with 'def add_numbers(a, b):'"
 
@@ -81,7 +81,7 @@ def test_every_control_has_as_many_programs_as_the_winners():
     assert {one.status for one in failing} == {"wrong-output"} and names(failing)[:3] == ["a", "a", "b"]
     picked = random_winners(attempts, 5, 0)
     assert len(picked) == 5 and all(one.solved for one in picked)
-    programs = [Program(name, "p") for name in "abc"]
+    programs = [ReferenceProgram(name, "p") for name in "abc"]
     assert names(equally_many(programs, winners, 0)) == ["a", "a", "b", "b", "c"]
 
 

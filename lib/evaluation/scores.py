@@ -6,7 +6,7 @@ from typing import Any
 import numpy
 
 from lib.evaluation.failures.taxonomy import classify
-from lib.mining.answers import SOLVED, passed_matrix
+from lib.mining.answers import PASSED_FIELD, passed_matrix
 from lib.mining.ledger import Attempt
 from lib.sandbox import Status, Verdict
 from lib.stats.estimators import (
@@ -38,7 +38,7 @@ def scores(
         (model, protocol, tests): passed_matrix(attempts, tasks, tests)
         for model, protocols in answers.items()
         for protocol, attempts in protocols.items()
-        for tests in SOLVED
+        for tests in PASSED_FIELD
     }
     rows = []
     for (model, protocol, tests), passed in matrices.items():

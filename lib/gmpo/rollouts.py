@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lib.gmpo.settings import GmpoSettings, Reward, Row
-from lib.sampling import Request, Settings, draw_seed, open_engine
+from lib.sampling import Request, SamplingParams, open_engine, sample_seed
 from lib.sandbox import Sandbox, SandboxError, Status
 from lib.tasks.prompts import Prompt
 from lib.tasks.task import Task
@@ -32,7 +32,7 @@ class Rollouts:
     def __call__(self, texts: list[str], trainer: "GmpoTrainer") -> Row:
         """B·G prompt texts, each G times -> token ids of prompts and completions, in the same order."""
         started, settings = time.perf_counter(), self.settings
-        wanted = Settings(settings.temperature, settings.top_p, settings.max_new_tokens)
+        wanted = SamplingParams(settings.temperature, settings.top_p, settings.max_new_tokens)
         with tempfile.TemporaryDirectory() as folder:
             policy = trainer.accelerator.unwrap_model(trainer.model)
             policy.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
@@ -55,7 +55,7 @@ class Rollouts:
         for key, text in enumerate(texts):
             prompt, draw = self.prompts[text], batch * self.settings.group_size + seen[text]
             seen[text] += 1
-            yield Request(key, text, prompt.stops, draw_seed(self.settings.seed, prompt.task_id, draw))
+            yield Request(key, text, prompt.stops, sample_seed(self.settings.seed, prompt.task_id, draw))
 
 
 class SandboxReward:

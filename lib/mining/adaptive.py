@@ -5,17 +5,17 @@ since selection keeps no more. A draw of task t is taken to bring a new winner w
 
     q_t ~ Beta(a_t, b_t),   after n draws and d winners   q_t ~ Beta(a_t + d, b_t + n − d)
 
-so a batch of B draws promises E[min(m − d, X)], X ~ BetaBinomial(B, a_t + d, b_t + n − d) (`promise`). A
-round goes to the tasks that promise most; before the first draw all are alike and chance decides. The prior
+so a batch of B draws promises E[min(m − d, X)], X ~ BetaBinomial(B, a_t + d, b_t + n − d) (`expected_new_winners`). A
+round goes to the tasks that expected_new_winners most; before the first draw all are alike and chance decides. The prior
 is fitted to the draws made so far, never to those to come.
 
-Modelled: how far tasks differ, and, where `hint` is given (one number a task known before sampling, such as
+Modelled: how far tasks differ, and, where `covariate` is given (one number a task known before sampling, such as
 the length of its prompt), how that goes with difficulty. Not modelled: q_t falls as a task's programs repeat,
-which the posterior sees only through d standing still; a failure that came close; the worth of learning about
+which the posterior sees only through d standing still; a failure that came close; the min_gain of learning about
 a task beyond the winners of the batch itself (the rule is greedy); that long programs cost more.
 
 The price: winners come from fewer tasks than with uniform K while the budget is small, since hard tasks are
-left alone. `Yield.solved` says how many; a small m spreads the draws wider.
+left alone. `ReplayResult.solved` says how many; a small m spreads the draws wider.
 """
 
 import dataclasses
@@ -33,17 +33,17 @@ Prior = tuple[npt.ArrayLike, npt.ArrayLike]  # a and b of the Beta, numbers or o
 Pool = Sequence[tuple[bool, str]]  # a task's draws: solved?, syntax digest
 
 
-def fit_prior(counts: Sequence[tuple[int, int]], hint: npt.ArrayLike | None = None) -> tuple[Floats, Floats]:
+def fit_prior(counts: Sequence[tuple[int, int]], covariate: npt.ArrayLike | None = None) -> tuple[Floats, Floats]:
     """Empirical Bayes: a_t = μ_t s and b_t = (1 − μ_t) s, each (tasks,), logit μ_t = w₀ + w₁ x_t.
 
     Maximises Σ ln BetaBinomial(d_t; n_t, a_t, b_t) plus the log of weak priors, w₀ ~ N(−1, 2²), w₁ ~ N(0, 1),
-    ln s ~ N(ln 2, 1), which decide alone while there are no draws. x is `hint` standardised, 0 without one.
-    Raises ValueError when hint and counts differ in length.
+    ln s ~ N(ln 2, 1), which decide alone while there are no draws. x is `covariate` standardised, 0 without one.
+    Raises ValueError when covariate and counts differ in length.
     """
     n, d = np.array(counts, dtype=float).reshape(-1, 2).T
-    x = np.zeros(len(n)) if hint is None else np.asarray(hint, dtype=float)
+    x = np.zeros(len(n)) if covariate is None else np.asarray(covariate, dtype=float)
     if x.shape != n.shape:
-        raise ValueError(f"hint of shape {x.shape} for {len(n)} tasks: one number a task")
+        raise ValueError(f"covariate of shape {x.shape} for {len(n)} tasks: one number a task")
     x = (x - x.mean()) / (x.std() or 1.0)
     drawn = n > 0
 
@@ -60,7 +60,7 @@ def fit_prior(counts: Sequence[tuple[int, int]], hint: npt.ArrayLike | None = No
     return shape(optimize.minimize(loss, start, method="L-BFGS-B", bounds=[(-8, 8), (-8, 8), (-4, 6)]).x)
 
 
-def promise(counts: Sequence[tuple[int, int]], m: int, batch: npt.ArrayLike, prior: Prior) -> Floats:
+def expected_new_winners(counts: Sequence[tuple[int, int]], m: int, batch: npt.ArrayLike, prior: Prior) -> Floats:
     """Expected new winners from `batch` more draws of each task, up to m in all, (tasks,).
 
     E[min(r, X)] = Σ_{j=1..r} Pr(X ≥ j),  r = m − d,  X ~ BetaBinomial(batch, a + d, b + n − d)
@@ -76,12 +76,12 @@ def promise(counts: Sequence[tuple[int, int]], m: int, batch: npt.ArrayLike, pri
 
 def plan(
     counts: Sequence[tuple[int, int]], m: int, total: int, prior: Prior, batch: int = 1,
-    left: npt.ArrayLike | None = None, worth: float = 0.0, seed: int = 0,
+    left: npt.ArrayLike | None = None, min_gain: float = 0.0, seed: int = 0,
 ) -> Ints:  # fmt: skip
     """Draws for each task in the next round, (tasks,): at most `total` together, `batch` for each one chosen.
 
     `counts` are (draws made, distinct winners found). A task is out when it has m winners, when `left` allows
-    no more draws, or when a draw of it promises no more than `worth` winners; all zeros means that all are
+    no more draws, or when a draw of it promises no more than `min_gain` winners; all zeros means that all are
     out. Ties are broken by `seed`, so that the order of the tasks decides nothing.
     Raises ValueError unless m, total and batch are at least 1.
     """
@@ -90,9 +90,9 @@ def plan(
     sizes = np.full(len(counts), batch)
     if left is not None:
         sizes = np.minimum(sizes, np.asarray(left, dtype=np.int64))
-    each = promise(counts, m, sizes, prior) / np.maximum(sizes, 1)
+    each = expected_new_winners(counts, m, sizes, prior) / np.maximum(sizes, 1)
     order = np.lexsort((np.random.default_rng(seed).random(len(counts)), -each))
-    order = order[each[order] > worth]
+    order = order[each[order] > min_gain]
     before = np.cumsum(sizes[order]) - sizes[order]
     chosen = np.zeros(len(counts), dtype=np.int64)
     chosen[order] = np.clip(total - before, 0, sizes[order])
@@ -103,7 +103,7 @@ def plan(
 
 
 @dataclasses.dataclass(frozen=True)
-class Yield:
+class ReplayResult:
     """What a way of spending draws brought: `winners` at most m a task, `distinct` without that limit."""
 
     draws: int
@@ -118,9 +118,9 @@ class Yield:
 
 
 def simulate(
-    pools: Sequence[Pool], budget: int, m: int, hint: npt.ArrayLike | None = None, batch: int = 1,
-    worth: float = 0.0, seed: int = 0, round_draws: int | None = None,
-) -> tuple[Yield, Yield]:  # fmt: skip
+    pools: Sequence[Pool], budget: int, m: int, covariate: npt.ArrayLike | None = None, batch: int = 1,
+    min_gain: float = 0.0, seed: int = 0, round_draws: int | None = None,
+) -> tuple[ReplayResult, ReplayResult]:  # fmt: skip
     """(adaptive, uniform): recorded attempts replayed in an order shuffled by `seed`, at one budget.
 
     Uniform gives every task budget // tasks draws, and one more to as many as the remainder says. Adaptive
@@ -140,7 +140,7 @@ def simulate(
         counts = [(int(n), winners[n]) for n, winners in zip(made, found, strict=True)]
         left = [len(pool) - n for pool, n in zip(pools, made, strict=True)]
         total = min(most, budget - int(made.sum()))
-        chosen = plan(counts, m, total, fit_prior(counts, hint), batch, left, worth, seed)
+        chosen = plan(counts, m, total, fit_prior(counts, covariate), batch, left, min_gain, seed)
         if not chosen.any():
             break
         made += chosen
@@ -158,7 +158,7 @@ def _distinct(pool: Pool) -> list[int]:
     return found
 
 
-def _yield(found: Sequence[Sequence[int]], made: Ints, m: int) -> Yield:
+def _yield(found: Sequence[Sequence[int]], made: Ints, m: int) -> ReplayResult:
     distinct = np.array([winners[n] for winners, n in zip(found, made, strict=True)])
     capped = int(np.minimum(distinct, m).sum())
-    return Yield(int(made.sum()), capped, int(distinct.sum()), int((distinct > 0).sum()))
+    return ReplayResult(int(made.sum()), capped, int(distinct.sum()), int((distinct > 0).sum()))

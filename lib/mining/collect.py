@@ -18,14 +18,14 @@ from typing import Any, Literal, get_args
 
 from lib.mining.adaptive import fit_prior, plan
 from lib.mining.ledger import Attempt, Ledger, now
-from lib.sampling import Completion, Engine, Request, Settings, draw_seed, too_long
+from lib.sampling import Completion, Engine, Request, SamplingParams, exceeds_context, sample_seed
 from lib.sandbox import Sandbox, SandboxError, Status, Verdict
 from lib.tasks.prompts import Prompt, build_prompt
 from lib.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Policy:
+class Source:
     """Whose attempts these are."""
 
     run_id: str
@@ -45,15 +45,15 @@ Queue = collections.deque[tuple[Request, Completion, str, "Future[tuple[Verdict,
 SAME_FOR_EVERY_TEST = (Status.TIMEOUT, Status.MEMORY, Status.COMPILE_ERROR, Status.NO_CODE)
 Scorer = Literal["random", "shortest", "likeliest", "distinct", "margin"]
 Progress = Callable[[Iterable[Any], int], Iterable[Any]]
-Attempter = Callable[
-    [Sequence[Task], int, Ledger, Settings, Policy, Progress], list[Attempt]
+AttemptRunner = Callable[
+    [Sequence[Task], int, Ledger, SamplingParams, Source, Progress], list[Attempt]
 ]  # `attempt_all`, somewhere
 
 
-def fitting(tasks: Sequence[Task], engine: Engine, settings: Settings) -> tuple[list[Task], list[str]]:
+def fits_context(tasks: Sequence[Task], engine: Engine, settings: SamplingParams) -> tuple[list[Task], list[str]]:
     """The tasks whose prompts leave room for `max_new_tokens` in the model's context, and the ids of the others."""
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
-    skipped = [prompt.task_id for prompt in too_long(prompts, engine, settings)]
+    skipped = [prompt.task_id for prompt in exceeds_context(prompts, engine, settings)]
     return [task for task in tasks if task.task_id not in skipped], skipped
 
 
@@ -63,8 +63,8 @@ def attempt_all(
     engine: Engine,
     sandbox: Sandbox,
     ledger: Ledger,
-    settings: Settings,
-    policy: Policy,
+    settings: SamplingParams,
+    source: Source,
     progress: Progress = lambda items, total: items,
 ) -> list[Attempt]:
     """`draws` attempts for every task, those already in the ledger included; each new one is on disk once graded.
@@ -78,21 +78,21 @@ def attempt_all(
         raise ValueError(f"draws={draws} at temperature 0: greedy decoding has one answer; use draws=1")
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
     jobs = [_Job(task, prompt, draw) for draw in range(draws) for task, prompt in zip(tasks, prompts, strict=True)]
-    keys = [_key(job, settings, policy) for job in jobs]
+    keys = [_key(job, settings, source) for job in jobs]
     done = {attempt.key: attempt for attempt in ledger}
     todo = [job for key, job in zip(keys, jobs, strict=True) if key not in done]
-    for attempt in progress(_attempts(todo, engine, sandbox, ledger, settings, policy), len(todo)):
+    for attempt in progress(_attempts(todo, engine, sandbox, ledger, settings, source), len(todo)):
         done[attempt.key] = attempt
     return [done[key] for key in keys]
 
 
-def at_hand(engine: Engine, sandbox: Sandbox) -> Attempter:
+def local_runner(engine: Engine, sandbox: Sandbox) -> AttemptRunner:
     """`attempt_all` with this engine and this sandbox."""
 
     def attempt(
-        tasks: Sequence[Task], draws: int, ledger: Ledger, settings: Settings, policy: Policy, progress: Progress
+        tasks: Sequence[Task], draws: int, ledger: Ledger, settings: SamplingParams, source: Source, progress: Progress
     ) -> list[Attempt]:
-        return attempt_all(tasks, draws, engine, sandbox, ledger, settings, policy, progress)
+        return attempt_all(tasks, draws, engine, sandbox, ledger, settings, source, progress)
 
     return attempt
 
@@ -104,19 +104,19 @@ def attempt_adaptively(
     engine: Engine,
     sandbox: Sandbox,
     ledger: Ledger,
-    settings: Settings,
-    policy: Policy,
+    settings: SamplingParams,
+    source: Source,
     progress: Progress = lambda items, total: items,
 ) -> list[Attempt]:
     """`budget` attempts spread over the tasks by what the next draw of each promises, `per_task` distinct winners being enough.
 
-    Rounds of a tenth of the tasks, planned by `lib.mining.adaptive` with the prompt's length as a hint. A rerun finds each round's
+    Rounds of a tenth of the tasks, planned by `lib.mining.adaptive` with the prompt's length as a covariate. A rerun finds each round's
     attempts in the ledger and so plans the same rounds. Raises ValueError for a budget below 1 or greedy decoding.
     """
     if budget < 1 or settings.temperature == 0:
         raise ValueError(f"budget={budget}, temperature={settings.temperature}: a budget of 1 or more, and sampling")
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
-    hint = [math.log(len(task.prompt)) for task in tasks]
+    covariate = [math.log(len(task.prompt)) for task in tasks]
     there = {attempt.key: attempt for attempt in ledger}
     made: list[Attempt] = []
 
@@ -124,7 +124,7 @@ def attempt_adaptively(
         while len(made) < budget:
             counts = _counts(tasks, made)
             total = min(budget - len(made), max(1, len(tasks) // 10))
-            chosen = plan(counts, per_task, total, fit_prior(counts, hint), seed=policy.seed)
+            chosen = plan(counts, per_task, total, fit_prior(counts, covariate), seed=source.seed)
             jobs = [
                 _Job(*pair, n)
                 for pair, (n, _), one in zip(zip(tasks, prompts, strict=True), counts, chosen, strict=True)
@@ -132,9 +132,9 @@ def attempt_adaptively(
             ]
             if not jobs:
                 return
-            keys = [_key(job, settings, policy) for job in jobs]
+            keys = [_key(job, settings, source) for job in jobs]
             todo = [job for key, job in zip(keys, jobs, strict=True) if key not in there]
-            for attempt in _attempts(todo, engine, sandbox, ledger, settings, policy):
+            for attempt in _attempts(todo, engine, sandbox, ledger, settings, source):
                 there[attempt.key] = attempt
                 yield attempt
             made.extend(there[key] for key in keys)
@@ -154,30 +154,37 @@ def _counts(tasks: Sequence[Task], attempts: Iterable[Attempt]) -> list[tuple[in
     return [(draws[task.task_id], len(winners[task.task_id])) for task in tasks]
 
 
-def _key(job: _Job, settings: Settings, policy: Policy) -> tuple[Any, ...]:
+def _key(job: _Job, settings: SamplingParams, source: Source) -> tuple[Any, ...]:
     """The ledger's KEY of an attempt that may not have been made yet."""
-    asked = (job.task.task_id, job.prompt.digest, job.task.tests_digest, policy.model, policy.adapter)
+    asked = (job.task.task_id, job.prompt.digest, job.task.tests_digest, source.model, source.adapter)
     how = (settings.temperature, settings.top_p, settings.max_new_tokens)
-    return (*asked, *how, draw_seed(policy.seed, job.task.task_id, job.draw))
+    return (*asked, *how, sample_seed(source.seed, job.task.task_id, job.draw))
 
 
 def _attempts(
-    jobs: Sequence[_Job], engine: Engine, sandbox: Sandbox, ledger: Ledger, settings: Settings, policy: Policy
+    jobs: Sequence[_Job], engine: Engine, sandbox: Sandbox, ledger: Ledger, settings: SamplingParams, source: Source
 ) -> Iterator[Attempt]:
     requests = (
-        Request(job, job.prompt.text, job.prompt.stops, draw_seed(policy.seed, job.task.task_id, job.draw))
+        Request(job, job.prompt.text, job.prompt.stops, sample_seed(source.seed, job.task.task_id, job.draw))
         for job in jobs
     )
     queue: Queue = collections.deque()
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as judges:
         for request, completion in engine.stream(requests, settings):
             program = request.key.prompt.program(completion.text)
-            queue.append((request, completion, program, judges.submit(judge, sandbox, request.key.task, program)))
-            yield from _collect(queue, ledger, settings, policy, engine.name, wait=False)
-        yield from _collect(queue, ledger, settings, policy, engine.name, wait=True)
+            queue.append(
+                (
+                    request,
+                    completion,
+                    program,
+                    judges.submit(grade_visible_and_hidden, sandbox, request.key.task, program),
+                )
+            )
+            yield from _collect(queue, ledger, settings, source, engine.name, wait=False)
+        yield from _collect(queue, ledger, settings, source, engine.name, wait=True)
 
 
-def judge(sandbox: Sandbox, task: Task, program: str) -> tuple[Verdict, Verdict]:
+def grade_visible_and_hidden(sandbox: Sandbox, task: Task, program: str) -> tuple[Verdict, Verdict]:
     """The verdicts on the visible and on the hidden tests; a program task's cases count as both.
 
     A program that never gets as far as a test, or does not end, is not run a second time.
@@ -194,8 +201,8 @@ def judge(sandbox: Sandbox, task: Task, program: str) -> tuple[Verdict, Verdict]
 def _collect(
     queue: Queue,
     ledger: Ledger,
-    settings: Settings,
-    policy: Policy,
+    settings: SamplingParams,
+    source: Source,
     sampler: str,
     wait: bool,
 ) -> Iterator[Attempt]:
@@ -204,7 +211,7 @@ def _collect(
     for _ in range(len(queue)):
         request, completion, program, judged = queue.popleft()
         if wait or judged.done():
-            batch.append(_attempt(request, completion, program, judged.result(), settings, policy, sampler))
+            batch.append(_attempt(request, completion, program, judged.result(), settings, source, sampler))
         else:
             queue.append((request, completion, program, judged))
     ledger.append(batch)
@@ -216,8 +223,8 @@ def _attempt(
     completion: Completion,
     program: str,
     verdicts: tuple[Verdict, Verdict],
-    settings: Settings,
-    policy: Policy,
+    settings: SamplingParams,
+    source: Source,
     sampler: str,
 ) -> Attempt:
     for verdict in verdicts:
@@ -227,12 +234,12 @@ def _attempt(
     worst = hidden if visible.status == Status.SUCCESS else visible
     counted = verdicts if visible is not hidden else verdicts[:1]
     return Attempt(
-        run_id=policy.run_id,
+        run_id=source.run_id,
         task_id=request.key.task.task_id,
         draw=request.key.draw,
         seed=request.seed,
-        model=policy.model,
-        adapter=policy.adapter,
+        model=source.model,
+        adapter=source.adapter,
         sampler=sampler,
         temperature=settings.temperature,
         top_p=settings.top_p,
@@ -319,7 +326,7 @@ def _jaccard(a: set[str], b: set[str]) -> float:
     return 1 - len(a & b) / len(a | b) if a | b else 0.0
 
 
-def random_control(
+def matched_random_sample(
     attempts: Iterable[Attempt], winners: Sequence[Attempt], seed: int, keep: Callable[[Attempt], bool]
 ) -> list[Attempt]:
     """As many attempts a task as `winners` has, drawn at random from those that `keep` admits: what selection is measured by.
@@ -348,7 +355,7 @@ def syntax_digest(program: str) -> str:
         return program
 
 
-def decidable(tasks: Iterable[Task], attempts: Iterable[Attempt]) -> list[Task]:
+def mixed_outcome(tasks: Iterable[Task], attempts: Iterable[Attempt]) -> list[Task]:
     """The tasks whose attempts are neither all right nor all wrong."""
     outcomes: dict[str, set[bool]] = collections.defaultdict(set)
     for attempt in attempts:

@@ -81,7 +81,7 @@ def _pool(attempts: Sequence[Attempt]) -> Pool:
     )
 
 
-def doublings(n: int) -> list[int]:
+def powers_of_two_up_to(n: int) -> list[int]:
     """1, 2, 4, … and n."""
     return sorted({n, *(1 << bit for bit in range(n.bit_length()))})
 

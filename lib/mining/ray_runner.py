@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lib.base.parallel import Machines, machines
-from lib.mining.collect import Attempter, Policy, Progress, attempt_all
+from lib.mining.collect import AttemptRunner, Progress, Source, attempt_all
 from lib.mining.ledger import Attempt, Ledger
-from lib.sampling import Engine, Settings, open_engine
+from lib.sampling import Engine, SamplingParams, open_engine
 from lib.sandbox import Sandbox
 from lib.tasks.task import Task
 
@@ -29,8 +29,8 @@ class Work:
     """What all shards share. `model` and `adapter` are the same names on every machine."""
 
     draws: int
-    settings: Settings
-    policy: Policy
+    settings: SamplingParams
+    source: Source
     model: str
     adapter: str | None = None
     engine: str = "auto"
@@ -76,14 +76,14 @@ def attempt_in_shards(
     return [made[task.task_id, draw] for draw in range(work.draws) for task in tasks]
 
 
-def over_cluster(model: str, adapter: str | None, engine: str, cluster: str) -> Attempter:
+def ray_runner(model: str, adapter: str | None, engine: str, cluster: str) -> AttemptRunner:
     """`attempt_all` on the machines of the Ray cluster at address `cluster`. Raises ClusterError where Ray is not installed."""
     on = machines(cluster)
 
     def attempt(
-        tasks: Sequence[Task], draws: int, ledger: Ledger, settings: Settings, policy: Policy, progress: Progress
+        tasks: Sequence[Task], draws: int, ledger: Ledger, settings: SamplingParams, source: Source, progress: Progress
     ) -> list[Attempt]:
-        work = Work(draws, settings, policy, model, adapter, engine)
+        work = Work(draws, settings, source, model, adapter, engine)
         return attempt_in_shards(tasks, work, ledger, on, progress=progress)
 
     return attempt
@@ -100,7 +100,7 @@ def run_shard(work: Work, shard: Shard) -> list[Attempt]:
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "shard.jsonl")
         ledger.append(shard.there)
-        return attempt_all(list(shard.tasks), work.draws, engine, sandbox, ledger, work.settings, work.policy)
+        return attempt_all(list(shard.tasks), work.draws, engine, sandbox, ledger, work.settings, work.source)
 
 
 def _opened(work: Work) -> tuple[Engine, Sandbox]:

@@ -30,7 +30,7 @@ class EngineError(WorkbookError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class SamplingParams:
     """How to sample. temperature 0 is greedy decoding; `logprobs` asks for `Completion.logprob_sum`."""
 
     temperature: float = 0.8
@@ -74,7 +74,7 @@ class Completion:
 
     logprob_sum = Σ_t ln q(y_t) over `token_ids`, where q is what y_t was drawn from: softmax(z / T), within the nucleus
     and renormalised there. With top_p = 1 that is the model's own probability at the sampling temperature. Greedy draws
-    are scored at T = 1 over the whole vocabulary. None unless `Settings.logprobs` asked for it.
+    are scored at T = 1 over the whole vocabulary. None unless `SamplingParams.logprobs` asked for it.
     """
 
     text: str
@@ -95,7 +95,7 @@ class Engine(Protocol):
     tokenizer: Any
     context_length: int
 
-    def stream(self, requests: Iterable[Request], settings: Settings) -> Iterator[tuple[Request, Completion]]:
+    def stream(self, requests: Iterable[Request], settings: SamplingParams) -> Iterator[tuple[Request, Completion]]:
         """Completions in the order in which they finish.
 
         Raises ValueError for a prompt that leaves no room for the completion, EngineError when the engine fails.
@@ -141,9 +141,9 @@ def _fastest() -> str:
 
 
 def sample(
-    engine: Engine, prompts: Sequence["Prompt"], n: int, settings: Settings, seed: int = 0
+    engine: Engine, prompts: Sequence["Prompt"], n: int, settings: SamplingParams, seed: int = 0
 ) -> list[list[Completion]]:
-    """`n` completions of every prompt, in the prompts' order; draw d of a task has the seed draw_seed(seed, task_id, d).
+    """`n` completions of every prompt, in the prompts' order; draw d of a task has the seed sample_seed(seed, task_id, d).
 
     A prompt longer than the context is skipped and gets none; one warning counts and names them all.
     Raises ValueError for n < 1, greedy decoding with n > 1 or an empty prompt, EngineError when the engine fails.
@@ -152,7 +152,7 @@ def sample(
         raise ValueError(f"n={n}: should be at least 1")
     if settings.temperature == 0 and n > 1:
         raise ValueError(f"n={n} at temperature 0: greedy decoding has one answer; use n=1")
-    skipped = {id(prompt) for prompt in too_long(prompts, engine, settings)}
+    skipped = {id(prompt) for prompt in exceeds_context(prompts, engine, settings)}
     if skipped:
         names = ", ".join(prompt.task_id for prompt in prompts if id(prompt) in skipped)
         warnings.warn(
@@ -161,7 +161,7 @@ def sample(
             stacklevel=2,
         )
     requests = (  # draw by draw, so that a prompt's prefill is in the cache from its second draw on
-        Request((place, draw), prompt.text, prompt.stops, draw_seed(seed, prompt.task_id, draw))
+        Request((place, draw), prompt.text, prompt.stops, sample_seed(seed, prompt.task_id, draw))
         for draw in range(n)
         for place, prompt in enumerate(prompts)
         if id(prompt) not in skipped
@@ -180,7 +180,7 @@ class HasText(Protocol):
 Asked = TypeVar("Asked", bound=HasText)
 
 
-def too_long(prompts: Iterable[Asked], engine: Engine, settings: Settings) -> list[Asked]:
+def exceeds_context(prompts: Iterable[Asked], engine: Engine, settings: SamplingParams) -> list[Asked]:
     """Those prompts or requests whose tokens and `max_new_tokens` more exceed the engine's context."""
     room = engine.context_length - settings.max_new_tokens
     return [prompt for prompt in prompts if len(token_ids(engine.tokenizer, prompt.text)) > room]
@@ -191,7 +191,7 @@ def token_ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def draw_seed(run_seed: int, task_id: str, draw: int) -> int:
+def sample_seed(run_seed: int, task_id: str, draw: int) -> int:
     """The seed of draw `draw` of task `task_id` under run seed `run_seed`: 63 bits of SHA-256 of the three."""
     digest = hashlib.sha256(f"{run_seed}\x1f{task_id}\x1f{draw}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lib.sampling import Completion, Request, Settings, token_ids
+from lib.sampling import Completion, Request, SamplingParams, token_ids
 from lib.tasks.prompts import cut_at_stops
 
 
@@ -22,7 +22,7 @@ class Encoder:
         self.end_ids = read_end_ids(folder) | {self.tokenizer.eos_token_id}
         self._seen: dict[str, list[int]] = {}
 
-    def encode(self, request: Request, settings: Settings) -> list[int]:
+    def encode(self, request: Request, settings: SamplingParams) -> list[int]:
         """A request's prompt in tokens. Raises ValueError when it leaves no room for max_new_tokens more."""
         if request.text not in self._seen:
             self._seen[request.text] = token_ids(self.tokenizer, request.text)
@@ -30,7 +30,7 @@ class Encoder:
         if len(ids) + settings.max_new_tokens > self.context_length:
             raise ValueError(
                 f"request {request.label}: a prompt of {len(ids)} tokens and {settings.max_new_tokens} new ones are "
-                f"more than the context of {self.context_length}; shorten it, or skip those that `too_long` names"
+                f"more than the context of {self.context_length}; shorten it, or skip those that `exceeds_context` names"
             )
         return ids
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, LogitsProcessor
 
 from lib.models.lora_fit import read_adapter
 from lib.models.resolve import resolve
-from lib.sampling import Completion, Request, Settings
+from lib.sampling import Completion, Request, SamplingParams
 from lib.sampling.batches import in_batches, rows_that_fit
 from lib.sampling.encoding import Encoder, tail_length
 
@@ -22,7 +22,7 @@ class Draw(LogitsProcessor):
     get no noise. With `settings.logprobs`, `log_probs` gains one tensor (rows,) a step: ln p of the token drawn.
     """
 
-    def __init__(self, seeds: list[int], settings: Settings) -> None:
+    def __init__(self, seeds: list[int], settings: SamplingParams) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.settings = settings
         self.log_probs: list[torch.Tensor] = []
@@ -93,7 +93,7 @@ class TransformersEngine:
 
             self._model = PeftModel.from_pretrained(self._model, adapter).eval()
 
-    def stream(self, requests: Iterable[Request], settings: Settings) -> Iterator[tuple[Request, Completion]]:
+    def stream(self, requests: Iterable[Request], settings: SamplingParams) -> Iterator[tuple[Request, Completion]]:
         """Completions batch by batch, in the order asked; a batch that runs out of memory is halved."""
         coded = ((request, self._encoder.encode(request, settings)) for request in requests)
 
@@ -109,7 +109,7 @@ class TransformersEngine:
             yield request, completion
 
     @torch.no_grad()
-    def _complete(self, batch: list[tuple[Request, list[int]]], settings: Settings) -> list[Completion]:
+    def _complete(self, batch: list[tuple[Request, list[int]]], settings: SamplingParams) -> list[Completion]:
         requests = [request for request, _ in batch]
         length = max(len(ids) for _, ids in batch)
         padding = [length - len(ids) for _, ids in batch]

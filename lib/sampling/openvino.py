@@ -21,10 +21,10 @@ from pathlib import Path
 
 from lib.models.lora_fit import Adapter, read_adapter
 from lib.models.resolve import ModelError, openvino_dir
-from lib.sampling import Completion, EngineError, Request, Settings
+from lib.sampling import Completion, EngineError, Request, SamplingParams
 from lib.sampling.batches import is_out_of_memory
 from lib.sampling.encoding import Encoder
-from lib.sampling.openvino_process import Drawn, Source, serve
+from lib.sampling.openvino_process import Drawn, WorkerConfig, serve
 
 IN_FLIGHT = 128  # requests in a process's scheduler at a time; more gains nothing
 SPARE = 8  # more at hand, so that a place never waits for the caller
@@ -45,15 +45,15 @@ class OutOfMemory(EngineError):
 class Worker:
     """A sampling process and the requests that it is drawing."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, config: WorkerConfig) -> None:
         spawn = multiprocessing.get_context("spawn")
         self.line, theirs = spawn.Pipe()
-        self.process = spawn.Process(target=serve, args=(theirs, source), daemon=True)
+        self.process = spawn.Process(target=serve, args=(theirs, config), daemon=True)
         self.process.start()
         theirs.close()
         self.flying: dict[int, Request] = {}
 
-    def send(self, number: int, request: Request, ids: list[int], settings: Settings) -> None:
+    def send(self, number: int, request: Request, ids: list[int], settings: SamplingParams) -> None:
         """Have one completion drawn."""
         self.flying[number] = request
         with suppress(ConnectionError):  # it has ended; `receive` finds out why
@@ -93,10 +93,10 @@ class OpenVinoEngine:
         self.tokenizer, self.context_length = self._encoder.tokenizer, self._encoder.context_length
         self._cores, size = len(os.sched_getaffinity(0)), cache_gb or _cache_gb()
         self._most = processes_that_fit(folder, self._cores, _free_memory())
-        self._source = Source(str(folder), weights, scale, self._encoder.end_ids, size, IN_FLIGHT, self._cores)
+        self._config = WorkerConfig(str(folder), weights, scale, self._encoder.end_ids, size, IN_FLIGHT, self._cores)
         self._workers: list[Worker] = []
 
-    def stream(self, requests: Iterable[Request], settings: Settings) -> Iterator[tuple[Request, Completion]]:
+    def stream(self, requests: Iterable[Request], settings: SamplingParams) -> Iterator[tuple[Request, Completion]]:
         """Completions in the order in which they finish; requests are taken from the iterable as places free up.
 
         Raises EngineError when a sampling process fails, ValueError for a prompt too long for the context.
@@ -110,7 +110,7 @@ class OpenVinoEngine:
             while True:
                 idlest = self._idlest()
                 while (
-                    len(idlest.flying) < self._source.in_flight + SPARE and (request := next(waiting, None)) is not None
+                    len(idlest.flying) < self._config.in_flight + SPARE and (request := next(waiting, None)) is not None
                 ):
                     ids = self._encoder.encode(request, settings)
                     home = homes.get(request.text, idlest)
@@ -138,23 +138,23 @@ class OpenVinoEngine:
     def _open(self, processes: int) -> None:
         """So many processes in place of those that there are; cores and cache are shared out among them."""
         self.close()
-        cache_gb, threads = max(1, self._source.cache_gb // processes), max(1, self._cores // processes)
-        source = dataclasses.replace(self._source, cache_gb=cache_gb, threads=threads)
-        self._workers = [Worker(source) for _ in range(processes)]
+        cache_gb, threads = max(1, self._config.cache_gb // processes), max(1, self._cores // processes)
+        config = dataclasses.replace(self._config, cache_gb=cache_gb, threads=threads)
+        self._workers = [Worker(config) for _ in range(processes)]
 
     def _idlest(self) -> Worker:
         return min(self._workers, key=lambda worker: len(worker.flying))
 
-    def _shrink(self, error: OutOfMemory, settings: Settings) -> None:
+    def _shrink(self, error: OutOfMemory, settings: SamplingParams) -> None:
         """Fewer or smaller processes take over everything that is being drawn. Raises `error` when there is nothing to save."""
         if len(self._workers) == 1:
-            if self._source.in_flight <= FEWEST:
+            if self._config.in_flight <= FEWEST:
                 raise error
-            in_flight, cache_gb = self._source.in_flight // 2, max(1, self._source.cache_gb // 2)
-            self._source = dataclasses.replace(self._source, in_flight=in_flight, cache_gb=cache_gb)
+            in_flight, cache_gb = self._config.in_flight // 2, max(1, self._config.cache_gb // 2)
+            self._config = dataclasses.replace(self._config, in_flight=in_flight, cache_gb=cache_gb)
         self._most = 1
         warnings.warn(
-            f"{error}; going on in one process with {self._source.in_flight} requests at a time", stacklevel=3
+            f"{error}; going on in one process with {self._config.in_flight} requests at a time", stacklevel=3
         )
         flying = {number: request for worker in self._workers for number, request in worker.flying.items()}
         self._open(1)

@@ -9,17 +9,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from lib.sampling import Settings
+from lib.sampling import SamplingParams
 from lib.sampling.encoding import tail_length
 
 TOKENS_PER_STEP = 512  # prompts are read in pieces of what the requests being drawn leave of this
 
-_Asked = tuple[int, list[int], tuple[str, ...], int, Settings]  # request number, prompt, stops, seed, settings
+_Asked = tuple[int, list[int], tuple[str, ...], int, SamplingParams]  # request number, prompt, stops, seed, settings
 Drawn = tuple[int, list[int], bool, float | None]  # request number, tokens, whether it ended by itself, Σ ln q
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class WorkerConfig:
     """What a sampling process opens: the export's folder, adapter weights (or none) and their scale; how large it may grow."""
 
     folder: str
@@ -31,10 +31,10 @@ class Source:
     threads: int
 
 
-def serve(line: Connection, source: Source) -> None:
+def serve(line: Connection, config: WorkerConfig) -> None:
     """Answer requests from the other end of `line` until it closes."""
     try:
-        pipeline = Pipeline(source)
+        pipeline = Pipeline(config)
         while True:
             while line.poll(0 if pipeline.flying else None):
                 pipeline.add(*line.recv())
@@ -49,35 +49,37 @@ def serve(line: Connection, source: Source) -> None:
 class Pipeline:
     """A continuous-batching pipeline and the requests in it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, config: WorkerConfig) -> None:
         import openvino_genai as genai
         from tokenizers import Tokenizer
 
         self.genai = genai
-        self.end_ids, self.cache_gb = source.end_ids, source.cache_gb
-        self.tokenizer = Tokenizer.from_file(str(Path(source.folder) / "tokenizer.json"))
+        self.end_ids, self.cache_gb = config.end_ids, config.cache_gb
+        self.tokenizer = Tokenizer.from_file(str(Path(config.folder) / "tokenizer.json"))
         scheduler = genai.SchedulerConfig()
-        scheduler.cache_size = source.cache_gb
+        scheduler.cache_size = config.cache_gb
         scheduler.enable_prefix_caching = True
-        scheduler.max_num_seqs = source.in_flight
+        scheduler.max_num_seqs = config.in_flight
         scheduler.max_num_batched_tokens = TOKENS_PER_STEP
         properties: dict[str, Any] = {
-            "INFERENCE_NUM_THREADS": source.threads,
+            "INFERENCE_NUM_THREADS": config.threads,
             "INFERENCE_PRECISION_HINT": "f32",  # its own choice, bf16 where the processor has it, rounds a logit of 20 to an eighth
         }
-        if source.weights is not None:
+        if config.weights is not None:
             adapter, mode = (
-                genai.Adapter(source.weights),
+                genai.Adapter(config.weights),
                 genai.AdapterConfig.Mode.MODE_STATIC,
             )  # constants in the graph: 1.7 × as fast
-            properties["adapters"] = genai.AdapterConfig(adapter, source.scale, mode)
-        self.pipeline = genai.ContinuousBatchingPipeline(source.folder, scheduler, "CPU", properties)
+            properties["adapters"] = genai.AdapterConfig(adapter, config.scale, mode)
+        self.pipeline = genai.ContinuousBatchingPipeline(config.folder, scheduler, "CPU", properties)
         self.flying: dict[int, _Flight] = {}
         self.held: dict[
             tuple[int, ...], list[_Asked]
         ] = {}  # by a prompt that is being read for the first of its requests
 
-    def add(self, number: int, prompt_ids: list[int], stops: tuple[str, ...], seed: int, settings: Settings) -> None:
+    def add(
+        self, number: int, prompt_ids: list[int], stops: tuple[str, ...], seed: int, settings: SamplingParams
+    ) -> None:
         """Queue one request. While its prompt is being read for another one it is held: then it finds the prefix in the cache."""
         asked, prompt = (number, prompt_ids, stops, seed, settings), tuple(prompt_ids)
         if prompt in self.held:
@@ -92,14 +94,14 @@ class Pipeline:
         prompt_ids: list[int],
         stops: tuple[str, ...],
         seed: int,
-        settings: Settings,
+        settings: SamplingParams,
         reading: tuple[int, ...] | None = None,
     ) -> None:
         handle = self.pipeline.add_request(number, _tensor(prompt_ids), self._config(seed, settings))
         log_probs: list[float] | None = [] if settings.logprobs else None
         self.flying[number] = _Flight(handle, stops, tail_length(stops), log_probs, reading)
 
-    def _config(self, seed: int, settings: Settings) -> Any:
+    def _config(self, seed: int, settings: SamplingParams) -> Any:
         config = self.genai.GenerationConfig()
         config.max_new_tokens = settings.max_new_tokens
         config.do_sample = settings.temperature > 0

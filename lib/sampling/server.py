@@ -17,7 +17,7 @@ import httpx
 
 from lib.models.lora_fit import read_adapter
 from lib.models.resolve import resolve
-from lib.sampling import Completion, EngineError, Request, Settings, token_ids
+from lib.sampling import Completion, EngineError, Request, SamplingParams, token_ids
 from lib.sampling.encoding import Encoder
 from lib.tasks.prompts import cut_at_stops
 
@@ -66,7 +66,7 @@ class ServerEngine:
             raise EngineError(f"{self.url}: serves {names}; {wanted or 'a model'} is wanted")
         return wanted, lengths[wanted] or next(iter(lengths.values()))
 
-    def stream(self, requests: Iterable[Request], settings: Settings) -> Iterator[tuple[Request, Completion]]:
+    def stream(self, requests: Iterable[Request], settings: SamplingParams) -> Iterator[tuple[Request, Completion]]:
         """Completions in the order in which they finish.
 
         Raises EngineError once a request has failed for good, or for log-probabilities that a server may tell of another
@@ -93,7 +93,7 @@ class ServerEngine:
             self._over.set()
             pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the server
 
-    def _complete(self, request: Request, settings: Settings) -> Completion:
+    def _complete(self, request: Request, settings: SamplingParams) -> Completion:
         body = NOTHING_ELSE | {
             "model": self._model,
             "prompt": request.text,

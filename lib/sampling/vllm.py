@@ -9,7 +9,7 @@ from typing import Any
 
 from lib.models.lora_fit import Adapter, read_adapter
 from lib.models.resolve import resolve
-from lib.sampling import Completion, EngineError, Request, Settings
+from lib.sampling import Completion, EngineError, Request, SamplingParams
 from lib.sampling.encoding import Encoder
 
 IN_FLIGHT = 1024  # requests handed over at a time; vLLM batches as many of them as its cache holds
@@ -38,7 +38,7 @@ class VllmEngine:
         self.tokenizer, self.context_length = self._encoder.tokenizer, self._encoder.context_length
         self._lora = _request(lora) if lora is not None else None
 
-    def stream(self, requests: Iterable[Request], settings: Settings) -> Iterator[tuple[Request, Completion]]:
+    def stream(self, requests: Iterable[Request], settings: SamplingParams) -> Iterator[tuple[Request, Completion]]:
         """Completions in the order in which they finish.
 
         Raises ValueError for a prompt too long for the context, EngineError when vLLM fails, or for log-probabilities from
@@ -64,12 +64,12 @@ class VllmEngine:
             if flying:  # the caller stopped early
                 self._engine.abort_request(list(flying))
 
-    def _add(self, request: Request, settings: Settings) -> str:
-        from vllm import SamplingParams
+    def _add(self, request: Request, settings: SamplingParams) -> str:
+        from vllm import SamplingParams as VllmSamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         name = f"{id(self)}-{next(_request_ids)}"
-        parameters = SamplingParams(
+        parameters = VllmSamplingParams(
             temperature=settings.temperature,
             top_p=settings.top_p if settings.temperature else 1.0,
             seed=request.seed,

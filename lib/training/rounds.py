@@ -11,31 +11,31 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lib.mining.answers import answer, passed_matrix
-from lib.mining.collect import Policy, Progress, at_hand, attempt_all, select_winners
+from lib.mining.answers import passed_matrix, sample_answers
+from lib.mining.collect import Progress, Source, attempt_all, local_runner, select_winners
 from lib.mining.k_curve import pools
 from lib.mining.ledger import Attempt, Ledger
 from lib.models.adapters import adapter_name
 from lib.models.card import add_scores
-from lib.sampling import Settings, open_engine
+from lib.sampling import SamplingParams, open_engine
 from lib.sandbox import Sandbox
 from lib.stats.estimators import Rate, pass_at_k_macro, rate_over_tasks
 from lib.tasks.task import Task
-from lib.training.sft import HeldOut, OnLog, Row, SftSettings, TrainingError, examples, train_once
+from lib.training.sft import EvalFn, OnLog, Row, SftSettings, TrainingError, examples, train_once
 
 Answers = dict[str, list[Attempt]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """How rounds are mined and looked at. `held_out_draws` at the mining temperature measure a round's diversity."""
+class RoundSettings:
+    """How rounds are mined and looked at. `dev_samples` at the mining temperature measure a round's diversity."""
 
     rounds: int = 1
     winners_from: Literal["union", "replace"] = "union"
     draws: int = 16
     winners_per_task: int = 4
-    held_out_draws: int = 4
-    sampling: Settings = Settings()
+    dev_samples: int = 4
+    sampling: SamplingParams = SamplingParams()
     engine: str = "auto"
     seed: int = 0
 
@@ -46,14 +46,14 @@ class Plan:
             raise ValueError(f"winners_from={self.winners_from!r}: choose union or replace")
 
 
-def plan_like(
+def settings_from_mining(
     winners: Sequence[Attempt],
     mined: Sequence[Attempt],
     rounds: int,
     winners_from: Literal["union", "replace"],
     engine: str,
     seed: int,
-) -> Plan:
+) -> RoundSettings:
     """Later rounds mined as the first one was: as many draws a task on average, sampled alike, as many winners a task.
 
     Raises TrainingError without winners.
@@ -67,7 +67,9 @@ def plan_like(
     alike = [one for one in mined if (one.temperature, one.top_p, one.max_new_tokens) == how and not one.adapter]
     draws = round(len(alike) / max(1, len({one.task_id for one in alike})))
     per_task = max(Counter(winner.task_id for winner in winners).values())
-    return Plan(rounds, winners_from, max(1, draws), per_task, sampling=Settings(*how), engine=engine, seed=seed)
+    return RoundSettings(
+        rounds, winners_from, max(1, draws), per_task, sampling=SamplingParams(*how), engine=engine, seed=seed
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Round:
     adapter: Path | None
     summary: dict[str, Any]
     answers: Answers
-    figures: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 def iterate(
@@ -88,12 +90,12 @@ def iterate(
     winners: Sequence[Attempt],
     rows: Sequence[Row],
     folder: Path,
-    plan: Plan,
+    plan: RoundSettings,
     settings: SftSettings,
     tokenizer: Any,
     sandbox: Sandbox,
     on_log: OnLog = lambda row: None,
-    evaluate: HeldOut | None = None,
+    evaluate: EvalFn | None = None,
     progress: Progress = lambda items, total: items,
 ) -> list[Round]:
     """The base and `plan.rounds` rounds of mining and training, adapters in folder/round1, folder/round2, …
@@ -102,12 +104,12 @@ def iterate(
     Raises TrainingError as `train` does; when a later round has no winners, too.
     """
 
-    def look(number: int, adapter: Path | None, summary: dict[str, Any]) -> Round:
+    def evaluate_round(number: int, adapter: Path | None, summary: dict[str, Any]) -> Round:
         ledger = Ledger(folder / "held_out.jsonl")
-        given = asked(model, adapter, held_out, ledger, plan, sandbox, progress)
-        return Round(number, adapter, summary, given, {"round": number} | round_figures(given, held_out))
+        given = sample_dev_answers(model, adapter, held_out, ledger, plan, sandbox, progress)
+        return Round(number, adapter, summary, given, {"round": number} | round_metrics(given, held_out))
 
-    found = [look(0, None, {})]
+    found = [evaluate_round(0, None, {})]
     pool = list(winners)
     for number in range(1, plan.rounds + 1):
         adapter = folder / f"round{number}"
@@ -116,8 +118,8 @@ def iterate(
             pool = [*pool, *mined] if plan.winners_from == "union" else mined
             rows = examples(select_winners(pool, plan.winners_per_task, plan.seed), tasks, tokenizer)
         summary = train_once(model, rows, adapter, settings, on_log, evaluate)
-        found.append(look(number, adapter, summary))
-        found[-1].figures.update(rows=len(rows), tasks_trained_on=len({row["task_id"] for row in rows}))
+        found.append(evaluate_round(number, adapter, summary))
+        found[-1].metrics.update(rows=len(rows), tasks_trained_on=len({row["task_id"] for row in rows}))
         add_scores(adapter, rates(found[-1].answers, held_out))
     return found
 
@@ -127,34 +129,34 @@ def mine(
     adapter: Path | None,
     tasks: Sequence[Task],
     ledger: Ledger,
-    plan: Plan,
+    plan: RoundSettings,
     sandbox: Sandbox,
     progress: Progress = lambda items, total: items,
 ) -> list[Attempt]:
     """`plan.draws` attempts at every task by the model with `adapter`."""
     engine = open_engine(model, str(adapter) if adapter else None, plan.engine)
-    policy = Policy("mining", model, adapter_name(adapter) if adapter else "", plan.seed)
+    source = Source("mining", model, adapter_name(adapter) if adapter else "", plan.seed)
     try:
-        return attempt_all(tasks, plan.draws, engine, sandbox, ledger, plan.sampling, policy, progress)
+        return attempt_all(tasks, plan.draws, engine, sandbox, ledger, plan.sampling, source, progress)
     finally:
         engine.close()
 
 
-def asked(
+def sample_dev_answers(
     model: str,
     adapter: Path | None,
     tasks: Sequence[Task],
     ledger: Ledger,
-    plan: Plan,
+    plan: RoundSettings,
     sandbox: Sandbox,
     progress: Progress = lambda items, total: items,
 ) -> Answers:
-    """Greedy answers and `plan.held_out_draws` draws for every task by the model with `adapter`."""
+    """Greedy answers and `plan.dev_samples` draws for every task by the model with `adapter`."""
     engine = open_engine(model, str(adapter) if adapter else None, plan.engine)
-    policy = Policy("held out", model, adapter_name(adapter) if adapter else "", plan.seed)
+    source = Source("held out", model, adapter_name(adapter) if adapter else "", plan.seed)
     how = plan.sampling.temperature, plan.sampling.max_new_tokens
     try:
-        return answer(tasks, at_hand(engine, sandbox), ledger, policy, plan.held_out_draws, *how, progress)
+        return sample_answers(tasks, local_runner(engine, sandbox), ledger, source, plan.dev_samples, *how, progress)
     finally:
         engine.close()
 
@@ -173,7 +175,7 @@ def rates(answers: Answers, tasks: Sequence[Task], tests: str = "hidden") -> dic
     }
 
 
-def round_figures(answers: Answers, tasks: Sequence[Task], tests: str = "hidden") -> dict[str, Any]:
+def round_metrics(answers: Answers, tasks: Sequence[Task], tests: str = "hidden") -> dict[str, Any]:
     """pass@1 greedy and over n draws, pass@n, and how unlike a task's draws are.
 
     `distinct` is the share of a task's n draws that differ in syntax tree, `distinct_winners` how many do among those that pass

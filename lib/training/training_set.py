@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from lib.mining.collect import random_control
+from lib.mining.collect import matched_random_sample
 from lib.mining.ledger import Attempt
 from lib.sandbox import Sandbox, SandboxError, Status
 from lib.tasks.prompts import build_prompt
@@ -14,12 +14,12 @@ from lib.tasks.task import Task
 from lib.training.sft import Solution
 
 AnySolution = TypeVar("AnySolution", bound=Solution)
-EASIER_THAN = (0.5, 0.25, 0.125)  # success rates that part the four difficulties
+PASS_RATE_CUTS = (0.5, 0.25, 0.125)  # success rates that part the four difficulties
 DOES_NOT_RUN = (Status.COMPILE_ERROR, Status.NO_CODE)
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
+class ReferenceProgram:
     """A program for a task that nobody drew."""
 
     task_id: str
@@ -32,33 +32,35 @@ def difficulty(attempts: Iterable[Attempt]) -> dict[str, int]:
     for attempt in attempts:
         draws[attempt.task_id] += 1
         passed[attempt.task_id] += attempt.solved
-    return {task: sum(passed[task] / n <= limit for limit in EASIER_THAN) for task, n in draws.items()}
+    return {task: sum(passed[task] / n <= limit for limit in PASS_RATE_CUTS) for task, n in draws.items()}
 
 
-def balanced(solutions: Sequence[AnySolution], difficulties: dict[str, int], most: int = 4) -> list[AnySolution]:
-    """The solutions of every difficulty repeated in turn until it has as many as the largest, but none more than `most` times.
+def balanced(solutions: Sequence[AnySolution], difficulties: dict[str, int], max_repeats: int = 4) -> list[AnySolution]:
+    """The solutions of every difficulty repeated in turn until it has as many as the largest, but none more than `max_repeats` times.
 
-    Easy tasks have more winners, and would otherwise be most of what is learnt. Raises ValueError for most < 1.
+    Easy tasks have more winners, and would otherwise be most of what is learnt. Raises ValueError for max_repeats < 1.
     """
-    if most < 1:
-        raise ValueError(f"most={most}: each solution is used at least once")
+    if max_repeats < 1:
+        raise ValueError(f"max_repeats={max_repeats}: each solution is used at least once")
     groups: dict[int, list[AnySolution]] = defaultdict(list)
     for solution in solutions:
-        groups[difficulties.get(solution.task_id, len(EASIER_THAN))].append(solution)
+        groups[difficulties.get(solution.task_id, len(PASS_RATE_CUTS))].append(solution)
     largest = max(map(len, groups.values()), default=0)
     return [
         group[place % len(group)]
         for _, group in sorted(groups.items())
-        for place in range(min(largest, most * len(group)))
+        for place in range(min(largest, max_repeats * len(group)))
     ]
 
 
-def references(tasks: Sequence[Task], tokenizer: Any, sandbox: Sandbox) -> tuple[list[Program], dict[str, str]]:
+def references(
+    tasks: Sequence[Task], tokenizer: Any, sandbox: Sandbox
+) -> tuple[list[ReferenceProgram], dict[str, str]]:
     """The tasks' own solutions where they pass every test and continue the prompt's prefill; {task: why not} of the others.
 
     Raises SandboxError when the sandbox could not judge one.
     """
-    good, left_out = list[Program](), dict[str, str]()
+    good, left_out = list[ReferenceProgram](), dict[str, str]()
     verdicts = sandbox.grade_many([(task, task.reference) for task in tasks])
     for task, verdict in zip(tasks, verdicts, strict=True):
         prefill = build_prompt(task, tokenizer).code_prefill
@@ -71,7 +73,7 @@ def references(tasks: Sequence[Task], tokenizer: Any, sandbox: Sandbox) -> tuple
         elif not task.reference.startswith(prefill):
             left_out[task.task_id] = f"does not begin with {prefill!r}"
         else:
-            good.append(Program(task.task_id, task.reference))
+            good.append(ReferenceProgram(task.task_id, task.reference))
     return good, left_out
 
 
@@ -91,14 +93,16 @@ def failing_draws(attempts: Sequence[Attempt], winners: Sequence[Attempt], seed:
     def keep(attempt: Attempt) -> bool:
         return not attempt.solved and attempt.status not in DOES_NOT_RUN
 
-    control = random_control(attempts, winners, seed, keep)
+    control = matched_random_sample(attempts, winners, seed, keep)
     taken = {id(attempt) for attempt in control}
     others = [attempt for attempt in attempts if keep(attempt) and id(attempt) not in taken]
     missing = min(len(winners) - len(control), len(others))
     return control + random.Random(seed).sample(others, missing)
 
 
-def equally_many(programs: Sequence[Program], winners: Sequence[Solution], seed: int) -> list[Program]:
+def equally_many(
+    programs: Sequence[ReferenceProgram], winners: Sequence[Solution], seed: int
+) -> list[ReferenceProgram]:
     """As many programs as winners: those of the winners' tasks first, then others at random, then all of them again."""
     if not programs:
         return []

@@ -10,7 +10,7 @@ from lib.training.sft.rows import Solution as Solution
 from lib.training.sft.rows import batch_order as batch_order
 from lib.training.sft.rows import encode as encode
 from lib.training.sft.rows import examples as examples
-from lib.training.sft.rows import fitting as fitting
+from lib.training.sft.rows import within_length as within_length
 from lib.training.sft.rows import write_rows as write_rows
 from lib.training.sft.run import continue_from as continue_from
 from lib.training.sft.run import last_checkpoint as last_checkpoint
@@ -19,7 +19,7 @@ from lib.training.sft.run import run_identity as run_identity
 from lib.training.sft.run import train as train
 from lib.training.sft.run import train_once as train_once
 from lib.training.sft.settings import TARGET_MODULES as TARGET_MODULES
-from lib.training.sft.settings import HeldOut as HeldOut
+from lib.training.sft.settings import EvalFn as EvalFn
 from lib.training.sft.settings import OnLog as OnLog
 from lib.training.sft.settings import Row as Row
 from lib.training.sft.settings import SftSettings as SftSettings

@@ -48,7 +48,7 @@ def encode(row: Mapping[str, str], tokenizer: Any) -> dict[str, list[int]]:
     return {"input_ids": [*prompt, *written], "labels": [-100] * len(prompt) + written}
 
 
-def fitting(rows: Sequence[Row], tokenizer: Any, max_length: int) -> tuple[list[dict[str, list[int]]], list[int]]:
+def within_length(rows: Sequence[Row], tokenizer: Any, max_length: int) -> tuple[list[dict[str, list[int]]], list[int]]:
     """Encoded rows of at most `max_length` tokens, and the places in `rows` of those that are longer.
 
     A row that is cut teaches never to stop, and one cut before its completion teaches nothing.

@@ -13,7 +13,7 @@ from lib.base.files import digest
 from lib.models.adapters import save_adapter
 from lib.models.card import read_facts, write_card
 from lib.training.sft.rows import write_rows
-from lib.training.sft.settings import HeldOut, OnLog, Row, SftSettings, TrainingError, precision
+from lib.training.sft.settings import EvalFn, OnLog, Row, SftSettings, TrainingError, precision
 
 
 def train(
@@ -22,7 +22,7 @@ def train(
     adapter: Path,
     settings: SftSettings,
     on_log: OnLog = lambda row: None,
-    held_out: HeldOut | None = None,
+    held_out: EvalFn | None = None,
 ) -> dict[str, Any]:
     """Train an adapter on prompt–completion rows and save it as a PEFT folder, whole or not at all.
 
@@ -87,7 +87,7 @@ def train_once(
     adapter: Path,
     settings: SftSettings,
     on_log: OnLog = lambda row: None,
-    held_out: HeldOut | None = None,
+    held_out: EvalFn | None = None,
 ) -> dict[str, Any]:
     """`train`, unless this very adapter is there: the same model, rows and settings. Then its log and summary as they were."""
     summary = dict(read_facts(adapter).get("summary", {}))

@@ -10,7 +10,7 @@ TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"
 
 Row = dict[str, str]
 BaseWeights = Literal["16bit", "8bit", "4bit"]
-HeldOut = Callable[[Any, int], float]  # (the model being trained, step) -> pass@1
+EvalFn = Callable[[Any, int], float]  # (the model being trained, step) -> pass@1
 OnLog = Callable[[dict[str, float]], None]
 
 

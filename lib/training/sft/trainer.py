@@ -21,8 +21,8 @@ from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 
 from lib.models.resolve import resolve
-from lib.training.sft.rows import batch_order, fitting
-from lib.training.sft.settings import HeldOut, OnLog, Row, SftSettings, TrainingError, precision
+from lib.training.sft.rows import batch_order, within_length
+from lib.training.sft.settings import EvalFn, OnLog, Row, SftSettings, TrainingError, precision
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 METRIC = "eval_pass_at_1"
@@ -40,7 +40,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose evaluation is pass@1 on held-out tasks."""
 
     control: Any
-    held_out: HeldOut | None = None
+    held_out: EvalFn | None = None
     good: tuple[int, dict[str, torch.Tensor]] = (0, {})  # the last step whose loss was a number, and its weights
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -109,12 +109,12 @@ def build(
     folder: Path,
     settings: SftSettings,
     on_log: OnLog = lambda row: None,
-    held_out: HeldOut | None = None,
+    held_out: EvalFn | None = None,
 ) -> tuple[Trainer, list[int]]:
     """A trainer that is ready to run, and the places of rows left out for their length. Raises TrainingError if all are."""
     held_out = held_out if settings.checkpoint_every else None
     lora, tokenizer = lora_model(model, settings)
-    encoded, longer = fitting(rows, tokenizer, settings.max_length)
+    encoded, longer = within_length(rows, tokenizer, settings.max_length)
     if not encoded:
         raise TrainingError(
             f"max_length={settings.max_length}: all {len(rows)} rows are longer; raise it. Nothing was trained"

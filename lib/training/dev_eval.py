@@ -6,13 +6,13 @@ from typing import Any
 from transformers import GenerationConfig
 
 from lib.models.resolve import resolve
-from lib.sampling import Request, Settings
+from lib.sampling import Request, SamplingParams
 from lib.sampling.encoding import Encoder
 from lib.sampling.hf import TransformersEngine
 from lib.sandbox import Sandbox, SandboxError, Status
 from lib.tasks.prompts import build_prompt
 from lib.tasks.task import Task
-from lib.training.sft import HeldOut
+from lib.training.sft import EvalFn
 
 
 class LoadedEngine(TransformersEngine):
@@ -29,14 +29,14 @@ class LoadedEngine(TransformersEngine):
         self._model.generation_config = self._own
 
 
-def greedy_pass_at_1(model: str, tasks: Sequence[Task], sandbox: Sandbox, max_new_tokens: int) -> HeldOut:
+def greedy_pass_at_1(model: str, tasks: Sequence[Task], sandbox: Sandbox, max_new_tokens: int) -> EvalFn:
     """A function (loaded model, step) -> share of `tasks` whose greedy answer passes every test; `model` names the base.
 
     It raises SandboxError when the sandbox could not judge an answer, and is itself refused (ValueError) without tasks.
     """
     if not tasks:
         raise ValueError("no held-out tasks: give at least one, or no held-out evaluation")
-    settings, encoder = Settings(temperature=0.0, max_new_tokens=max_new_tokens), Encoder(resolve(model))
+    settings, encoder = SamplingParams(temperature=0.0, max_new_tokens=max_new_tokens), Encoder(resolve(model))
     prompts = [build_prompt(task, encoder.tokenizer) for task in tasks]
     requests = [Request(place, prompt.text, prompt.stops, 0) for place, prompt in enumerate(prompts)]
 
