@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from lib.sandbox import Sandbox, SandboxError, Verdict, extract_code, probe
-from lib.sandbox.trusted.grader import loader_path
 from lib.sandbox.trusted.outputs import same_output
+from lib.sandbox.trusted.processes import loader_path
 from lib.sandbox.trusted.remote import Remote
 from lib.sandbox.untrusted.worker import MOST_HOLES
 from lib.tasks.task import Case, Task

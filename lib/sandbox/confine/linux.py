@@ -5,6 +5,7 @@ Every function raises OSError with the kernel's errno. x86-64 only, like the sec
 
 import ctypes
 import os
+import signal
 import struct
 from collections.abc import Iterable
 
@@ -51,6 +52,14 @@ def prctl(option: int, argument: int = 0, third: int = 0) -> int:
     """prctl(2) with up to two arguments."""
     long = ctypes.c_ulong
     return _checked(_libc.prctl(option, long(argument), long(third), long(0), long(0)), f"prctl({option})")
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends. A change of user id undoes it."""
+    parent = os.getppid()
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def unshare(flags: int) -> None:

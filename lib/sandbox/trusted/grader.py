@@ -5,17 +5,10 @@ caller, nowhere else. The grader itself never runs the program's code and never 
 """
 
 import json
-import marshal
-import os
 import resource
 import signal
-import socket
-import struct
-import subprocess
 import sys
-import sysconfig
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from lib.sandbox import frames
@@ -23,154 +16,11 @@ from lib.sandbox.confine import linux as kernel
 from lib.sandbox.confine.limits import Watch, rest_limit
 from lib.sandbox.trusted import asserts, programs, suite
 from lib.sandbox.trusted.conversation import Conversation, TimeUp
+from lib.sandbox.trusted.processes import Candidates, CannotStart, Worker, WorkerLost
 from lib.sandbox.untrusted.worker import FILE_BYTES
-from lib.sandbox.verdict import HEAD_BYTES, Status, head, one_line
+from lib.sandbox.verdict import Status, head
 
-TICK_S = 0.05
-SILENCE_S = 3600  # longer than any compilation and any case may take
-_BOOTSTRAP = """\
-import sys, types
-for name, path in (("lib", {lib!r}), ("lib.sandbox", {sandbox!r})):
-    package = sys.modules[name] = types.ModuleType(name)
-    package.__path__ = [path]
-sys.modules["lib"].sandbox = sys.modules["lib.sandbox"]
-import importlib
-importlib.import_module("lib.sandbox.{module}").main(int(sys.argv[1]), sys.argv[2])
-"""
-
-
-def loader_path() -> dict[str, str]:
-    """LD_LIBRARY_PATH where this interpreter is linked to a library that the loader may find by nothing else (module systems)."""
-    where = os.environ.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": where} if where and sysconfig.get_config_var("Py_ENABLE_SHARED") else {}
-
-
-def spawn(module: str, sock: socket.socket, settings: Any, python: str, **streams: Any) -> "subprocess.Popen[bytes]":
-    """Start a process of this package with nothing but the standard library, a clean environment and one socket."""
-    sandbox = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    program = _BOOTSTRAP.format(lib=os.path.dirname(sandbox), sandbox=sandbox, module=module)
-    command = [python, "-B", "-P", "-s", "-S", "-c", program, str(sock.fileno()), json.dumps(settings)]
-    environment = {
-        "PYTHONHASHSEED": "0",
-        "PYTHONUTF8": "1",
-        "LC_ALL": "C.UTF-8",
-        "TZ": "UTC",
-        "PATH": "/usr/bin:/bin",
-        "LD_BIND_NOW": "1",
-    }
-    environment |= loader_path()
-    return subprocess.Popen(
-        command, pass_fds=[sock.fileno()], env=environment, cwd="/", stdin=subprocess.DEVNULL,
-        start_new_session=True, **streams,
-    )  # fmt: skip
-
-
-class WorkerLost(Exception):
-    """The worker could not be started or went away; carries what it said."""
-
-
-class Worker:
-    """The grader's handle on a confined process: a `worker` or a `launcher`."""
-
-    def __init__(self, module: str, settings: dict[str, Any]) -> None:
-        self.asked = 0
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SILENCE_S, 0))
-        self.out, self.err = (os.memfd_create(name) for name in ("stdout", "stderr"))
-        self.process = spawn(f"untrusted.{module}", theirs, settings, sys.executable, stdout=self.out, stderr=self.err)
-        theirs.close()
-        try:
-            self._receive()  # it says 0 when it is ready
-        except WorkerLost:
-            self.close()
-            raise
-
-    def ask(self, do: str, descriptors: Sequence[int] = (), **details: Any) -> dict[str, Any]:
-        """Send one command and return its answer."""
-        self.tell(do, descriptors, **details)
-        return self._receive()
-
-    def tell(self, do: str, descriptors: Sequence[int] = (), **details: Any) -> None:
-        """Send one command that has no answer."""
-        self.asked += 1
-        message = marshal.dumps({"do": do, "n": self.asked, **details}, frames.PLAIN)
-        try:
-            socket.send_fds(self.control, [message], list(descriptors))
-        except OSError:
-            raise WorkerLost(self._last_words()) from None
-
-    def _receive(self) -> dict[str, Any]:
-        while True:
-            try:
-                message = self.control.recv(4096)
-            except BlockingIOError:
-                message = b""
-            if not message:
-                raise WorkerLost(self._last_words())
-            answer: dict[str, Any] = json.loads(message)
-            if answer["n"] == self.asked:  # an alarm may have cut an earlier exchange short
-                return answer
-
-    def _last_words(self) -> str:
-        return one_line(os.pread(self.err, 1 << 20, 0)[-250:].decode("utf-8", "replace")) or "it said nothing"
-
-    def outputs(self) -> tuple[bytes, bytes, int]:
-        """Heads of stdout and stderr and the larger one's size; both are emptied for the next candidate."""
-        heads, largest = [], 0
-        for descriptor in (self.out, self.err):
-            size = os.fstat(descriptor).st_size
-            heads.append(os.pread(descriptor, HEAD_BYTES, 0) if size else b"")
-            if size:
-                os.ftruncate(descriptor, 0)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            largest = max(largest, size)
-        return heads[0], heads[1], largest
-
-    def close(self) -> None:
-        """End the worker and whatever runs under it."""
-        self.control.close()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        _reap_orphans()
-        os.close(self.out)
-        os.close(self.err)
-
-
-def _reap_orphans() -> None:
-    """In mode A the worker is a grandchild that this process, as subreaper, inherits."""
-    for _ in range(100):
-        try:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                time.sleep(0.01)
-        except ChildProcessError:
-            return
-
-
-class Candidates:
-    """The forked children of one worker: one in use, the next already waiting."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.socket, theirs = self._pair()
-        with theirs:
-            worker.tell("fork", [theirs.fileno()])
-
-    @staticmethod
-    def _pair() -> tuple[socket.socket, socket.socket]:
-        ours, theirs = socket.socketpair()
-        for timeout in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-            ours.setsockopt(socket.SOL_SOCKET, timeout, struct.pack("ll", 0, int(TICK_S * 1e6)))
-        return ours, theirs
-
-    def finish(self, ending: bool) -> dict[str, Any]:
-        """End the candidate in use and have the next one forked; how the old one ended."""
-        old = self.socket
-        self.socket, theirs = self._pair()
-        with old, theirs:
-            return self.worker.ask("next", [theirs.fileno()], ending=ending)
+MAX_JOB = 1 << 31  # bytes of one job from the caller, who is trusted
 
 
 class Clock:
@@ -199,7 +49,10 @@ class Grader:
         self.candidates: Candidates | None = None
 
     def judge(self, job: dict[str, Any]) -> dict[str, Any]:
-        """One job to one verdict row; a worker that goes away is replaced once."""
+        """Turn one job into one verdict row.
+
+        A worker that goes away is replaced; if its successor goes away on the same program, that is the program's doing.
+        """
         module = "launcher" if "language" in job else "worker"
         for _ in range(2):
             try:
@@ -209,10 +62,12 @@ class Grader:
                     return programs.judge(self.workers[module].ask, job)
                 self.candidates = self.candidates or Candidates(self.workers[module])
                 return self._judge_function(self.candidates, job)
+            except CannotStart as reason:
+                return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": f"the {module} cannot start: {reason}"}
             except WorkerLost as lost:
                 self._lose(module)
-                reason = str(lost)
-        return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": f"the {module} went away: {reason}"}
+                failure = f"the {module} that ran the program went away twice: {lost}"
+        return {"status": Status.RUNTIME_ERROR, "passed": 0, "failure": failure}
 
     def _lose(self, module: str) -> None:
         worker = self.workers.pop(module, None)
@@ -273,7 +128,7 @@ def cause_of_death(code: int | None, cpu_s: float, limit_s: float, largest_outpu
     if code == -signal.SIGKILL:
         return Status.MEMORY, "killed, most likely for memory"
     if code < 0:
-        return Status.RUNTIME_ERROR, f"killed by {signal.Signals(-code).name}"
+        return Status.RUNTIME_ERROR, f"killed by signal {-code} ({signal.strsignal(-code) or 'no name'})"
     return Status.RUNTIME_ERROR, f"the process exited with status {code}"
 
 
@@ -301,11 +156,12 @@ def main(descriptor: int, settings: str) -> None:
         sys.path.append(folder)
     for name in options["worker"]["modules"]:
         __import__(name)
+    kernel.die_with_parent()
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGPROF, _time_up)
     sys.setrecursionlimit(5000)
     resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
-    channel = frames.Channel(descriptor, frames.MAX_REQUEST, trusting=True)
+    channel = frames.Channel(descriptor, MAX_JOB, trusting=True)
     grader = Grader(options)
     while True:
         try:

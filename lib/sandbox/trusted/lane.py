@@ -16,7 +16,7 @@ from typing import Any
 from lib.sandbox import frames, languages
 from lib.sandbox.confine import probe
 from lib.sandbox.confine.confinement import Plan
-from lib.sandbox.trusted.grader import loader_path, spawn
+from lib.sandbox.trusted.processes import loader_path, spawn
 from lib.sandbox.verdict import Status
 
 

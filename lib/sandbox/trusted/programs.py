@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from lib.sandbox.confine.confinement import MEBIBYTE
+from lib.sandbox.confine.limits import wall_limit
 from lib.sandbox.trusted.outputs import difference, same_output
+from lib.sandbox.trusted.processes import ANSWER_S
 from lib.sandbox.verdict import Status, head, one_line
 
 OUTPUT_BYTES = 16 * MEBIBYTE
@@ -26,7 +28,8 @@ class Run:
         descriptors = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
         try:
             _write(descriptors[0], stdin.encode("utf-8", "surrogatepass"))
-            answer = ask("run", descriptors, argv=argv, file_bytes=OUTPUT_BYTES, **limits)
+            patience_s = wall_limit(limits["cpu_s"]) + ANSWER_S
+            answer = ask("run", descriptors, patience_s=patience_s, argv=argv, file_bytes=OUTPUT_BYTES, **limits)
             self.out, self.err = (os.pread(item, OUTPUT_BYTES, 0) for item in descriptors[1:])
             largest = max(os.fstat(item).st_size for item in descriptors[1:])
         finally:
