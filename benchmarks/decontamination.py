@@ -28,10 +28,10 @@ from datasketch import MinHash, MinHashLSH
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import show, spread  # noqa: E402
+from benchmarks.minhash import PERMUTATIONS, bands  # noqa: E402
+from benchmarks.planting import SYNTAXES, planted_sides, score_planted  # noqa: E402
 from lib.decontamination import screen  # noqa: E402
 from lib.decontamination.canonical import Headers  # noqa: E402
-from lib.decontamination.minhash import PERMUTATIONS, bands  # noqa: E402
-from lib.decontamination.planting import SYNTAXES, planted_sides, score_planted  # noqa: E402
 from lib.decontamination.screen import Item, Screen, Thresholds, item_of, items_of  # noqa: E402
 from lib.tasks.task import Task  # noqa: E402
 
@@ -111,7 +111,7 @@ def _task(number: int, text: str) -> Task:
 
 
 def _item(number: int, text: str) -> Item:
-    return Item(str(number), text, "", (), (), (), "")
+    return Item(str(number), text, "", "", frozenset(), (), (), (), "")
 
 
 def theirs(

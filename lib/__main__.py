@@ -131,7 +131,7 @@ def decontaminate(args: argparse.Namespace) -> tuple[Payload, str]:
 
     on = machines(args.cluster)
     train, evaluation = corpora.read(args.train), corpora.read(args.eval)
-    outcome = decontaminate(train, evaluation, args.out, seed=args.seed, on=on)
+    outcome = decontaminate(train, evaluation, args.out, seed=args.seed, map_fn=on)
     excluded = collections.Counter(row.side for row in outcome.exclusions())
     payload = {
         "train": len(train),

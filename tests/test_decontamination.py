@@ -14,23 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lib.decontamination import (
-    Outcome,
-    SplitOverlapError,
-    Thresholds,
-    check_split,
-    decontaminate,
-    guard_run,
-    is_current,
-    read_exclusions,
-    retained,
-    screen,
-    verbatim,
-)
-from lib.decontamination.canonical import Headers, canonical_code, canonical_prompt
-from lib.decontamination.join import Index
-from lib.decontamination.minhash import MinHashIndex, bands
-from lib.decontamination.planting import (
+from benchmarks.planting import (
     SYNTAXES,
     Disguise,
     Writer,
@@ -38,6 +22,20 @@ from lib.decontamination.planting import (
     random_program,
     score_planted,
 )
+from lib.decontamination import (
+    Outcome,
+    SplitOverlapError,
+    Thresholds,
+    check_split,
+    decontaminate,
+    duplicates,
+    guard_run,
+    read_exclusions,
+    screen,
+    verbatim,
+)
+from lib.decontamination.canonical import Headers, canonical_code, canonical_prompt
+from lib.decontamination.join import Index
 from lib.decontamination.shingles import Sets, character_ngrams, concatenate
 from lib.decontamination.structure import LANGUAGES, structure_sets, subtrees
 from lib.figures import plots as figures
@@ -79,6 +77,16 @@ def test_canonical_prompts_are_idempotent(text: str, numbers: bool) -> None:
     assert canonical_prompt(once, numbers) == once
 
 
+NUMBERS = st.text(st.sampled_from("0159.._exdflxijL+-ab'()[]\"%$ \n"), max_size=12)
+
+
+@given(NUMBERS, st.sampled_from(LANGUAGES), st.booleans())
+@settings(max_examples=600)
+def test_canonical_code_is_idempotent_around_numbers(text: str, language: str, numbers: bool) -> None:
+    once = canonical_code(text, language, numbers)
+    assert canonical_code(once, language, numbers) == once
+
+
 @given(ODD, st.sampled_from(LANGUAGES), st.booleans())
 @example('x = "a\ny = "b', "python", False)
 @example("x = 'a\ny = 'b", "lua", False)
@@ -117,6 +125,35 @@ def test_a_template_around_prompts_is_told_from_how_often_it_occurs() -> None:
     headers = Headers(f"You write code.\nOnly `f{i}` counts.\n{text}\nGo!" for i, text in enumerate(stated))
     assert headers.remove("You write code.\nOnly `other` counts.\nred white blue\nGo!") == "red white blue"
     assert headers.remove("Go!") == "Go!"
+
+
+SAME_CODE = [
+    ("fortran", "if (a.lt..5 .and. 1.eq.b) x = 1.d0", "if (a.lt.2 .and. 7.5.eq.b) x = 1.0_dp"),
+    ("r", "z <- 5L + 1e-3", "z <- .25 + 1i"),
+    ("ocaml", "let x = 1_000L in x +. 1.", "let x = 2n in x +. .5"),
+    ("lua", "s = 0x1Fp3 .. 'a'", 's = 7 .. "a"'),
+    ("julia", "y = 2x + 1.0f0", "y = 3x + 4"),
+    ("python", "a = b\\\n    .c(1_000, 3j)", "a = b\\\n.c(0xFF, .5e-3)"),
+]
+OTHER_CODE = [
+    ("r", "x.5 <- 1", "x.6 <- 1"),
+    ("lua", "t.x5 = t.y", "t.x6 = t.y"),
+    ("ocaml", "let x'1 = 2", "let x'2 = 2"),
+    ("fortran", "if (1.eq.b) stop", "if (1.ne.b) stop"),
+    ("python", "y = 5.0.is_integer()", "y = 5.0.hex()"),
+    ("julia", "y = 2x + z2", "y = 2x + z3"),
+    ("julia", "C = A' * B'", "C = A' + B'"),
+]
+
+
+@pytest.mark.parametrize(("language", "one", "other"), SAME_CODE)
+def test_numbers_however_they_are_written_are_one_literal(language: str, one: str, other: str) -> None:
+    assert canonical_code(one, language) == canonical_code(other, language)
+
+
+@pytest.mark.parametrize(("language", "one", "other"), OTHER_CODE)
+def test_a_digit_in_a_name_is_no_literal(language: str, one: str, other: str) -> None:
+    assert canonical_code(one, language) != canonical_code(other, language)
 
 
 # ---------------------------------------------------------------------- the join
@@ -167,21 +204,6 @@ def test_ngrams_are_those_of_each_text_alone(texts: list[str], n: int) -> None:
     sizes = character_ngrams(texts, n).distinct().sizes.tolist()
     padded = [text.ljust(n, "\0") if text else "" for text in texts]
     assert sizes == [len({text[i : i + n] for i in range(len(text) - n + 1)}) for text in padded]
-
-
-@given(SMALL, SMALL)
-@settings(max_examples=30, deadline=None)
-def test_minhash_adds_nothing_to_the_exact_join(left: list[set[int]], right: list[set[int]]) -> None:
-    exact, banded = (kind(sets(*right), 0.6).match(sets(*left).grams()) for kind in (Index, MinHashIndex))
-    both = [set(zip(found[0].tolist(), found[1].tolist(), strict=True)) for found in (exact, banded)]
-    assert both[1] <= both[0]
-
-
-@pytest.mark.parametrize("floor", [0.3, 0.5, 0.65, 0.85])
-def test_bands_miss_a_pair_at_the_floor_about_never(floor: float) -> None:
-    count, rows = bands(floor)
-    assert count * rows <= 128
-    assert (1 - floor**rows) ** count <= 1e-4
 
 
 # ---------------------------------------------------------------------- structure
@@ -270,6 +292,77 @@ def test_verbatim_finds_a_prompt_inside_a_longer_one_and_nothing_like_it() -> No
     assert verbatim(train, held_out) == {"a": ["1"]}
 
 
+# ---------------------------------------------------------------------- tasks inside longer texts
+
+MERGE = "Given a list of intervals, merge those that overlap and return them ordered by their start."
+VOWELS = "Find how many vowels a sentence has and give back the letters that occur most often."
+LONG = " ".join(f"Rule {i}: think about step {i * 7} before you write line {i}." for i in range(60))
+WRITTEN = {
+    "as it is": MERGE,
+    "capitals": MERGE.upper(),
+    "decomposed and full-width": "Ｇｉｖｅｎ " + MERGE[6:].replace(",", " ,"),
+    "marked up": MERGE.replace("merge", "**merge**").replace("list", "_list_"),
+    "line ends escaped": MERGE.replace(" ", "\\n", 1),
+    "html": MERGE.replace("intervals,", "&quot;intervals&quot;,"),
+    "over lines": MERGE.replace(" ", "\n> ", 3),
+    "invisible characters": MERGE.replace("merge", "mer\u00adge\u200d"),
+}
+
+
+@pytest.mark.parametrize("written", WRITTEN.values(), ids=WRITTEN)
+def test_a_task_inside_a_longer_text_is_found_in_both_directions(written: str) -> None:
+    longer = task("long", f"{LONG} Question:{written} {LONG}")
+    assert pairs(screen([longer, task("x")], [task("e", MERGE), task("f", VOWELS)])) == {("long", "e")}
+    assert pairs(screen([task("t", MERGE), task("x")], [longer, task("f", VOWELS)])) == {("t", "long")}
+    with pytest.raises(SplitOverlapError, match="contained-prompt"):
+        check_split([longer], [task("e", MERGE)])
+
+
+def test_two_tasks_in_one_prompt_are_both_found_also_behind_an_example() -> None:
+    both = task("both", f"{VOWELS}\nExample:\nassert f('a') == 1\n{MERGE}")
+    assert pairs(screen([both], [task("e", MERGE), task("f", VOWELS)])) == {("both", "e"), ("both", "f")}
+
+
+def test_a_task_that_many_prompts_repeat_is_no_header_of_theirs() -> None:
+    train = [task(f"{i}", f"{task(str(i)).prompt}\n{MERGE}") for i in range(30)]
+    assert len(pairs(screen(train, [task("e", MERGE)]))) == 30
+
+
+@pytest.mark.parametrize("around", [LONG, "You are a careful programmer who writes clean code. Question:"])
+def test_a_shared_wrapper_alone_is_no_match(around: str) -> None:
+    assert not screen([task("t", f"{around} {MERGE} {around}")], [task("e", f"{around} {VOWELS} {around}")]).excluded
+
+
+def test_a_near_duplicate_in_the_same_wrapper_is_one() -> None:
+    changed = MERGE.replace("list", "tuple")
+    assert pairs(screen([task("t", f"{LONG} {MERGE}")], [task("e", f"{LONG} {changed}")])) == {("t", "e")}
+
+
+@pytest.mark.parametrize(
+    ("longer", "found"),
+    [
+        ("Be brief. Reverse a string. Explain it.", True),
+        ("Task: reverse a string\nOnly code.", True),
+        ("Reverse a string and count what it holds without a loop.", False),
+        ("Do not reverse a string twice.", False),
+    ],
+)
+def test_a_short_task_has_to_be_a_sentence_of_the_longer_text(longer: str, found: bool) -> None:
+    assert bool(screen([task("t", longer)], [task("e", "Reverse a string!")]).excluded) is found
+    assert bool(screen([task("t", "Reverse a string!")], [task("e", longer)]).excluded) is found
+
+
+def test_every_copy_within_a_side_is_listed(tmp_path: Path) -> None:
+    train = [task("1", MERGE), task("2", VOWELS), task("3", MERGE.upper()), task("4", f" {MERGE}\n")]
+    assert duplicates(train) == [("1", "3"), ("1", "4"), ("3", "4")]
+    assert duplicates([task("1", MERGE), task("2", MERGE.replace("list", "tuple"))]) == []
+    assert duplicates([task("1", MERGE), task("2", MERGE, language="lua")]) == []
+    decontaminate(train, [task("e", MERGE)], tmp_path)
+    with (tmp_path / "duplicates.csv").open(encoding="utf-8", newline="") as stream:
+        assert list(csv.reader(stream))[1:] == [["train", "1", "3"], ["train", "1", "4"], ["train", "3", "4"]]
+    assert [row.id for row in read_exclusions(tmp_path)] == ["1", "3", "4", "e"]
+
+
 # ---------------------------------------------------------------------- the real files
 
 
@@ -336,26 +429,21 @@ def judged() -> list[dict[str, str]]:
 def test_no_pair_above_a_threshold_is_retained(blp: dict[str, list[Task]]) -> None:
     dev, test = blp["dev_v2.csv"], blp["test_v1.csv"]
     exclusions = screen(dev, test).exclusions()
-    assert not screen(retained(dev, exclusions, "train"), test).excluded
-    assert not screen(dev, retained(test, exclusions, "eval")).excluded
+    named = {side: {row.id for row in exclusions if row.side == side} for side in ("train", "eval")}
+    assert not screen([some for some in dev if some.task_id not in named["train"]], test).excluded
+    assert not screen(dev, [some for some in test if some.task_id not in named["eval"]]).excluded
 
 
 @external
-def test_the_list_depends_on_no_hash_and_no_order(blp: dict[str, list[Task]]) -> None:
+def test_the_list_depends_on_no_order(blp: dict[str, list[Task]]) -> None:
     dev, test = blp["dev_v2.csv"], blp["test_v1.csv"]
     first = screen(dev, test)
-    again = screen(dev[::-1], sorted(test, key=lambda some: some.prompt), salt=99)
+    again = screen(dev[::-1], sorted(test, key=lambda some: some.prompt))
     assert first.exclusions() == again.exclusions()
     assert first.summary() == again.summary()
     assert [(m.train.id, m.evaluation.id) for m in first.borderline] == [
         (m.train.id, m.evaluation.id) for m in again.borderline
     ]
-
-
-@external
-def test_minhash_candidates_give_the_same_list_here(blp: dict[str, list[Task]]) -> None:
-    dev, test = blp["dev_v2.csv"], blp["test_v1.csv"]
-    assert pairs(screen(dev, test, Thresholds(candidates="minhash"))) == pairs(screen(dev, test))
 
 
 def test_the_starter_splits_do_not_overlap() -> None:
@@ -454,20 +542,21 @@ def test_an_unreadable_decision_stops_the_run_and_changes_nothing(tmp_path: Path
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, evaluation = two_sides()
     decontaminate(train, evaluation, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     calls: Iterator[int] = itertools.count()
 
     def full_disk(_: int) -> None:
-        if next(calls) == 1:
+        if next(calls) == 3:  # the exclusion list, the last one
             raise OSError("no space left")
 
-    monkeypatch.setattr("lib.decontamination.files.os.fsync", full_disk)
+    monkeypatch.setattr("lib.base.files.os.fsync", full_disk)
     with pytest.raises(OSError, match="no space"):
         decontaminate(train[:1], evaluation, tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after.keys() == before.keys() and after["exclusions.csv"] == before["exclusions.csv"]
 
 
 def test_the_borderline_sample_is_seeded_and_bounded(tmp_path: Path) -> None:
@@ -481,18 +570,6 @@ def test_the_borderline_sample_is_seeded_and_bounded(tmp_path: Path) -> None:
     assert [len(some) for some in drawn] == [4] * 4
     assert drawn[0] == drawn[1]
     assert len({tuple(some) for some in drawn}) > 1
-
-
-def test_a_run_is_stale_as_soon_as_either_side_or_a_setting_changes(tmp_path: Path) -> None:
-    train, evaluation = two_sides()
-    assert not is_current(train, evaluation, tmp_path)
-    decontaminate(train, evaluation, tmp_path)
-    assert is_current(train[::-1], evaluation[::-1], tmp_path)
-    assert not is_current(train[:-1], evaluation, tmp_path)
-    assert not is_current(train, [*evaluation, task("new")], tmp_path)
-    assert not is_current([dataclasses.replace(train[0], prompt="another"), *train[1:]], evaluation, tmp_path)
-    assert not is_current(train, evaluation, tmp_path, seed=1)
-    assert not is_current(train, evaluation, tmp_path, thresholds=WIDE)
 
 
 @pytest.mark.parametrize(
@@ -511,9 +588,7 @@ def test_sides_that_cannot_be_screened_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    "change", [{"prompt": 0.0}, {"code": 1.5}, {"margin": 1.0}, {"code_ngram": 0}, {"candidates": "x"}]
-)
+@pytest.mark.parametrize("change", [{"prompt": 0.0}, {"code": 1.5}, {"margin": 1.0}, {"code_ngram": 0}])
 def test_impossible_thresholds_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         Thresholds(**change)  # type: ignore[arg-type]

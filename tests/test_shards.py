@@ -77,7 +77,7 @@ def test_a_screen_in_shards_finds_what_one_piece_does(monkeypatch) -> None:
     tasks = read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")
     whole = screen(tasks, tasks[:30])
     monkeypatch.setattr("lib.decontamination.SHARD", 7)
-    assert whole.excluded and screen(tasks, tasks[:30], on=backwards) == whole
+    assert whole.excluded and screen(tasks, tasks[:30], map_fn=backwards) == whole
 
 
 def test_without_ray_one_line_says_what_to_install(monkeypatch) -> None:
@@ -147,7 +147,7 @@ def test_a_killed_driver_loses_only_what_had_not_come_back(tmp_path: Path, whole
 def test_two_nodes_screen_as_one_machine_does(two_nodes: str, monkeypatch) -> None:
     tasks = read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")
     monkeypatch.setattr("lib.decontamination.SHARD", 100)
-    assert screen(tasks, tasks[:30], on=cluster.machines(two_nodes)) == screen(tasks, tasks[:30])
+    assert screen(tasks, tasks[:30], map_fn=cluster.machines(two_nodes)) == screen(tasks, tasks[:30])
 
 
 def kill_one_worker() -> list[int]:

@@ -1,20 +1,21 @@
-"""Two-sided decontamination: find training items that are evaluation items in disguise, and say so on paper.
+"""Two-sided decontamination: find near-duplicates between training and evaluation tasks and write an exclusion list.
 
-`decontaminate` screens two lists of tasks and writes its findings; `check_split` is the guard that refuses to
-train on what will be evaluated.
+`decontaminate` screens two lists of tasks and writes its findings; `check_split` is the guard that refuses to train on
+what will be evaluated.
 """
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from lib.base.files import write_text
 from lib.base.parallel import Machines
 from lib.decontamination import files
 from lib.decontamination.canonical import Headers
 from lib.decontamination.guard import Overlap, SplitOverlapError, check_split
-from lib.decontamination.outcome import Decisions, Exclusion, Outcome, Side, decide, fingerprint
+from lib.decontamination.outcome import Decisions, Exclusion, Outcome, decide, natural
 from lib.decontamination.screen import Match, Screen, Thresholds, item_of, items_of
 from lib.tasks.task import Task, TaskError, read_tasks
 
@@ -27,10 +28,9 @@ __all__ = [
     "Thresholds",
     "check_split",
     "decontaminate",
+    "duplicates",
     "guard_run",
-    "is_current",
     "read_exclusions",
-    "retained",
     "screen",
     "verbatim",
     "write_banner",
@@ -46,13 +46,13 @@ def screen(
     train: Sequence[Task],
     evaluation: Sequence[Task],
     thresholds: Thresholds | None = None,
+    *,
     decisions: Decisions | None = None,
     seed: int = 0,
     sample: int = SAMPLE,
-    salt: int = 0,
-    on: Machines = map,
+    map_fn: Machines = map,
 ) -> Outcome:
-    """The findings alone, as a pure function; the training side is compared in shards, `on` machines of a cluster if given.
+    """Return the findings alone; the training side is compared in shards by `map_fn`, here or on a cluster.
 
     Raises TaskError when ids repeat on a side or a side is empty.
     """
@@ -60,9 +60,9 @@ def screen(
     for side, tasks in (("training", train), ("evaluation", evaluation)):
         _check_ids(side, tasks)
     headers = Headers(task.prompt for task in train)
-    compare = functools.partial(_matches, Screen(items_of(evaluation), thresholds, salt), headers)
+    compare = functools.partial(_matches, Screen(items_of(evaluation), thresholds), headers)
     shards = (train[start : start + SHARD] for start in range(0, len(train), SHARD))
-    matches = itertools.chain.from_iterable(on(compare, shards))
+    matches = itertools.chain.from_iterable(map_fn(compare, shards))
     return decide(matches, thresholds, decisions or {}, seed, sample)
 
 
@@ -74,13 +74,13 @@ def decontaminate(
     train: Sequence[Task],
     evaluation: Sequence[Task],
     out_dir: str | Path,
-    seed: int = 0,
+    *,
     thresholds: Thresholds | None = None,
+    seed: int = 0,
     sample: int = SAMPLE,
-    on: Machines = map,
+    map_fn: Machines = map,
 ) -> Outcome:
-    """Screen two sides and write exclusions.csv, borderline.csv and summary.json into `out_dir`, whole or not
-    at all.
+    """Screen two sides and write borderline.csv, duplicates.csv, summary.json and, last, exclusions.csv into `out_dir`.
 
     Decisions a reviewer left in an earlier borderline.csv there are obeyed and kept. Raises TaskError for an
     unusable review or repeated ids; nothing is written then.
@@ -89,49 +89,35 @@ def decontaminate(
     if folder.exists() and not folder.is_dir():
         raise TaskError(f"{folder}: not a folder; the screen writes several files")
     review = files.read_review(folder)
-    outcome = screen(train, evaluation, thresholds, files.decisions_of(review), seed, sample, on=on)
+    decisions = files.decisions_of(review)
+    outcome = screen(train, evaluation, thresholds, decisions=decisions, seed=seed, sample=sample, map_fn=map_fn)
+    copies = [("train", *pair) for pair in duplicates(train)] + [("eval", *pair) for pair in duplicates(evaluation)]
     summary = {
-        "inputs": fingerprint(items_of(train), items_of(evaluation)),
         "settings": files.settings(thresholds, seed, sample),
         "train": len(train),
         "eval": len(evaluation),
+        "duplicate_pairs": len(copies),
         "kept_by_review": outcome.kept,
         "borderline": len(outcome.borderline),
         "excluded": outcome.summary(),
     }
-    prompts = ({task.task_id: task for task in train}, {task.task_id: task for task in evaluation})
-    files.write(folder, outcome, review, thresholds, prompts, summary)
+    prompts = ({task.task_id: task.prompt for task in train}, {task.task_id: task.prompt for task in evaluation})
+    files.write(folder, outcome, review=review, thresholds=thresholds, prompts=prompts, copies=copies, summary=summary)
     return outcome
 
 
-def is_current(
-    train: Sequence[Task],
-    evaluation: Sequence[Task],
-    out_dir: str | Path,
-    seed: int = 0,
-    thresholds: Thresholds | None = None,
-    sample: int = SAMPLE,
-) -> bool:
-    """Whether the files in `out_dir` were made from these two sides and settings, whatever the order of
-    the rows.
-    """
-    summary: dict[str, Any] = files.read_summary(out_dir)
-    return (
-        summary.get("settings") == files.settings(thresholds or Thresholds(), seed, sample)
-        and summary.get("inputs") == fingerprint(items_of(train), items_of(evaluation))
-        and (Path(out_dir) / files.EXCLUSIONS).is_file()
-    )
-
-
-def retained(tasks: Iterable[Task], exclusions: Iterable[Exclusion], side: Side = "train") -> list[Task]:
-    """The tasks of a side that the list does not name."""
-    named = {row.id for row in exclusions if row.side == side}
-    return [task for task in tasks if task.task_id not in named]
+def duplicates(tasks: Sequence[Task]) -> list[tuple[str, str]]:
+    """Return the id pairs of tasks of one side that have the same prompt, numbers included, in the same language."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for task, item in zip(tasks, items_of(tasks), strict=True):
+        if item.exact_prompt:
+            groups[task.programming_language, item.exact_prompt].append(task.task_id)
+    pairs = [pair for ids in groups.values() for pair in itertools.combinations(ids, 2)]
+    return sorted(pairs, key=lambda pair: (natural(pair[0]), natural(pair[1])))
 
 
 def verbatim(train: Sequence[Task], evaluation: Sequence[Task]) -> dict[str, list[str]]:
-    """{evaluation id: training ids} where the training prompt holds the evaluation prompt as it is, character
-    for character.
+    """Return {evaluation id: training ids} where the training prompt holds the evaluation prompt as it is.
 
     Narrower than `screen`: two problems with one wording and different signatures are told apart.
     """
@@ -154,12 +140,12 @@ def _check_ids(side: str, tasks: Sequence[Task]) -> None:
 
 
 def guard_run(run: Path, allow_overlap: bool = False) -> Overlap:
-    """The split guard over a run's `tasks` folder, before anything is mined or trained; leaves the banner.
+    """Check the splits in a run's `tasks` folder before anything is mined or trained, and leave the banner.
 
     Raises SplitOverlapError naming ids when training and held-out tasks overlap and that is not allowed.
     """
     train, dev, test = (read_tasks(run / "tasks" / f"{split}.jsonl") for split in ("train", "dev", "test"))
-    overlap = check_split(train, [*dev, *test], allow_overlap)
+    overlap = check_split(train, [*dev, *test], allow_overlap=allow_overlap)
     write_banner(run, overlap)
     return overlap
 
@@ -167,6 +153,6 @@ def guard_run(run: Path, allow_overlap: bool = False) -> Overlap:
 def write_banner(run: Path, overlap: Overlap) -> None:
     """Put an allowed overlap where every figure and the report show it; without one, take the banner away."""
     if overlap:
-        (run / BANNERS).write_text(overlap.banner() + "\n", encoding="utf-8")
+        write_text(run / BANNERS, overlap.banner() + "\n")
     else:
         (run / BANNERS).unlink(missing_ok=True)

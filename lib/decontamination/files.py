@@ -1,4 +1,4 @@
-"""The screen's files: exclusions.csv, borderline.csv and summary.json, written whole or not at all.
+"""The screen's files: exclusions.csv, borderline.csv, duplicates.csv and summary.json.
 
 A reviewer fills the `decision` column of borderline.csv with exclude or keep; the next run into the same
 folder reads it, obeys it and carries it over. A decision belongs to the two texts, not to their ids.
@@ -7,17 +7,17 @@ folder reads it, obeys it and carries it over. A decision belongs to the two tex
 import csv
 import dataclasses
 import io
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.base.files import write_json, write_text
 from lib.decontamination.outcome import Decision, Exclusion, Outcome
 from lib.decontamination.screen import Thresholds
-from lib.tasks.task import Task, TaskError
+from lib.tasks.task import TaskError
 
-EXCLUSIONS, BORDERLINE, SUMMARY = "exclusions.csv", "borderline.csv", "summary.json"
+EXCLUSIONS, BORDERLINE = "exclusions.csv", "borderline.csv"
+DUPLICATES, SUMMARY = "duplicates.csv", "summary.json"
 COLUMNS = (
     "decision",
     "train_id",
@@ -33,7 +33,7 @@ COLUMNS = (
 
 
 def read_review(out_dir: Path) -> list[dict[str, str]]:
-    """The decided rows of an earlier borderline.csv; none when there is no such file.
+    """Return the decided rows of an earlier borderline.csv; none when there is no such file.
 
     Raises TaskError naming the row whose decision is neither exclude nor keep, or a file that lost its
     columns.
@@ -58,7 +58,7 @@ def read_review(out_dir: Path) -> list[dict[str, str]]:
 
 
 def decisions_of(review: Sequence[dict[str, str]]) -> dict[tuple[str, str], Decision]:
-    """Decisions by the digests of the pair."""
+    """Return the decisions by the digests of the pair."""
     decisions: dict[str, Decision] = {"exclude": "exclude", "keep": "keep"}
     return {(row["train_sha256"], row["eval_sha256"]): decisions[row["decision"]] for row in review}
 
@@ -66,12 +66,14 @@ def decisions_of(review: Sequence[dict[str, str]]) -> dict[tuple[str, str], Deci
 def write(
     out_dir: Path,
     outcome: Outcome,
+    *,
     review: Sequence[dict[str, str]],
     thresholds: Thresholds,
-    prompts: tuple[dict[str, Task], dict[str, Task]],
+    prompts: tuple[dict[str, str], dict[str, str]],
+    copies: Sequence[tuple[str, str, str]],
     summary: dict[str, Any],
 ) -> None:
-    """All three files, or none: each is complete beside its target before the first is put in place."""
+    """Write all files, each whole or not at all; the exclusion list comes last: it is never older than the rest."""
     undecided = [
         {
             "decision": "",
@@ -82,37 +84,17 @@ def write(
             "threshold": f"{thresholds.of(match.reason):.6f}",
             "train_sha256": match.train.sha256,
             "eval_sha256": match.evaluation.sha256,
-            "train_prompt": prompts[0][match.train.id].prompt,
-            "eval_prompt": prompts[1][match.evaluation.id].prompt,
+            "train_prompt": prompts[0][match.train.id],
+            "eval_prompt": prompts[1][match.evaluation.id],
         }
         for match in outcome.borderline
     ]
     exclusions = [{**row._asdict(), "score": f"{row.score:.6f}"} for row in outcome.exclusions()]
-    place(
-        out_dir,
-        {
-            EXCLUSIONS: _csv(Exclusion._fields, exclusions),
-            BORDERLINE: _csv(COLUMNS, [*review, *undecided]),
-            SUMMARY: json.dumps(summary, indent=2, ensure_ascii=False) + "\n",
-        },
-    )
-
-
-def place(out_dir: Path, texts: dict[str, str]) -> None:
-    """Write files into a folder so that a failure on the way leaves what was there before."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    partials = {out_dir / name: out_dir / f".{name}.partial" for name in texts}
-    try:
-        for (_, partial), text in zip(partials.items(), texts.values(), strict=True):
-            with partial.open("w", encoding="utf-8", newline="") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-        for target, partial in partials.items():
-            partial.replace(target)
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)
+    columns = ("side", "id", "copy_id")
+    write_text(out_dir / BORDERLINE, _csv(COLUMNS, [*review, *undecided]))
+    write_text(out_dir / DUPLICATES, _csv(columns, [dict(zip(columns, row, strict=True)) for row in copies]))
+    write_json(out_dir / SUMMARY, summary)
+    write_text(out_dir / EXCLUSIONS, _csv(Exclusion._fields, exclusions))
 
 
 def _csv(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
@@ -124,7 +106,7 @@ def _csv(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
 
 
 def read_exclusions(out_dir: str | Path) -> list[Exclusion]:
-    """The exclusion list of an earlier run. Raises TaskError when there is none."""
+    """Return the exclusion list of an earlier run. Raises TaskError when there is none."""
     path = Path(out_dir) / EXCLUSIONS
     if not path.is_file():
         raise TaskError(f"{path}: no exclusion list; run the screen first")
@@ -133,15 +115,6 @@ def read_exclusions(out_dir: str | Path) -> list[Exclusion]:
     return [Exclusion(**{**row, "score": float(row["score"])}) for row in rows]  # type: ignore[arg-type]
 
 
-def read_summary(out_dir: str | Path) -> dict[str, Any]:
-    """summary.json of an earlier run; empty when there is none or it is not whole."""
-    try:
-        loaded = json.loads((Path(out_dir) / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return loaded if isinstance(loaded, dict) else {}
-
-
 def settings(thresholds: Thresholds, seed: int, sample: int) -> dict[str, Any]:
-    """What of a run's settings decides its files."""
+    """Return the settings of a screen that decide its files."""
     return {**dataclasses.asdict(thresholds), "seed": seed, "sample": sample}

@@ -52,10 +52,11 @@ def check_split(
     train: Sequence[Task],
     evaluation: Sequence[Task],
     allow_overlap: bool = False,
+    *,
     thresholds: Thresholds | None = None,
     decisions: Decisions | None = None,
 ) -> Overlap:
-    """The overlap of two sides: equal ids of one source, one family on both sides, or a match of the screen.
+    """Return the overlap of two sides: equal ids of one source, one family on both sides, or a match of the screen.
 
     `decisions` are a reviewer's, as in borderline.csv. Raises SplitOverlapError naming ids unless there is no
     overlap or `allow_overlap` is set.
@@ -73,9 +74,7 @@ def check_split(
 
 
 def _by_name(train: Sequence[Task], evaluation: Sequence[Task]) -> dict[tuple[str, str], str]:
-    """Pairs with one id in one source, or of one family in one source; the first pair of a family stands
-    for it.
-    """
+    """Return pairs with one id or of one family in one source; the first evaluation task of a family stands for it."""
     ids = {(task.source, task.task_id): task.task_id for task in evaluation}
     families: Mapping[tuple[str, str], str] = {
         (task.source, task.family): task.task_id for task in reversed(evaluation) if task.family

@@ -7,11 +7,10 @@ import dataclasses
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
-from lib.decontamination.canonical import digest
-from lib.decontamination.screen import REASONS, Item, Match, Thresholds
+from lib.decontamination.screen import CERTAIN, REASONS, Match, Thresholds
 
 Side = Literal["train", "eval"]
 Decision = Literal["exclude", "keep"]
@@ -72,15 +71,15 @@ class Outcome:
 def decide(matches: Iterable[Match], thresholds: Thresholds, decisions: Decisions, seed: int, sample: int) -> Outcome:
     """Sort matches into excluded, kept and borderline.
 
-    An exact match is always excluded; on any other a decision overrules the score. The borderline sample is
-    drawn by hashing the seed with both digests, so neither row order nor other pairs change who is in it.
+    An exact or contained match is always excluded; on any other a decision overrules the score. The borderline
+    sample is drawn by hashing the seed with both digests, so neither row order nor other pairs change who is in it.
     """
     excluded: list[Match] = []
     borderline: list[Match] = []
     reviewed: set[tuple[str, str]] = set()
     kept = 0
     for match in matches:
-        exact = match.reason.startswith("exact")
+        exact = match.reason in CERTAIN
         decision = None if exact else decisions.get(digests(match))
         above = exact or match.score >= thresholds.of(match.reason)
         if decision == "exclude" or (above and decision is None):
@@ -107,11 +106,6 @@ def decide(matches: Iterable[Match], thresholds: Thresholds, decisions: Decision
 def digests(match: Match) -> tuple[str, str]:
     """What names a pair across runs, whatever its ids."""
     return match.train.sha256, match.evaluation.sha256
-
-
-def fingerprint(train: Sequence[Item], evaluation: Sequence[Item]) -> str:
-    """SHA-256 of both sides' ids and digests; independent of row order."""
-    return digest([digest(sorted(f"{item.id}\t{item.sha256}" for item in side)) for side in (train, evaluation)])
 
 
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:

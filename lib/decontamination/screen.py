@@ -1,8 +1,9 @@
 """The two-sided screen: which training and evaluation items are the same problem, and how sure that is.
 
-Differs from the paper in (Algorithm 2): pairs come from an exact join, or on request from MinHash bands, and
-are always scored by exact Jaccard similarity; exact matches keep their numbers, so that "31 days" and "30
-days" only count as near.
+Differs from the paper in (Algorithm 2): pairs come from an exact join in place of MinHash bands and are scored by exact
+Jaccard similarity; exact matches keep their numbers, so that "31 days" and "30 days" only count as near; a statement
+that stands word for word in a longer text is a match (`containment`); a near match that rests on a shared wrapper alone
+is none.
 
 Both sides are named: which one gives way is the caller's choice, and either makes the two sides disjoint.
 """
@@ -11,17 +12,27 @@ import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from lib.decontamination.canonical import Headers, canonical_code, canonical_prompt, digest, without_numbers
+from lib.decontamination.canonical import (
+    Headers,
+    canonical_code,
+    canonical_prompt,
+    digest,
+    folded,
+    short_sentences,
+    without_numbers,
+    words_of,
+)
+from lib.decontamination.containment import Containment, only_wrapper_shared
 from lib.decontamination.join import Index, jaccard_floor
-from lib.decontamination.minhash import MinHashIndex
 from lib.decontamination.shingles import BATCH, Grams, character_ngrams, concatenate
 from lib.decontamination.structure import structure_sets
 from lib.tasks.task import Task
 
-Reason = Literal["exact-prompt", "exact-code", "near-prompt", "near-code", "structure"]
-REASONS: tuple[Reason, ...] = ("exact-prompt", "exact-code", "near-prompt", "near-code", "structure")
+Reason = Literal["exact-prompt", "exact-code", "contained-prompt", "near-prompt", "near-code", "structure"]
+REASONS: tuple[Reason, ...] = get_args(Reason)
+CERTAIN = ("exact-prompt", "exact-code", "contained-prompt")  # no score, and no decision of a reviewer's
 ITEMS_AT_ONCE = 512  # small enough for the processor's cache
 
 
@@ -41,7 +52,6 @@ class Thresholds:
     prompt_ngram: int = 4
     code_ngram: int = 5
     smallest_structure: int = 24  # with fewer subtree shingles, a program is too small for its structure to be evidence
-    candidates: Literal["exact", "minhash"] = "exact"
 
     def __post_init__(self) -> None:
         for name in ("prompt", "code", "structure"):
@@ -51,8 +61,6 @@ class Thresholds:
             raise ValueError(f"margin={self.margin}: it should be at least 0 and below 1")
         if min(self.prompt_ngram, self.code_ngram, self.smallest_structure) < 1:
             raise ValueError("prompt_ngram, code_ngram and smallest_structure should be at least 1")
-        if self.candidates not in ("exact", "minhash"):
-            raise ValueError(f"candidates={self.candidates!r}: choose exact or minhash")
 
     def of(self, reason: Reason) -> float:
         """The score from which a pair is excluded for `reason`."""
@@ -68,10 +76,12 @@ class Item(NamedTuple):
     """One task as the screen sees it."""
 
     id: str
-    prompt: str  # canonical, numbers as 0
-    exact_prompt: str  # canonical, numbers kept
+    prompt: str  # canonical statement, numbers as 0
+    exact_prompt: str  # canonical statement, numbers kept
+    whole_prompt: str  # all its words, header lines, examples and asserts included
+    sentences: frozenset[str]  # its short ones
     programs: tuple[tuple[str, str], ...]  # (language, source)
-    codes: tuple[str, ...]  # canonical, one a program, numbers as 0
+    codes: tuple[str, ...]  # canonical, one per program, numbers as 0
     exact_codes: tuple[str, ...]
     sha256: str
 
@@ -92,14 +102,16 @@ def programs_of(task: Task) -> tuple[tuple[str, str], ...]:
 
 
 def item_of(task: Task, headers: Headers) -> Item:
-    """Canonical forms and digest of one task."""
-    stated, programs = headers.remove(task.prompt), programs_of(task)
+    """Return the canonical forms and the digest of one task."""
+    stated, whole, programs = headers.remove(task.prompt), folded(task.prompt), programs_of(task)
     exact_prompt = canonical_prompt(stated, numbers=True)
     exact_codes = tuple(_exact_code(language, code) for language, code in programs)
     return Item(
         id=task.task_id,
         prompt=without_numbers(exact_prompt),
         exact_prompt=exact_prompt,
+        whole_prompt=words_of(whole),
+        sentences=short_sentences(whole),
         programs=programs,
         codes=tuple(canonical_code(code, language) for language, code in programs),
         exact_codes=exact_codes,
@@ -119,13 +131,11 @@ def items_of(tasks: Sequence[Task]) -> list[Item]:
 
 
 class Screen:
-    """The evaluation side, ready to be compared with training items as they stream by.
+    """The evaluation side, ready to be compared with training items as they stream by."""
 
-    `salt` changes every hash and no result.
-    """
-
-    def __init__(self, evaluation: Sequence[Item], thresholds: Thresholds, salt: int = 0) -> None:
-        self.evaluation, self.thresholds, self._salt = evaluation, thresholds, salt
+    def __init__(self, evaluation: Sequence[Item], thresholds: Thresholds) -> None:
+        self.evaluation, self.thresholds = evaluation, thresholds
+        self._containment = Containment(evaluation)
         self._exact_prompts: dict[str, list[int]] = defaultdict(list)
         self._exact_codes: dict[str, list[int]] = defaultdict(list)
         for number, item in enumerate(evaluation):
@@ -156,6 +166,7 @@ class Screen:
 
     def _pairs(self, batch: Sequence[Item]) -> Iterator[tuple[tuple[int, int], Reason, float]]:
         for i, item in enumerate(batch):
+            yield from (((i, j), "contained-prompt", 1.0) for j in self._containment.matches(item))
             yield from (((i, j), "exact-prompt", 1.0) for j in self._exact_prompts.get(item.exact_prompt, ()))
             for code in item.exact_codes:
                 yield from (((i, j), "exact-code", 1.0) for j in self._exact_codes.get(code, ()))
@@ -165,19 +176,21 @@ class Screen:
                 grams = self._grams(reason, texts[start : start + BATCH])
                 for u, v, score in zip(*self._indexes[reason].match(grams), strict=True):
                     pair = units.pair(reason, int(u) + start, self._units, int(v))
-                    if pair:
+                    if pair and not (reason == "near-prompt" and self._only_wrapper(batch, *pair)):
                         yield pair, reason, float(score)
 
-    def _index(self, reason: Reason, texts: Sequence[Any]) -> Index | MinHashIndex:
+    def _only_wrapper(self, batch: Sequence[Item], mine: int, theirs: int) -> bool:
+        return only_wrapper_shared(batch[mine].prompt, self.evaluation[theirs].prompt)
+
+    def _index(self, reason: Reason, texts: Sequence[Any]) -> Index:
         parts = [self._grams(reason, texts[start : start + BATCH]).distinct() for start in range(0, len(texts), BATCH)]
-        kind = Index if self.thresholds.candidates == "exact" else MinHashIndex
-        return kind(concatenate(parts), self.thresholds.floor(reason))
+        return Index(concatenate(parts), self.thresholds.floor(reason))
 
     def _grams(self, reason: Reason, texts: Sequence[Any]) -> Grams:
         if reason == "structure":
-            return structure_sets(texts, self._salt).at_least(self.thresholds.smallest_structure).grams()
+            return structure_sets(texts).at_least(self.thresholds.smallest_structure).grams()
         n = self.thresholds.prompt_ngram if reason == "near-prompt" else self.thresholds.code_ngram
-        return character_ngrams(texts, n, self._salt)
+        return character_ngrams(texts, n)
 
 
 class _Units:

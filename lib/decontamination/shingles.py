@@ -73,15 +73,14 @@ class Grams:
         return Sets(keys & _HASH_MASK, np.concatenate(([0], np.cumsum(sizes))))
 
 
-def mixed(values: U64, salt: int) -> U64:
+def mixed(values: U64) -> U64:
     """splitmix64's finaliser, cut to 50 bits: close inputs to unrelated outputs."""
-    values = values + np.uint64((salt * 0x9E3779B97F4A7C15 + 0x1234567) % (1 << 64))
     values = (values ^ (values >> np.uint64(30))) * _MIX[0]
     values = (values ^ (values >> np.uint64(27))) * _MIX[1]
     return (values ^ (values >> np.uint64(31))) & _HASH_MASK
 
 
-def character_ngrams(texts: Sequence[str], n: int, salt: int = 0) -> Grams:
+def character_ngrams(texts: Sequence[str], n: int) -> Grams:
     """The character n-grams of each text; a text shorter than n is one shingle, an empty one none.
 
     A gram of code points c is hashed as mix(Σ cᵢ·B^(n−1−i) mod 2^64).
@@ -100,7 +99,7 @@ def character_ngrams(texts: Sequence[str], n: int, salt: int = 0) -> Grams:
     for i in range(1, n):
         whole[ends - i] = False
     rows = np.repeat(np.arange(len(texts)), np.maximum(widths - n + 1, 0))
-    return Grams(mixed(hashes[whole[: len(hashes)]], salt), rows, len(texts))
+    return Grams(mixed(hashes[whole[: len(hashes)]]), rows, len(texts))
 
 
 def concatenate(batches: Sequence[Sets]) -> Sets:

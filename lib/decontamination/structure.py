@@ -22,7 +22,7 @@ _PUNCTUATION = frozenset("()[]{},;:.")
 _SKIPPED_FIELDS = frozenset({"ctx", "type_comment", "type_ignores", "kind", "decorator_list", "returns", "annotation"})
 
 
-def structure_sets(programs: Sequence[tuple[str, str]], salt: int = 0) -> Sets:
+def structure_sets(programs: Sequence[tuple[str, str]]) -> Sets:
     """The subtree shingles of each (language, program); none for a language without a parser or code that
     won't parse.
     """
@@ -30,7 +30,7 @@ def structure_sets(programs: Sequence[tuple[str, str]], salt: int = 0) -> Sets:
     rows: list[int] = []
     for row, (language, code) in enumerate(programs):
         for label, times in Counter(subtrees(code, language)).items():
-            hashes += [xxhash.xxh3_64_intdigest(f"{language}:{label}#{k}".encode(), salt) for k in range(times)]
+            hashes += [xxhash.xxh3_64_intdigest(f"{language}:{label}#{k}".encode()) for k in range(times)]
             rows += [row] * times
     words = np.array(hashes, dtype=np.uint64) >> np.uint64(64 - int(HASH_BITS))
     return Grams(words, np.array(rows, dtype=np.int64), len(programs)).distinct()
