@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from pathlib import Path
 import pytest
 from conftest import write_notebook
 
+from lib.base.code import code_digest, library_files
 from lib.run import pipeline
 from lib.run.pipeline import ROOT, STAGES, Notebook, PipelineError, Stage
+from lib.run.presets import NOTEBOOKS, read_notebook
 from tests.processes import is_alive, wait_for
 
 Make = Callable[..., Path]
@@ -161,8 +164,8 @@ def parts(root: Path, source: str = "from lib import a, c", **values: object) ->
     return pipeline.key_parts(Stage("00_one", (), ()), book, values, root, root)
 
 
-@pytest.mark.parametrize(("name", "text"), [("b.py", "x = 2\n"), ("c/table.yaml", "k: 2\n"), ("c/late.py", "")])
-def test_a_change_in_an_imported_room_changes_the_code(library: Path, name: str, text: str) -> None:
+@pytest.mark.parametrize(("name", "text"), [("b.py", "x = 2\n"), ("c/table.yaml", "k: 2\n")])
+def test_a_change_in_an_imported_module_changes_the_code(library: Path, name: str, text: str) -> None:
     before = parts(library)
     (library / "lib" / name).write_text(text)
     assert parts(library)["code"] != before["code"]
@@ -171,11 +174,55 @@ def test_a_change_in_an_imported_room_changes_the_code(library: Path, name: str,
 @pytest.mark.parametrize(
     ("name", "text"), [("d.py", "y = 2\n"), ("b.py", "x   =  1  # uno\n"), ("pipeline.py", "z = 1\n")]
 )
-def test_other_rooms_comments_and_the_pipeline_itself_do_not(library: Path, name: str, text: str) -> None:
+def test_other_modules_comments_and_the_pipeline_itself_do_not(library: Path, name: str, text: str) -> None:
     source = "from lib.base.files import write_json\nfrom lib import a, c"
     before = parts(library, source)
     (library / "lib" / name).write_text(text)
     assert parts(library, source) == before
+
+
+NOTEBOOK_STAGES = [stage for stage in STAGES if stage.name != "07_paper_figures"]  # its outputs are the figures
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "stages"),
+    [
+        ("figures/plots.py", '"#0072B2"', '"#0072B3"', ()),
+        ("figures/report.py", "CAPTION_ROWS = 200", "CAPTION_ROWS = 201", ()),
+        ("base/progress.py", "EVERY_S = 15.0", "EVERY_S = 16.0", ()),
+        ("run/pipeline.py", "MIN_FREE_MB = 200", "MIN_FREE_MB = 201", ()),
+        ("gmpo/advantages.py", "MAX_LOG_RATIO = 80.0", "MAX_LOG_RATIO = 79.0", ("04_gmpo",)),
+        ("training/sft/trainer.py", "eval_pass_at_1", "eval_pass_at_one", ("03_sft",)),
+        ("evaluation/failures/statistics.py", "import", "import os\nimport", ("06_failure_taxonomy",)),
+    ],
+)
+def test_a_change_reruns_the_stages_that_compute_with_it_and_no_other(
+    tmp_path: Path, name: str, old: str, new: str, stages: tuple[str, ...]
+) -> None:
+    """What depends on their outputs then follows by its inputs, as another test shows."""
+    shutil.copytree(ROOT / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    books = {stage.name: read_notebook(NOTEBOOKS / f"{stage.name}.ipynb").source for stage in NOTEBOOK_STAGES}
+    before = {stage: code_digest(source, tmp_path) for stage, source in books.items()}
+    path = tmp_path / "lib" / name
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    changed = tuple(stage for stage, source in books.items() if code_digest(source, tmp_path) != before[stage])
+    closures = {
+        stage: [str(file.relative_to(tmp_path)) for file in library_files(books[stage], tmp_path)] for stage in changed
+    }
+    assert changed == stages, closures
+
+
+def test_a_name_that_a_package_passes_on_counts_as_the_module_that_defines_it(library: Path) -> None:
+    (library / "lib" / "c" / "__init__.py").write_text("from lib.b import x as z\nfrom lib.d import y\n")
+    assert [path.name for path in library_files("from lib.c import z", library)] == ["b.py"]
+    assert {path.name for path in library_files("from lib import c", library)} == {
+        "__init__.py",
+        "b.py",
+        "d.py",
+        "table.yaml",
+    }
 
 
 def test_a_named_file_counts_by_content_not_by_time(library: Path) -> None:

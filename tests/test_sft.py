@@ -24,15 +24,14 @@ from lib.sandbox import Sandbox
 from lib.tasks.prompts import build_prompt
 from lib.tasks.task import read_tasks
 from lib.training.dev_eval import greedy_pass_at_1
+from lib.training.resume import continue_from, last_checkpoint
 from lib.training.sft import (
     TARGET_MODULES,
     SftSettings,
     TrainingError,
     batch_order,
-    continue_from,
     encode,
     examples,
-    last_checkpoint,
     out_of_memory,
     precision,
     run_identity,
@@ -298,13 +297,13 @@ def test_a_checkpoint_of_another_run_is_not_continued(rows, tmp_path):
     assert continue_from(tmp_path / "adapter.trainer", theirs) is None
     checkpoint = tmp_path / "adapter.trainer/checkpoint-1"
     checkpoint.mkdir()
-    (checkpoint / "trainer_state.json").write_text("{}")
+    (checkpoint / "trainer_state.json").write_text('{"log_history": []}')
     assert continue_from(tmp_path / "adapter.trainer", theirs) == checkpoint
     assert continue_from(tmp_path / "adapter.trainer", ours) is None and not checkpoint.exists()
 
 
 def test_the_newest_whole_checkpoint_is_found(tmp_path):
-    for step, text in ((2, "{}"), (10, '{"log_history": []}'), (12, '{"log_his')):
+    for step, text in ((2, '{"best_metric": 0}'), (10, '{"log_history": []}'), (12, '{"log_his')):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}/trainer_state.json").write_text(text)
     (tmp_path / "checkpoint-14").mkdir()

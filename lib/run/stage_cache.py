@@ -1,74 +1,13 @@
 """What a stage depends on and what it left: digests, keys, markers."""
 
-import ast
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lib.base.code import code_digest
 from lib.base.files import ROOT, digest, file_digest
 from lib.run.presets import Notebook, PipelineError, Stage, Values
-
-# Wings and files that schedule or show results but never change them. They are no part of a key.
-NOT_HASHED = (
-    "lib/run/",
-    "lib/figures/",
-    "lib/base/progress.py",
-    "lib/base/errors.py",
-    "lib/__init__.py",
-    "lib/__main__.py",
-)
-# Packages whose modules are started by name in other processes, or read as data: every file of theirs counts.
-WHOLE = ("lib/sandbox", "lib/sampling")
-
-
-def library_files(source: str, root: Path = ROOT) -> list[Path]:
-    """Return the files of `lib` that a program computes with: its imports, direct or not, also inside functions."""
-    found: set[Path] = set()
-    waiting = [source]
-    while waiting:
-        for path in _imported_files(waiting.pop(), root):
-            if path not in found:
-                found.add(path)
-                waiting += [path.read_text(encoding="utf-8")] if path.suffix == ".py" else []
-    return sorted(found)
-
-
-def _imported_files(source: str, root: Path) -> set[Path]:
-    found: set[Path] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            if name.split(".")[0] == "lib":
-                found |= _files_of(name, root)
-    return {path for path in found if not str(path.relative_to(root)).startswith(NOT_HASHED)}
-
-
-def _files_of(name: str, root: Path) -> set[Path]:
-    """Return the files that importing a dotted name runs; the last part may be a module or a name inside one."""
-    found: set[Path] = set()
-    path = root
-    for part in name.split("."):
-        path = path / part
-        if str(path.relative_to(root)) in WHOLE:
-            return found | {file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts}
-        found |= {file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()}
-    return found
-
-
-def code_digest(source: str, root: Path = ROOT) -> str:
-    """Digest of a program and the `lib` files it depends on; comments and layout do not count."""
-    parts = [ast.dump(ast.parse(source))]
-    for path in library_files(source, root):
-        python = path.suffix == ".py"
-        content = ast.dump(ast.parse(path.read_bytes())) if python else file_digest(path)
-        parts.append(f"{path.relative_to(root)} {content}")
-    return digest(parts)
 
 
 def matching(folder: Path, patterns: Iterable[str], why: str) -> dict[str, str]:

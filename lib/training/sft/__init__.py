@@ -6,14 +6,14 @@ left out, not cut; the order of rows is a function of the seed alone, so that a 
 """
 
 from lib.models.adapters import save_adapter as save_adapter
+from lib.models.precision import precision as precision
+from lib.training.resume import TrainingError as TrainingError
 from lib.training.sft.rows import Solution as Solution
 from lib.training.sft.rows import batch_order as batch_order
 from lib.training.sft.rows import encode as encode
 from lib.training.sft.rows import examples as examples
 from lib.training.sft.rows import within_length as within_length
 from lib.training.sft.rows import write_rows as write_rows
-from lib.training.sft.run import continue_from as continue_from
-from lib.training.sft.run import last_checkpoint as last_checkpoint
 from lib.training.sft.run import out_of_memory as out_of_memory
 from lib.training.sft.run import run_identity as run_identity
 from lib.training.sft.run import train as train
@@ -23,6 +23,4 @@ from lib.training.sft.settings import EvalFn as EvalFn
 from lib.training.sft.settings import OnLog as OnLog
 from lib.training.sft.settings import Row as Row
 from lib.training.sft.settings import SftSettings as SftSettings
-from lib.training.sft.settings import TrainingError as TrainingError
 from lib.training.sft.settings import device_in_words as device_in_words
-from lib.training.sft.settings import precision as precision

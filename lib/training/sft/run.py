@@ -1,7 +1,6 @@
 """One fine-tuning from rows to an adapter folder: whole or not at all, and continued where a kill left it."""
 
 import dataclasses
-import json
 import os
 import shutil
 import time
@@ -9,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.base.files import digest
 from lib.models.adapters import save_adapter
-from lib.models.card import read_facts, write_card
-from lib.training.sft.rows import write_rows
-from lib.training.sft.settings import EvalFn, OnLog, Row, SftSettings, TrainingError, precision
+from lib.models.card import write_card
+from lib.training.resume import Identity, TrainingError, continue_from, finished, identity_of
+from lib.training.sft.settings import EvalFn, OnLog, Row, SftSettings, precision
 
 
 def train(
@@ -90,8 +88,8 @@ def train_once(
     held_out: EvalFn | None = None,
 ) -> dict[str, Any]:
     """`train`, unless this very adapter is there: the same model, rows and settings. Then its log and summary as they were."""
-    summary = dict(read_facts(adapter).get("summary", {}))
-    if not rows or summary.get("identity") != run_identity(model, rows, settings):
+    summary = finished(adapter, run_identity(model, rows, settings)) if rows else {}
+    if not summary:
         return train(model, rows, adapter, settings, on_log, held_out)
     for row in summary["log"]:
         on_log(row)
@@ -124,34 +122,7 @@ def out_of_memory(settings: SftSettings) -> str:
 # ----------------------------------------------------------------------------------------------------- continuing
 
 
-def run_identity(model: str, rows: Sequence[Row], settings: SftSettings) -> dict[str, str]:
-    """What two parts of one run must share: everything but who is told about it."""
+def run_identity(model: str, rows: Sequence[Row], settings: SftSettings) -> Identity:
+    """Return the identity of a fine-tuning; where its numbers are reported is no part of it."""
     learnt_with = {name: value for name, value in dataclasses.asdict(settings).items() if name != "report_to"}
-    return {"model": model, "rows": digest(list(rows)), "settings": digest(learnt_with)}
-
-
-def continue_from(folder: Path, identity: dict[str, str]) -> Path | None:
-    """The newest whole checkpoint of this very run; anything else in `folder` is removed."""
-    note = folder / "run.json"
-    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != identity:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_rows(note, [identity])
-        return None
-    return last_checkpoint(folder)
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint in a trainer's folder, None without one.
-
-    The trainer's state is written last, so a checkpoint that a kill left half written has none that parses; it is removed.
-    """
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    while found:
-        newest = found.pop()
-        try:
-            json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
-            return newest
-        except (OSError, ValueError):
-            shutil.rmtree(newest)
-    return None
+    return identity_of("lib.training.sft.trainer", model, rows, learnt_with)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal
 
-from lib.base.errors import WorkbookError
+from lib.models.precision import precision
 
 TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -12,10 +12,6 @@ Row = dict[str, str]
 BaseWeights = Literal["16bit", "8bit", "4bit"]
 EvalFn = Callable[[Any, int], float]  # (the model being trained, step) -> pass@1
 OnLog = Callable[[dict[str, float]], None]
-
-
-class TrainingError(WorkbookError):
-    """Training that cannot start or must stop; the message says why and what to change."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,15 +55,6 @@ class SftSettings:
             raise ValueError(f"base_weights={self.base_weights!r}: choose one of 16bit, 8bit, 4bit")
         if self.patience and not self.checkpoint_every:
             raise ValueError(f"patience={self.patience}: needs checkpoint_every, the steps between evaluations")
-
-
-def precision() -> str:
-    """bf16 where the device computes in it, else fp16 on a GPU, else fp32."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
 
 
 def device_in_words(settings: SftSettings) -> str:

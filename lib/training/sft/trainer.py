@@ -20,11 +20,12 @@ from transformers import DataCollatorForSeq2Seq, EarlyStoppingCallback, PrinterC
 from trl import SFTConfig, SFTTrainer
 from unsloth import FastLanguageModel
 
+from lib.models.precision import precision, torch_dtype
 from lib.models.resolve import resolve
+from lib.training.resume import TrainingError
 from lib.training.sft.rows import batch_order, within_length
-from lib.training.sft.settings import EvalFn, OnLog, Row, SftSettings, TrainingError, precision
+from lib.training.sft.settings import EvalFn, OnLog, Row, SftSettings
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 METRIC = "eval_pass_at_1"
 
 
@@ -146,7 +147,7 @@ def lora_model(model: str, settings: SftSettings) -> tuple[Any, Any]:
         max_seq_length=settings.max_length,
         load_in_4bit=settings.base_weights == "4bit",
         load_in_8bit=settings.base_weights == "8bit",
-        dtype=DTYPES[precision()],
+        dtype=torch_dtype(),
     )
     lora = FastLanguageModel.get_peft_model(
         base,
