@@ -28,7 +28,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXTS = ("README.md", "RESULTS.md")
-LINK = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(((?:figures|benchmarks)/[^)#\s]+)#([^)\s]+)\)")
+LINK = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(((?:figures|benchmarks|data)/[^)#\s]+)#([^)\s]+)\)")
 TABLE = re.compile(r"(<!-- table (\S+)\n(.*?)-->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?")
 CODE = re.compile(r"^```.*?^```$|`[^`]*`", re.DOTALL | re.MULTILINE)
@@ -50,7 +50,13 @@ class Measured(float):
         if spec == "points":
             return f"{100 * self:+.1f}"
         if spec == "p":
-            return f"{float(self):.4f}" if self < 0.001 else f"{float(self):.2f}" if self >= 0.0995 else f"{float(self):.3f}"
+            return (
+                f"{float(self):.4f}"
+                if self < 0.001
+                else f"{float(self):.2f}"
+                if self >= 0.0995
+                else f"{float(self):.3f}"
+            )
         return format(float(self), spec)
 
 
@@ -66,7 +72,9 @@ def read_rows(path: Path) -> list[Row]:
 
 def matching(rows: Sequence[Row], where: Mapping[str, Any]) -> list[Row]:
     """Return the rows whose columns have the values of `where`. Raises KeyError for a column that does not exist."""
-    wanted = {name: [str(one) for one in (value if isinstance(value, list) else [value])] for name, value in where.items()}
+    wanted = {
+        name: [str(one) for one in (value if isinstance(value, list) else [value])] for name, value in where.items()
+    }
     return [row for row in rows if all(row[name] in some for name, some in wanted.items())]
 
 
