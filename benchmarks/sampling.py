@@ -39,7 +39,7 @@ from lib.sampling import SamplingParams, open_engine, sample  # noqa: E402
 from lib.sampling.encoding import Encoder  # noqa: E402
 from lib.sampling.hf import Ends  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
-from lib.stats.estimators import compare  # noqa: E402
+from lib.stats.paired import compare  # noqa: E402
 from lib.tasks.prompts import Prompt, build_prompt  # noqa: E402
 from lib.tasks.task import Task, read_tasks  # noqa: E402
 

@@ -23,7 +23,7 @@ from benchmarks.common import show  # noqa: E402
 from lib.evaluation.failures.labels import HALVES, Agreement, Read, agreement, read_labels  # noqa: E402
 from lib.evaluation.failures.taxonomy import BANGLA_TYPES, POLYCODE_TYPES, Label, classify, tally  # noqa: E402
 from lib.sandbox import Sandbox, extract_code  # noqa: E402
-from lib.stats.estimators import clopper_pearson_interval  # noqa: E402
+from lib.stats.intervals import clopper_pearson_interval  # noqa: E402
 from lib.tasks import readers as corpora  # noqa: E402
 
 BLP = ROOT / "data" / "external" / "blp"

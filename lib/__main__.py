@@ -303,7 +303,7 @@ def write_verdicts(path: Path, tasks: Sequence["Task"], verdicts: Sequence["Verd
 
 def summary(verdicts: Sequence["Verdict"], tests: str, alias: str, mode: str, seconds: float) -> Payload:
     """The scores of a list of verdicts, with the Wilson interval over tasks."""
-    from lib.stats.estimators import wilson_interval
+    from lib.stats.intervals import wilson_interval
 
     counts = collections.Counter(verdict.status for verdict in verdicts)
     passed, n = counts[Status.SUCCESS], len(verdicts)

@@ -14,7 +14,7 @@ from lib.models.adapters import AdapterError, base_of, copy_adapter, merge, save
 from lib.models.card import add_scores, read_facts, write_card
 from lib.models.resolve import resolve
 from lib.sampling import Request, SamplingParams, open_engine
-from lib.stats.estimators import rate_over_tasks
+from lib.stats.intervals import rate_over_tasks
 from lib.training.sft import TARGET_MODULES
 
 LAYER = "model.layers.3.mlp.down_proj"

@@ -37,7 +37,7 @@ def test_lib_holds_wings_and_no_loose_files() -> None:
 
 
 def test_a_downward_import_is_found() -> None:
-    assert imported_wings("def f():\n    from lib.run import doctor\n    import lib.stats.estimators\n") == {
+    assert imported_wings("def f():\n    from lib.run import doctor\n    import lib.stats.intervals\n") == {
         "run",
         "stats",
     }

@@ -17,7 +17,8 @@ import pandas
 from lib.base.errors import WorkbookError
 from lib.mining.answers import passed_matrix
 from lib.mining.ledger import Attempt, Ledger
-from lib.stats.estimators import Comparison, compare, over_seeds, rate_over_tasks, wilson_interval
+from lib.stats.intervals import rate_over_tasks, wilson_interval
+from lib.stats.paired import Comparison, compare
 from lib.tasks.task import Task, read_tasks
 
 NEEDED = ("manifest.json", "evaluation.json", "scores.csv", "tasks/test.jsonl", "attempts/evaluation.jsonl")
@@ -92,10 +93,9 @@ def together(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[Comparison
         means = numpy.mean([run.passed[model, protocol].mean(axis=1) for run in runs], axis=0)  # (tasks,)
         lo, hi = wilson_interval(float(means.sum()), len(means))
         draws = runs[0].passed[model, protocol].shape[1]
-        each = [rate_over_tasks(run.passed[model, protocol], protocol=protocol, tests="hidden") for run in runs]
         row = {"model": model, "protocol": protocol, "runs": len(runs), "n_tasks": len(means), "draws": draws,
                "rate": float(means.mean()), "lo": lo, "hi": hi, "rates": rates,
-               "spread": over_seeds(each)[1] if len(runs) > 1 else None}  # fmt: skip
+               "spread": float(numpy.std(rates, ddof=1)) if len(runs) > 1 else None}  # fmt: skip
         if model != base:
             reference = numpy.mean([run.passed[base, protocol].mean(axis=1) for run in runs], axis=0)
             found = compare(means, reference, name_a=f"{model} ({protocol})", name_b=base)
@@ -173,6 +173,6 @@ def rates_of_runs(runs: Sequence[Run]) -> pandas.DataFrame:
             rate = rate_over_tasks(passed, protocol=protocol, tests="hidden")
             rows.append(
                 {"run": run.name, "seed": run.seed, "model": model, "protocol": protocol, "rate": rate.rate,
-                 "lo": rate.lo, "hi": rate.hi, "n_tasks": rate.n_tasks, "draws": rate.draws}
+                 "lo": rate.lo, "hi": rate.hi, "n_tasks": rate.n_tasks, "draws": rate.samples}
             )  # fmt: skip
     return pandas.DataFrame(rows)

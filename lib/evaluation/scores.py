@@ -1,5 +1,6 @@
 """From attempts to the rows of scores.csv: which tests, which protocol, which interval, against whom."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,15 +10,9 @@ from lib.evaluation.failures.taxonomy import classify
 from lib.mining.answers import PASSED_FIELD, passed_matrix
 from lib.mining.ledger import Attempt
 from lib.sandbox import Status, Verdict
-from lib.stats.estimators import (
-    Rate,
-    best_of_k_passed,
-    by_group,
-    compare,
-    pass_at_k_per_task,
-    rate_over_tasks,
-    wilson_interval,
-)
+from lib.stats.intervals import Rate, by_group, rate_over_tasks
+from lib.stats.paired import compare
+from lib.stats.pass_at_k import best_of_k_passed, pass_at_k_per_task, pass_at_k_rate
 from lib.tasks.task import Task
 
 COLUMNS = (
@@ -64,22 +59,19 @@ def _rate_row(protocol: str, passed: "numpy.ndarray", reference: "numpy.ndarray 
 
 
 def _pass_at_k_row(passed: "numpy.ndarray", reference: "numpy.ndarray | None", k: int) -> dict[str, Any]:
-    values = pass_at_k_per_task(passed, k)
-    lo, hi = wilson_interval(float(values.sum()), len(values))
-    rate = Rate(float(values.mean()), lo, hi, len(values), passed.shape[1], "wilson", f"pass@{k}")
-    return _columns(rate) | _p_values(values, None if reference is None else pass_at_k_per_task(reference, k))
+    other = None if reference is None else pass_at_k_per_task(reference, k)
+    return _columns(pass_at_k_rate(passed, k)) | _p_values(pass_at_k_per_task(passed, k), other)
 
 
 def _best_of_row(matrices: "dict[tuple[str, str, str], numpy.ndarray]", model: str, base: str) -> dict[str, Any]:
-    """Chosen from all draws by the visible tests, scored by the hidden ones."""
-    draws = matrices[model, "draws", "hidden"].shape[1]
-    chosen = {
-        name: best_of_k_passed(matrices[name, "draws", "visible"], matrices[name, "draws", "hidden"], draws)
-        for name in {model, base}
-    }
-    rate = rate_over_tasks(chosen[model], protocol=f"best-of-{draws}")
-    against = None if model == base else chosen[base][:, None]
-    return _columns(rate) | {"draws": draws} | _p_values(chosen[model][:, None], against)
+    """Return the row of best-of-K: chosen from all samples by the visible tests, right when it passes all tests."""
+    chosen = {}
+    for name in {model, base}:
+        visible, hidden = (matrices[name, "draws", tests] for tests in ("visible", "hidden"))
+        chosen[name] = best_of_k_passed(visible, hidden, visible.shape[1])
+    samples = matrices[model, "draws", "hidden"].shape[1]
+    rate = dataclasses.replace(rate_over_tasks(chosen[model], protocol=f"best-of-{samples}"), samples=samples)
+    return {"tests": "all"} | _columns(rate) | _p_values(chosen[model], None if model == base else chosen[base])
 
 
 def rates_by_field(
@@ -91,7 +83,7 @@ def rates_by_field(
     """
     rows = []
     for field in ("tier", "programming_language", "source"):
-        found = by_group(passed, [str(getattr(task, field)) for task in tasks], protocol, tests)
+        found = by_group(passed, [str(getattr(task, field)) for task in tasks], protocol, tests=tests)
         named = found.groups | {"macro": found.macro, "micro": found.micro}
         rows += [{"by": field, "group": group} | _columns(rate) | {"tests": tests} for group, rate in named.items()]
     return rows
@@ -101,7 +93,7 @@ def _columns(rate: Rate) -> dict[str, Any]:
     return {
         "protocol": rate.protocol,
         "n_tasks": rate.n_tasks,
-        "draws": rate.draws,
+        "draws": rate.samples,
         "rate": round(rate.rate, 6),
         "lo": round(rate.lo, 6),
         "hi": round(rate.hi, 6),

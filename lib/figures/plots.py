@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lib.sandbox import Status
 from lib.mining.k_curve import Row
-from lib.stats.budget import expected_solved
+from lib.stats.pass_at_k import solved_curve
 from lib.evaluation.failures.statistics import lengths as length_table
 from lib.evaluation.failures.statistics import shares, verdict_steps
 
@@ -33,7 +33,15 @@ TYPE_NAMES = {
 PROTOCOL_NAMES = {"greedy": "greedy", "draws": "mean of draws"}
 
 
-BANGLA_FONTS = ("Noto Sans Bengali", "Lohit Bengali", "Noto Serif Bengali", "Kalpurush", "SolaimanLipi", "Vrinda", "FreeSans")
+BANGLA_FONTS = (
+    "Noto Sans Bengali",
+    "Lohit Bengali",
+    "Noto Serif Bengali",
+    "Kalpurush",
+    "SolaimanLipi",
+    "Vrinda",
+    "FreeSans",
+)
 LAST_STAGE = "07"  # draws the figures, so its own key cannot be in them
 
 _banner = ""  # set by `style`, like the next
@@ -75,7 +83,7 @@ def bangla_font() -> str | None:
 
 
 def manifest_mark(run: str | Path) -> str:
-    """"run RUN_ID · manifest HASH"; empty where the run has no manifest.
+    """ "run RUN_ID · manifest HASH"; empty where the run has no manifest.
 
     HASH: twelve digits of the SHA-256 of the run's id and the keys of its stages before the figures, as JSON with
     sorted names. A stage's key is itself a digest of parameters, inputs and code.
@@ -131,9 +139,7 @@ def fertility(spent: pandas.DataFrame, unit: str = "word") -> tuple[Any, pandas.
         y = numpy.arange(len(kinds)) + (index - (len(tokenizers) - 1) / 2) * 0.26
         errors = [rows["rate"] - rows["lo"], rows["hi"] - rows["rate"]]
         axes.barh(y, rows["rate"], height=0.24, label=name, color=COLOURS[index], alpha=0.85)
-        axes.errorbar(
-            rows["rate"], y, xerr=errors, fmt="none", ecolor="black", elinewidth=0.9, capsize=2
-        )
+        axes.errorbar(rows["rate"], y, xerr=errors, fmt="none", ecolor="black", elinewidth=0.9, capsize=2)
     sizes = data.drop_duplicates("texts").set_index("texts")["n"]
     axes.set_yticks(range(len(kinds)), [f"{kind} (n = {sizes[kind]})" for kind in kinds])
     axes.invert_yaxis()
@@ -144,24 +150,18 @@ def fertility(spent: pandas.DataFrame, unit: str = "word") -> tuple[Any, pandas.
 
 
 def solved_against_k(passed: "numpy.ndarray") -> tuple[Any, pandas.DataFrame]:
-    """Tasks solved within k draws, unbiased from one pool of n, and 1 − (1 − p̂)^k summed over tasks.
+    """Draw tasks solved within k samples, k = 1..n, from one pool of n per task, with a 95 % band over tasks.
 
-    `passed`: (tasks, n) bool.
+    Beside it Σ 1 − (1 − p̂)^k, which treats every task's pass rate as known. `passed`: (tasks, n) bool.
     """
-    draws = passed.shape[1]
-    ks = numpy.unique(numpy.round(numpy.geomspace(1, draws, 12)).astype(int))
-    p = passed.mean(axis=1)
-    data = pandas.DataFrame(
-        {
-            "k": ks,
-            "solved": expected_solved(passed, [int(k) for k in ks]),
-            "theory": [float((1 - (1 - p) ** k).sum()) for k in ks],
-        }
-    )
+    n_tasks, curve = len(passed), solved_curve(passed)
+    columns = ("solved", "lo", "hi", "theory")
+    data = pandas.DataFrame({"k": curve.ks} | {name: n_tasks * getattr(curve, name) for name in columns})
     figure, axes = _subplots()
-    axes.plot(data["k"], data["solved"], "o-", label="solved within k draws (unbiased)")
+    axes.plot(data["k"], data["solved"], "o-", markersize=3, label="solved within k samples (unbiased)")
+    axes.fill_between(data["k"], data["lo"], data["hi"], alpha=0.15, linewidth=0, label="95 % over tasks")
     axes.plot(data["k"], data["theory"], "--", label="Σ 1 − (1 − p̂)^k")
-    axes.set(xlabel="k, draws a task", ylabel=f"tasks solved, of {len(passed)}", ylim=(0, None))
+    axes.set(xlabel="k, samples per task", ylabel=f"tasks solved, of {n_tasks}", ylim=(0, None))
     axes.legend()
     return figure, data
 
@@ -262,9 +262,7 @@ def score_bars(scores: pandas.DataFrame, tests: str = "hidden") -> tuple[Any, pa
         x = numpy.arange(len(rows)) + (index - (len(models) - 1) / 2) * 0.25
         errors = numpy.clip([rows["rate"] - rows["lo"], rows["hi"] - rows["rate"]], 0, None) * 100
         axes.bar(x, rows["rate"] * 100, width=0.22, label=model, color=COLOURS[index], alpha=0.85)
-        axes.errorbar(
-            x, rows["rate"] * 100, yerr=errors, fmt="none", ecolor="black", elinewidth=0.9, capsize=2.5
-        )
+        axes.errorbar(x, rows["rate"] * 100, yerr=errors, fmt="none", ecolor="black", elinewidth=0.9, capsize=2.5)
     names = [f"{name}\n{int(rows.loc[key, 'draws'])} a task" for key, name in PROTOCOL_NAMES.items()]
     axes.set_xticks(range(len(PROTOCOL_NAMES)), names)
     axes.set(ylabel=f"pass@1, % of {data['n_tasks'].iloc[0]} tasks, {tests} tests", ylim=(0, None))

@@ -55,9 +55,7 @@ def render(folder: Path) -> str:
         section("Versions", definitions(manifest.get("versions", {})) or _missing("manifest.json, versions")),
         section("Run it again", rerun(manifest)),
     ]
-    head = (
-        f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_e(title)}</title>'
-    )
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_e(title)}</title>'
     return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head><body><main>{"".join(body)}</main></body></html>\n'
 
 
@@ -146,9 +144,7 @@ def figure(path: Path) -> str:
     """One picture, its caption and its data."""
     caption_file = path.with_suffix(".txt")
     name = path.stem.replace("_", " ")
-    caption = (
-        caption_file.read_text(encoding="utf-8", errors="replace").strip() if caption_file.is_file() else name
-    )
+    caption = caption_file.read_text(encoding="utf-8", errors="replace").strip() if caption_file.is_file() else name
     picture = base64.b64encode(path.read_bytes()).decode()
     return (
         f'<figure><img alt="{_e(name)}" src="data:image/png;base64,{picture}">'
@@ -222,8 +218,7 @@ def parameter_tables(manifest: Mapping[str, Any]) -> str:
     if not stages:
         return _missing("manifest.json, parameters")
     blocks = (
-        f"<div><h3>{_e(name)}</h3>{definitions(values) or '<p>none</p>'}</div>"
-        for name, values in stages.items()
+        f"<div><h3>{_e(name)}</h3>{definitions(values) or '<p>none</p>'}</div>" for name, values in stages.items()
     )
     return f'<div class="columns">{"".join(blocks)}</div>'
 

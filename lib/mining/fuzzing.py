@@ -27,7 +27,7 @@ from typing import Any
 from lib.mining.collect import syntax_digest
 from lib.mining.ledger import Attempt
 from lib.sandbox import Sandbox, SandboxError, Status, Verdict
-from lib.stats.estimators import Interval, wilson_interval
+from lib.stats.intervals import Interval, wilson_interval
 from lib.tasks.readers.literals import parsed
 from lib.tasks.task import Case, Task, TestSet
 

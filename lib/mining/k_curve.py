@@ -21,8 +21,8 @@ import numpy.typing
 
 from lib.mining.collect import syntax_digest
 from lib.mining.ledger import Attempt
-from lib.stats.budget import solved_table
-from lib.stats.estimators import bootstrap_interval, wilson_interval
+from lib.stats.intervals import bca_interval, wilson_interval
+from lib.stats.pass_at_k import solved_table
 from lib.tasks.task import Task
 
 Floats = numpy.typing.NDArray[numpy.float64]
@@ -128,7 +128,7 @@ def _share(k: int, quantity: str, tests: str, values: Sequence[float] | Floats) 
 
 
 def _mean(k: int, quantity: str, tests: str, values: Floats, unit: str) -> Row:
-    return Row(k, quantity, tests, float(values.mean()), *bootstrap_interval(values), unit, len(values))
+    return Row(k, quantity, tests, float(values.mean()), *bca_interval(values), unit, len(values))
 
 
 def _ratio(k: int, quantity: str, cost: Floats, gain: Floats, unit: str) -> Row:

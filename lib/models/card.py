@@ -37,7 +37,7 @@ def write_card(
 
 
 def add_scores(folder: Path, scores: Mapping[str, Any]) -> None:
-    """Put measured rates into the card, {what was measured: a lib.stats.estimators.Rate}; those of the same name are replaced."""
+    """Put measured rates into the card, {what was measured: a lib.stats.intervals.Rate}; those of the same name are replaced."""
     facts = read_facts(folder)
     kept = [row for row in facts["scores"] if row["what"] not in scores]
     facts["scores"] = kept + [

@@ -8,7 +8,7 @@ import pandas
 
 from lib.figures.plots import COLOURS
 from lib.figures.plots import _subplots as subplots
-from lib.stats.estimators import wilson_interval
+from lib.stats.intervals import wilson_interval
 
 GREY = "#7a7a7a"  # published numbers and nothing else
 MARKS = ("o", "s", "^", "D", "v", "P", "X")

@@ -22,15 +22,8 @@ import numpy.typing
 from lib.base.files import ROOT
 from lib.decontamination import verbatim
 from lib.sandbox import Sandbox, SandboxError, Status, extract_code
-from lib.stats.estimators import (
-    Comparison,
-    Rate,
-    TwoSample,
-    compare,
-    rate_over_tasks,
-    two_proportion,
-    wilson_interval,
-)
+from lib.stats.intervals import Rate, TwoSample, rate_over_tasks, two_proportion, wilson_interval
+from lib.stats.paired import Comparison, compare
 from lib.tasks import readers as corpora
 from lib.tasks.task import Task, TaskError
 
@@ -184,7 +177,7 @@ def findings(judged: Audit) -> Findings:
         if judged.trained.any() and not judged.trained.all()
     }  # fmt: skip
     drop = compare(
-        judged.visible, judged.full, judged.task_ids, judged.task_ids, SUITES["visible"], SUITES["all"],
+        judged.visible, judged.full, name_a=SUITES["visible"], name_b=SUITES["all"],
         tests_a="visible", tests_b="all", across_tests=True,
     )  # fmt: skip
     return Findings(wilson, exact, contamination, drop)

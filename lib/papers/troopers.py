@@ -24,7 +24,8 @@ from lib.papers.parts import (
     table_picture,
 )
 from lib.papers.published import SUITES, Findings, Published, rows
-from lib.stats.estimators import best_of_k_per_task, pass_at_k_per_task, wilson_interval
+from lib.stats.intervals import wilson_interval
+from lib.stats.pass_at_k import best_of_k_per_task, pass_at_k_per_task
 from lib.tasks import readers as corpora
 from lib.tasks.task import Task
 

@@ -19,7 +19,8 @@ from lib.models.adapters import adapter_name
 from lib.models.card import add_scores
 from lib.sampling import SamplingParams, open_engine
 from lib.sandbox import Sandbox
-from lib.stats.estimators import Rate, pass_at_k_macro, rate_over_tasks
+from lib.stats.intervals import Rate, rate_over_tasks
+from lib.stats.pass_at_k import pass_at_k_rate
 from lib.tasks.task import Task
 from lib.training.sft import EvalFn, OnLog, Row, SftSettings, TrainingError, examples, train_once
 
@@ -188,7 +189,7 @@ def round_metrics(answers: Answers, tasks: Sequence[Task], tests: str = "hidden"
         "tests": tests,
         "greedy": float(greedy.mean()),
         "pass@1": float(drawn.mean()),
-        f"pass@{n}": pass_at_k_macro(drawn, n),
+        f"pass@{n}": pass_at_k_rate(drawn, n).rate,
         "distinct": sum(len(pool.programs) / n for pool in drawn_pools) / len(tasks),
         "distinct_winners": sum(len(pool.winners) for pool in drawn_pools) / len(tasks),
     }
