@@ -12,13 +12,15 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3,$(shell $(nam
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 TOOLCHAINS := lua5.4 ocaml-nox gfortran r-base-core
 
-SEEDS := 0 1 2
+SEEDS ?= 0 1 2
+RUNS ?= runs
+FIGURES ?= figures
 
 .PHONY: help run reference test install toolchains browser lab clean
 
 help:
 	@echo 'make run [PRESET=smoke|cpu|colab|paper] [ARGS="--set KEY=VALUE"]   the workbook from start to end; prints the report'
-	@echo 'make reference    preset cpu with three seeds, compared; fills figures/'
+	@echo 'make reference    preset cpu with three seeds, compared; fills figures/ and the numbers in README.md and RESULTS.md'
 	@echo 'make test         lint, types and tests'
 	@echo 'make install      the virtual environment alone'
 	@echo 'make toolchains   Lua, OCaml, R and Fortran, with apt'
@@ -30,10 +32,12 @@ run: install
 	@$(PY) -m lib run --preset $(PRESET) $(ARGS)
 
 reference: install
-	@for seed in $(SEEDS); do $(PY) -m lib run --preset cpu --set seed=$$seed --run-dir runs/seed$$seed || exit 1; done
-	@$(PY) -m lib compare $(SEEDS:%=runs/seed%) --out figures
-	@cp runs/seed0/figures/* figures/
-	@for seed in $(SEEDS); do cp runs/seed$$seed/manifest.json figures/manifest-seed$$seed.json; done
+	@for seed in $(SEEDS); do $(PY) -m lib run --preset $(PRESET) --set seed=$$seed --run-dir $(RUNS)/seed$$seed || exit 1; done
+	@$(PY) -m lib compare $(SEEDS:%=$(RUNS)/seed%) --out $(FIGURES)
+	@cp $(RUNS)/seed$(firstword $(SEEDS))/figures/* $(FIGURES)/
+	@for seed in $(SEEDS); do cp $(RUNS)/seed$$seed/manifest.json $(FIGURES)/manifest-seed$$seed.json; done
+	@$(PY) -m lib.run.executed $(RUNS)/seed$(firstword $(SEEDS)) $(FIGURES)/notebooks
+	@$(PY) tests/numbers_in_text.py --write
 
 test: install
 	$(PY) -m ruff check .

@@ -178,6 +178,8 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
     shown = ", ".join(f"{model} {rate:.1%}" for model, rate in visible.items())
     words = f"{comparison.in_words(rows, found)}\nOn visible tests the draws would have said: {shown}."
     if args.out:
+        import pandas
+
         from lib.figures import plots as figures
 
         out = Path(args.out)
@@ -185,6 +187,7 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
         figure, data = figures.over_runs(comparison.rates_of_runs(runs))
         n = rows[0]["n_tasks"]
         figures.save(figure, out / "runs", data, f"pass@1 on the hidden tests of {n} held-out tasks, run by run.")
+        pandas.DataFrame(rows).drop(columns="rates").to_csv(out / "runs_pooled.csv", index=False)
         comparison.all_scores(runs).to_csv(out / "scores.csv", index=False)
         (out / "runs.md").write_text(comparison.table(rows, found), encoding="utf-8")
     sentences = [one.sentence for one in found]

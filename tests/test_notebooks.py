@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from lib.evaluation import comparison
+from lib.run import executed
 from lib.run import presets as pipeline
 
 ROOT = Path(__file__).parent.parent
@@ -99,6 +100,26 @@ def test_every_notebook_that_draws_shows_its_figures(smoke):
     drawing = [path.name for path in NOTEBOOKS if "figures." in path.read_text(encoding="utf-8")]
     assert len(drawing) >= 6
     assert all("image/png" in (folder / "notebooks" / name).read_text(encoding="utf-8") for name in drawing)
+
+
+def test_copies_for_readers_have_outputs_and_small_pictures_and_no_trace_of_the_machine(smoke, tmp_path):
+    written = executed.publish(smoke[0], tmp_path)
+    assert 100_000 < written < executed.MAX_BYTES
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in NOTEBOOKS]
+    for path in tmp_path.iterdir():
+        text = path.read_text(encoding="utf-8")
+        book = nbformat.reads(text, as_version=4)
+        assert str(ROOT) not in text and "preset `smoke`" in book.cells[0].source
+        assert any(cell.get("outputs") for cell in book.cells)
+        assert not any(output.get("name") == "stderr" for cell in book.cells for output in cell.get("outputs", []))
+
+
+def test_the_copies_in_figures_are_of_these_notebooks():
+    copies = {path.name: path for path in (ROOT / "figures" / "notebooks").glob("*.ipynb")}
+    assert set(copies) == {path.name for path in NOTEBOOKS}
+    assert sum(path.stat().st_size for path in copies.values()) <= executed.MAX_BYTES
+    for path in copies.values():
+        assert any(cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells)
 
 
 def test_an_evaluated_run_compares_with_its_own_scores(smoke):
