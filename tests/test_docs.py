@@ -1,7 +1,4 @@
-"""The pages of docs/, followed literally: every block runs, in order, in a copy of the repository, and prints what the page says.
-
-Blocks marked `long` take minutes together and run with DOCS_FULL=1.
-"""
+"""The pages of docs/ and the README, followed literally: every block runs, in order, and prints what the page says."""
 
 import os
 import re
@@ -17,12 +14,12 @@ from lib.models.resolve import cache_dir
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 EXECUTED = {"sh": ["bash", "-e", "-c"], "python": [sys.executable, "-c"]}
-FENCE = re.compile(r"^```(\w+)( long)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(page: str) -> list[tuple[str, bool, str]]:
-    """(language, long, text) of every fenced block."""
-    return [(found[1], bool(found[2]), found[3]) for found in FENCE.finditer((ROOT / "docs" / page).read_text())]
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """(language, text) of every fenced block."""
+    return [(found[1], found[2]) for found in FENCE.finditer(page.read_text(encoding="utf-8"))]
 
 
 @pytest.fixture
@@ -34,31 +31,41 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if any(kind in EXECUTED for kind, _, _ in blocks(page))])
+def run(command: list[str], folder: Path) -> str:
+    """What a command prints in a folder; it has to succeed."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "WORKBOOK_CACHE": str(cache_dir())}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(kind in EXECUTED for kind, _ in blocks(ROOT / "docs" / page))]
+)
 def test_a_page_followed_literally_does_what_it_says(page: str, copy: Path) -> None:
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "WORKBOOK_CACHE": str(cache_dir()),
-    }
-    printed: str | None = None  # by the block before; None: it was left out
-    for kind, long, text in blocks(page):
+    printed = None
+    for kind, text in blocks(ROOT / "docs" / page):
         if kind in EXECUTED:
-            printed = None
-            if not long or os.environ.get("DOCS_FULL"):
-                done = subprocess.run(
-                    [*EXECUTED[kind], text], cwd=copy, env=environment, capture_output=True, text=True
-                )
-                assert done.returncode == 0, f"{text}\n{done.stdout[-1000:]}{done.stderr[-2000:]}"
-                printed = done.stdout
-        elif kind == "text" and printed is not None:
+            printed = run([*EXECUTED[kind], text], copy)
+        elif kind == "text":
+            assert printed is not None, f"{page}: shows output before any command"
             assert [line for line in text.splitlines() if line not in printed] == [], printed
+
+
+def test_the_snippets_of_the_readme_run_one_after_the_other(copy: Path) -> None:
+    snippets = [text for kind, text in blocks(ROOT / "README.md") if kind == "python"]
+    assert len(snippets) >= 3
+    shown = re.findall(r"print\(.*\)  # (.*)", "".join(snippets))
+    printed = run([sys.executable, "-c", "\n".join(snippets)], copy)
+    assert shown and [line for line in shown if line not in printed] == [], printed
+    assert (copy / "adapters" / "rsft" / "adapter_model.safetensors").is_file()
 
 
 def test_every_page_is_linked_and_every_link_leads_somewhere() -> None:
     linked = set()
-    for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
             assert (path.parent / target).exists(), f"{path.name}: {target}"
             linked.add((path.parent / target).resolve())
     assert {(ROOT / "docs" / page).resolve() for page in PAGES} <= linked
