@@ -22,9 +22,10 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.common import show  # noqa: E402
 from lib.evaluation.failures.labels import HALVES, Agreement, Read, agreement, read_labels  # noqa: E402
 from lib.evaluation.failures.taxonomy import BANGLA_TYPES, POLYCODE_TYPES, Label, classify, tally  # noqa: E402
-from lib.sandbox import Sandbox, extract_code  # noqa: E402
+from lib.sandbox import Sandbox  # noqa: E402
 from lib.stats.intervals import clopper_pearson_interval  # noqa: E402
 from lib.tasks import readers as corpora  # noqa: E402
+from lib.tasks.extract import program_of  # noqa: E402
 
 BLP = ROOT / "data" / "external" / "blp"
 CLASSES = {"type_bangla": tuple(map(str, BANGLA_TYPES)), "type_polycode": POLYCODE_TYPES}
@@ -44,7 +45,7 @@ def ruled(wanted: Sequence[Read] | None = None) -> dict[str, Label]:
     tasks = {task.task_id: task for task in corpora.read(BLP / "test_full.csv")}
     responses = corpora.read_submission(BLP / "troopers_submission.json")
     ids = list(tasks) if wanted is None else [read.task_id for read in wanted]
-    programs = {name: extract_code(responses[name], "python") or "" for name in ids}
+    programs = {name: program_of(responses[name], tasks[name]) or "" for name in ids}
     for read in wanted or ():
         if hashlib.sha256(programs[read.task_id].encode()).hexdigest() != read.sha256:
             raise ValueError(f"failure_labels.csv, task_id {read.task_id}: the submission holds another program")

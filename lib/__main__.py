@@ -85,6 +85,7 @@ def score(args: argparse.Namespace) -> tuple[Payload, str]:
     from lib import sandbox
     from lib.mining import fuzzing
     from lib.tasks import readers as corpora
+    from lib.tasks.extract import program_of
 
     if args.fuzz < 0:
         raise CommandError(f"--fuzz {args.fuzz}: asserts to add to each task, so 1 or more")
@@ -93,7 +94,7 @@ def score(args: argparse.Namespace) -> tuple[Payload, str]:
     check_ids(responses, [*tasks, *skipped], args.submission, args.tasks)
     started = time.monotonic()
     with sandbox.Sandbox(allow_unconfined=args.allow_unconfined) as box:
-        programs = [sandbox.extract_code(responses.get(task.task_id, ""), task.programming_language) for task in tasks]
+        programs = [program_of(responses.get(task.task_id, ""), task) for task in tasks]
         judged = fuzzing.hardened(tasks, args.tests, args.fuzz, 0, box) if args.fuzz else tasks
         jobs = [(task, program or "") for task, program in zip(judged, programs, strict=True)]
         verdicts = box.grade_many(jobs, tests=args.tests, alias=args.alias)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.sandbox import Sandbox, SandboxError, Verdict, extract_code, probe
+from lib.sandbox import Sandbox, SandboxError, Verdict, probe
 from lib.sandbox.trusted.outputs import same_output
 from lib.sandbox.trusted.processes import loader_path
 from lib.sandbox.trusted.remote import Remote
@@ -238,33 +238,6 @@ def test_unknown_language_is_refused(sandbox):
 def test_program_exit_code_and_commands_are_kept(sandbox):
     verdict = sandbox.execute("python", "import sys; sys.exit(3)", DOUBLE, 1, 256)
     assert (verdict.exit_code, verdict.commands) == (3, ("python3 -B -P -s -S main.py",))
-
-
-# ---------------------------------------------------------------------------------------------------- extraction
-
-
-@pytest.mark.parametrize(
-    "completion, language, code",
-    [
-        ("```python\nx = 1\n```", "python", "x = 1\n"),
-        ("Sure!\n```py\nx = 1\n```\nDone.", "python", "x = 1\n"),
-        ("```\nx = 1\n```", "python", "x = 1\n"),
-        ("```lua\nx = 1\n```\n```python\ny = 2\n```", "python", "y = 2\n"),
-        ("```python\na\n```\n```python\nlonger block\n```\n```python\nb\n```", "python", "longer block\n"),
-        ("```python\na = 1\n```\n```python\nb = 2\n```", "python", "b = 2\n"),
-        ("```python\nx = 1", "python", "x = 1"),
-        ("  ```python\n  x\n  ```", "python", "  x\n"),
-        ("x = 1", "python", "x = 1"),
-        ("```ocaml\nlet x = 1\n```", "ocaml", "let x = 1\n"),
-        ("```R\nx <- 1\n```", "r", "x <- 1\n"),
-        ("```java\nint x;\n```", "python", None),
-        ("```python\n```", "python", None),
-        ("", "python", None),
-        ("```python\r\nx = 1\r\n```", "python", "x = 1\n"),
-    ],
-)
-def test_extract_code(completion, language, code):
-    assert extract_code(completion, language) == code
 
 
 # --------------------------------------------------------------------------------------------- lanes and leftovers

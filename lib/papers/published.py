@@ -21,10 +21,11 @@ import numpy.typing
 
 from lib.base.files import ROOT
 from lib.decontamination import verbatim
-from lib.sandbox import Sandbox, SandboxError, Status, extract_code
+from lib.sandbox import Sandbox, SandboxError, Status
 from lib.stats.intervals import Rate, TwoSample, rate_over_tasks, two_proportion, wilson_interval
 from lib.stats.paired import Comparison, compare
 from lib.tasks import readers as corpora
+from lib.tasks.extract import program_of
 from lib.tasks.task import Task, TaskError
 
 COLUMNS = (
@@ -128,7 +129,7 @@ def audit(folder: str | Path, sandbox: Sandbox) -> Audit:
         odd = sorted(there ^ set(ids))
         if odd:
             raise TaskError(f"{name}: {len(odd)} tasks that only it or {shown.name} has, as {', '.join(odd[:3])}")
-    programs = [extract_code(answers[name], "python") or "" for name in ids]
+    programs = [program_of(answers[task.task_id], task) or "" for task in visible]
     trained = verbatim(corpora.read(training), visible)
     return Audit(
         ids,

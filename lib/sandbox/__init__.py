@@ -16,7 +16,7 @@ What this does not cover:
 """
 
 from lib.sandbox.confine.probe import Report, probe
-from lib.sandbox.extract import extract_code
+from lib.tasks.extract import extract_code
 from lib.sandbox.trusted.pool import Sandbox
 from lib.sandbox.verdict import STATUSES, SandboxError, Status, Verdict
 

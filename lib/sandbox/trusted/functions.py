@@ -3,8 +3,8 @@
 import re
 
 from lib.sandbox.languages import FOLDER, Language
+from lib.tasks.extract import defines
 
-_DEFINES = r"(?:function\s+{0}\b|\b{0}\s*(?:<-|=)\s*function|\blet\s+(?:rec\s+)?{0}\b|^\s*{0}\s*\(.*\)\s*=)"
 
 
 def assemble(
@@ -16,7 +16,7 @@ def assemble(
     """
     text = "\n".join(tests)
     name = entry_point or _function_under_test(text)
-    whole = bool(name) and re.search(_DEFINES.format(re.escape(name)), program, re.MULTILINE)
+    whole = defines(program, name, language.name)
     if language.name == "ocaml":
         prompt, text = _readable_ocaml(prompt, text)
     body = program if whole else prompt + cut(program, language.stop_tokens)
