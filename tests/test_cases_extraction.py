@@ -122,7 +122,9 @@ def test_blocks_are_joined_when_names_are_missing() -> None:
     assert extract_code(answer, "python", "f") == "\n".join([imports, helper, main])
 
 
-@pytest.mark.parametrize("body", ["    return n\n", "return n", "x = n\n    return x\n", "```python\nreturn n\n```", "    return n\n```"])
+@pytest.mark.parametrize(
+    "body", ["    return n\n", "return n", "x = n\n    return x\n", "```python\nreturn n\n```", "    return n\n```"]
+)
 def test_a_body_continues_the_prompts_function(body) -> None:
     prompt = 'Finish it:\n\ndef f(n):\n    """Return n."""\n'
     found = extract_code(body, "python", "f", prompt) or ""

@@ -16,8 +16,8 @@ What this does not cover:
 """
 
 from lib.sandbox.confine.probe import Report, probe
-from lib.tasks.extract import extract_code
 from lib.sandbox.trusted.pool import Sandbox
 from lib.sandbox.verdict import STATUSES, SandboxError, Status, Verdict
+from lib.tasks.extract import extract_code
 
 __all__ = ["STATUSES", "Report", "Sandbox", "SandboxError", "Status", "Verdict", "extract_code", "probe"]

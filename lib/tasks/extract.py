@@ -139,7 +139,9 @@ def extract_code(answer: str, language: str, entry_point: str = "", prompt: str 
 
 def program_of(answer: str, task: Task) -> str | None:
     """Return the program in an answer to `task`, or None when it holds none."""
-    return extract_code(answer, task.programming_language, task.entry_point if task.mode == "function" else "", task.prompt)
+    return extract_code(
+        answer, task.programming_language, task.entry_point if task.mode == "function" else "", task.prompt
+    )
 
 
 def final_answer(answer: str, language: str) -> str:
@@ -159,7 +161,9 @@ def final_answer(answer: str, language: str) -> str:
     start = closing[-1].end() if closing else 0
     end = next((mark.start() for mark in marks if mark.start() >= start), len(text))
     text = text[start:end]
-    end = next((token.start() for token in _outside_code(_END, text, language) if text[: token.start()].strip()), len(text))
+    end = next(
+        (token.start() for token in _outside_code(_END, text, language) if text[: token.start()].strip()), len(text)
+    )
     return f"{text[:end]}\n" if text[:end].strip() else ""
 
 
@@ -190,7 +194,9 @@ def _outside_code(marks: re.Pattern[str], text: str, language: str) -> list[re.M
 @functools.cache
 def _said(language: str) -> re.Pattern[str]:
     """Return a pattern of what is a string or a comment in code without a fence, as far as sentences allow to tell."""
-    return re.compile(rf"""(?<!\w)(['"])[^'"\n]*\1(?!\w)|(?:(?<=\n)|(?<=[ \t]{{2}})){_COMMENT.get(language, '(?!)')}[^\n]*(?=\n)""")
+    return re.compile(
+        rf"""(?<!\w)(['"])[^'"\n]*\1(?!\w)|(?:(?<=\n)|(?<=[ \t]{{2}})){_COMMENT.get(language, "(?!)")}[^\n]*(?=\n)"""
+    )
 
 
 def _unquoted(text: str) -> str:
@@ -217,7 +223,11 @@ def parts(text: str, language: str, entry_point: str = "") -> list[Part]:
     """
     found: list[Part] = []
     end, at = close_fence(text, 0, "```", language)
-    if at > end and _begins_with_code(text[:end], language, entry_point) and _tag(text[at : _line_end(text, at)]) not in _names(language):
+    if (
+        at > end
+        and _begins_with_code(text[:end], language, entry_point)
+        and _tag(text[at : _line_end(text, at)]) not in _names(language)
+    ):
         found = [Part(text[:end], "", 0, end)]
     else:
         at = 0
@@ -227,7 +237,7 @@ def parts(text: str, language: str, entry_point: str = "") -> list[Part]:
         if fence["span"]:
             continue
         mark, info = fence["mark"] or fence["inner"], fence["info"] or fence["word"] or ""
-        start, first, tag = fence.start("mark" if fence["mark"] else "inner"), look + 1, _tag(info)
+        first, tag = look + 1, _tag(info)
         end, resume = close_fence(text, first, mark, _language_of(tag, language))
         code = text[first:end]
         found.append(Part(text[at : fence.start()], None, at, fence.start()))
@@ -430,7 +440,9 @@ def _joined(chosen: str, codes: Sequence[str], language: str) -> str:
         else:
             lacking = set(re.findall(r"[\w.!']+", _without_text(code, language))) - names.get(code, set())
         lacking -= set().union(*(names.get(one, set()) for one in used))
-        more = [code for code in codes if code not in used and names[code] & lacking and not names[code] & names[chosen]]
+        more = [
+            code for code in codes if code not in used and names[code] & lacking and not names[code] & names[chosen]
+        ]
         used.update(more)
         todo += more
     if used == {chosen}:
@@ -550,7 +562,11 @@ def _begins_with_code(text: str, language: str, entry_point: str) -> bool:
         first = text.lstrip().partition("\n")[0]
         if not first or _SENTENCE.match(first):
             return False
-        return defines(text, entry_point, language) if entry_point and first == text.strip() else bool(_CODE_LINE.search(text))
+        return (
+            defines(text, entry_point, language)
+            if entry_point and first == text.strip()
+            else bool(_CODE_LINE.search(text))
+        )
     if tree := _parsed(text):
         return not all(map(_is_trivial, tree.body)) and bool(tree.body)
     return bool(text.strip()) and bool(_parsed(f"def _():\n    {text.lstrip()}\n", dedent=False))
@@ -580,7 +596,9 @@ def continued(prompt: str, body: str, entry_point: str) -> str | None:
     """Return the prompt's open Python function closed with `body`, or None when it is open no more or `body` is no body."""
     if not entry_point or not body.strip() or (_parsed(body, dedent=False) and not _returns(body)):
         return None
-    opened = prompt if _parsed(f"{prompt.rstrip()}\n        pass\n", dedent=False) else open_function(prompt, entry_point)
+    opened = (
+        prompt if _parsed(f"{prompt.rstrip()}\n        pass\n", dedent=False) else open_function(prompt, entry_point)
+    )
     if not opened or not defines(f"{opened.rstrip()}\n        pass\n", entry_point, "python"):
         return None
     opened, body = opened.rstrip(), body.strip("\n")

@@ -6,7 +6,6 @@ from lib.sandbox.languages import FOLDER, Language
 from lib.tasks.extract import defines
 
 
-
 def assemble(
     prompt: str, program: str, tests: tuple[str, ...], entry_point: str, language: Language, mark: str
 ) -> tuple[str, dict[str, str]]:
