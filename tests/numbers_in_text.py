@@ -3,15 +3,19 @@
     python tests/numbers_in_text.py            # prints what differs; exit status 1 if anything does
     python tests/numbers_in_text.py --write    # puts the numbers of the files into the text
 
-A number in a sentence is a link whose target names the file, the row and the columns, in the order of the numbers:
+A number in a sentence is a link. Its target names the file, the row, and the columns in the order of the numbers:
 
     [2.0 % to 5.6 %](figures/x.csv#model=rsft&show=before,after)
 
-Percentages and points are 100 times what the file holds; decimals are kept as they are in the text. A table stands between
-two comments. The first names the file and holds YAML: `where` (for all cells), `rows` ({label: where}) and `columns`
-({header: template}, or {header: {where: …, show: template}}). A template is a format string over the columns of the row that
-matches: `{rate:%}` is "28.3 %", `{lo:100}` is "18.5", `{difference:points}` is "+2.3", `{p:p}` is "0.36". Several matching rows are joined by
-commas, or averaged with `mean: true`; no matching row leaves the cell empty. A value of `where` may be a list. A benchmark's JSON result is read as rows with the columns `name` and `value`.
+Percentages and points are 100 times what the file holds; decimals are kept as they are in the text.
+
+A table stands between two comments. The first names the file and holds YAML: `where` (for all cells), `rows`
+({label: where}) and `columns` ({header: template}, or {header: {where: …, show: template}}). A template is a format
+string over the columns of the row that matches: `{rate:%}` is "28.3 %", `{lo:100}` is "18.5", `{difference:points}` is
+"+2.3", `{p:p}` is "0.36". Several matching rows are joined by commas, or averaged with `mean: true`; no matching row
+leaves the cell empty. A value of `where` may be a list.
+
+A benchmark's JSON result is read as rows with the columns `name` and `value`.
 """
 
 import argparse
@@ -72,9 +76,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def matching(rows: Sequence[Row], where: Mapping[str, Any]) -> list[Row]:
     """Return the rows whose columns have the values of `where`. Raises KeyError for a column that does not exist."""
-    wanted = {
-        name: [str(one) for one in (value if isinstance(value, list) else [value])] for name, value in where.items()
-    }
+    wanted = {name: list(map(str, value if isinstance(value, list) else [value])) for name, value in where.items()}
     return [row for row in rows if all(row[name] in some for name, some in wanted.items())]
 
 
@@ -99,9 +101,10 @@ def table(rows: Sequence[Row], spec: Mapping[str, Any]) -> str:
         for column in columns.values():
             template = column["show"]
             found = matching(rows, {**spec.get("where", {}), **where, **column.get("where", {})})
-            full = [values(row) for row in found if all(row[name] != "" for name in NAMES.findall(template))]
+            names = NAMES.findall(template)
+            full = [values(row) for row in found if all(row[name] != "" for name in names)]
             if column.get("mean") and full:
-                full = [{name: mean([row[name] for row in full]) for name in NAMES.findall(template)}]
+                full = [{name: mean([row[name] for row in full]) for name in names}]
             cells.append(", ".join(template.format_map(row) for row in full))
         lines.append("| " + " | ".join((label, *cells)) + " |")
     return "\n".join(lines) + "\n"
@@ -113,7 +116,7 @@ def mean(numbers: Sequence[float]) -> Measured:
 
 
 def sentence(text: str, rows: Sequence[Row], target: str) -> str:
-    """Return a link's text with the numbers of its source. Raises ValueError unless one row and as many numbers match."""
+    """Return a link's text with the numbers of its source. Raises ValueError unless one row matches."""
     where = dict(parse_qsl(target, strict_parsing=True))
     names = where.pop("show").split(",")
     found = matching(rows, where)

@@ -52,8 +52,12 @@ def server(folder: Path) -> Iterator[dict[str, Any]]:
         "--IdentityProvider.token=",
         f"--notebook-dir={folder}",
     ]
-    environment = os.environ | {"JUPYTER_RUNTIME_DIR": str(where), "JUPYTERLAB_SETTINGS_DIR": str(where / "user"),
-                                "JUPYTERLAB_WORKSPACES_DIR": str(where / "spaces"), "WORKBOOK_CACHE": str(cache_dir())}  # fmt: skip
+    environment = os.environ | {
+        "JUPYTER_RUNTIME_DIR": str(where),
+        "JUPYTERLAB_SETTINGS_DIR": str(where / "user"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(where / "spaces"),
+        "WORKBOOK_CACHE": str(cache_dir()),
+    }
     log, deadline = folder / "server.log", time.monotonic() + 60
     with log.open("w") as file:
         process = psutil.Popen(command, env=environment, stdout=file, stderr=file)
@@ -97,7 +101,19 @@ def test_a_notebook_runs_from_its_own_folder_and_says_what_the_machine_offers(
     assert texts and not any("Traceback" in text for text in texts)
 
 
-def test_a_server_told_to_end_leaves_no_process(page: Any, server: dict[str, Any]) -> None:
+def test_the_table_of_contents_lists_a_notebooks_steps(page: Any, server: dict[str, Any]) -> None:
+    page.goto(f"{server['url']}lab/tree/notebooks/04_gmpo.ipynb?reset", timeout=MINUTE)
+    page.locator(".jp-NotebookPanel:visible .jp-Cell").first.wait_for(timeout=MINUTE)
+    page.locator('[data-id="table-of-contents"]').first.click()
+    contents = page.locator(".jp-TableOfContents")
+    contents.get_by_text("Algorithm 1, line by line").first.wait_for(timeout=MINUTE)
+    listed = contents.first.inner_text()
+    assert [
+        step for step in ("Set-up", "3 · Embed and weigh", "Change one thing and watch") if step not in listed
+    ] == []
+
+
+def test_a_server_that_is_stopped_leaves_no_process(page: Any, server: dict[str, Any]) -> None:
     """As Ctrl-C in its terminal, twice: the second is the answer to its question."""
     started = server["process"].children(recursive=True)
     assert started, "no kernel was running"

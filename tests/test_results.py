@@ -1,4 +1,4 @@
-"""README.md and RESULTS.md say what the files that they name hold, and the tool that compares them finds what does not."""
+"""README.md and RESULTS.md say what the files that they name hold, and the comparison finds what differs."""
 
 import importlib.util
 from pathlib import Path
@@ -77,11 +77,16 @@ def test_a_target_that_names_no_one_number_is_refused(root: Path, target: str) -
 
 
 def test_a_table_is_made_from_its_file(root: Path) -> None:
-    head = '<!-- table figures/x.csv\nrows: {Base: {model: base}, RSFT: {model: rsft}}\ncolumns: {a: "{rate:%} [{lo:100}]", b: "{p:p}"}\n-->\n'
+    spec = 'rows: {Base: {model: base}, RSFT: {model: rsft}}\ncolumns: {a: "{rate:%} [{lo:100}]", b: "{p:p}"}\n'
+    head = f"<!-- table figures/x.csv\n{spec}-->\n"
     made = tool.filled(head + "| old |\n<!-- end of table -->\n", root)
     assert made.removeprefix(head).splitlines() == [
-        "|  | a | b |", "|---|---|---|", "| Base | 2.0 % [1.1] |  |", "| RSFT | 5.6 % [3.9] | 0.0001 |", "<!-- end of table -->",
-    ]  # fmt: skip
+        "|  | a | b |",
+        "|---|---|---|",
+        "| Base | 2.0 % [1.1] |  |",
+        "| RSFT | 5.6 % [3.9] | 0.0001 |",
+        "<!-- end of table -->",
+    ]
 
 
 def test_rows_are_averaged_on_request(root: Path) -> None:

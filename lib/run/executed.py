@@ -47,10 +47,11 @@ def reader_copy(text: str, origin: str) -> str:
 def publish(run: Path, folder: Path) -> int:
     """Write reader copies of all notebooks of a run into a folder; return their bytes.
 
-    Raises WorkbookError when the run has no notebooks, or when the copies are larger than MAX_BYTES; nothing is written then.
+    Raises WorkbookError, and writes nothing, when the run has no notebooks or the copies are larger than MAX_BYTES.
     """
     made = read_json(run / "manifest.json")
-    origin = f"*Executed copy: preset `{made.get('preset')}`, run `{made.get('run_id')}`. The notebook to run lies in `notebooks/`.*"
+    which = f"preset `{made.get('preset')}`, run `{made.get('run_id')}`"
+    origin = f"*Executed copy: {which}. The notebook to run is in `notebooks/`.*"
     books = sorted(run.glob("notebooks/*.ipynb"))
     copies = {path.name: reader_copy(path.read_text(encoding="utf-8"), origin) for path in books}
     sizes = {name: len(text.encode()) for name, text in copies.items()}
@@ -58,9 +59,8 @@ def publish(run: Path, folder: Path) -> int:
         raise WorkbookError(f"{run}: no executed notebooks; run it first with python -m lib run")
     if sum(sizes.values()) > MAX_BYTES:
         largest = max(sizes, key=lambda name: sizes[name])
-        raise WorkbookError(
-            f"{run}: copies of {sum(sizes.values()):,} bytes, at most {MAX_BYTES:,}; the largest is {largest}"
-        )
+        total = f"{sum(sizes.values()):,} bytes"
+        raise WorkbookError(f"{run}: copies of {total}, at most {MAX_BYTES:,}; the largest is {largest}")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in copies.items():
         write_text(folder / name, text)
