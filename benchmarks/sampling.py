@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, StoppingCriteria
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -36,8 +36,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.common import show, spread  # noqa: E402
 from lib.models.resolve import resolve  # noqa: E402
 from lib.sampling import SamplingParams, open_engine, sample  # noqa: E402
-from lib.sampling.encoding import Encoder  # noqa: E402
-from lib.sampling.hf import Ends  # noqa: E402
+from lib.sampling.encoding import Encoder, tail_length  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.stats.paired import compare  # noqa: E402
 from lib.tasks.prompts import Prompt, build_prompt  # noqa: E402
@@ -57,6 +56,27 @@ def row(name: str, value: float, unit: str) -> Row:
 
 
 # ------------------------------------------------------------------------------------------------------- samplers
+
+
+class Ends(StoppingCriteria):
+    """A row is over once it has drawn an end token, or its newest tokens hold one of its stop strings.
+
+    `lengths` holds how many tokens each row had drawn by then, 0 while it is not over.
+    """
+
+    def __init__(self, encoder: Encoder, stops: list[tuple[str, ...]], prompt_length: int) -> None:
+        self.encoder, self.stops, self.prompt_length = encoder, stops, prompt_length
+        self.tail = max(map(tail_length, stops))
+        self.lengths = [0] * len(stops)
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        drawn = input_ids.shape[1] - self.prompt_length
+        newest = input_ids[:, input_ids.shape[1] - min(drawn, max(1, self.tail)) :]
+        tails = self.encoder.tokenizer.batch_decode(newest)
+        for row, (last, tail, stops) in enumerate(zip(newest[:, -1].tolist(), tails, self.stops, strict=True)):
+            if not self.lengths[row] and (last in self.encoder.end_ids or any(stop in tail for stop in stops)):
+                self.lengths[row] = drawn
+        return torch.tensor([length > 0 for length in self.lengths], device=input_ids.device)
 
 
 @contextmanager

@@ -11,17 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from scipy.stats import chi2_contingency, chisquare, ncx2
+from scipy.stats import chi2_contingency, chisquare, kstest, ncx2
 
 from lib.models.lora_fit import Adapter, known_name, misfit
 from lib.models.resolve import ModelError, resolve
-from lib.sampling import EngineError, Request, SamplingParams, exceeds_context, open_engine, sample, sample_seed
-from lib.sampling.batches import in_batches, rows_that_fit
+from lib.sampling import EngineError, Request, SamplingParams, exceeds_context, hf, open_engine, sample, sample_seed
+from lib.sampling.batches import rows_that_fit
+from lib.sampling.draw import draw, gumbel, hash_words, mix, nucleus, seed_words
 from lib.sampling.encoding import read_context_length, read_end_ids
-from lib.sampling.hf import Draw, nucleus
 from lib.sampling.openvino import processes_that_fit
 from lib.sampling.openvino_process import Pipeline
 from lib.tasks.prompts import build_prompt
@@ -256,16 +254,54 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 
 
 def test_the_nucleus_keeps_the_fewest_tokens_that_reach_top_p():
-    kept = nucleus(torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])), 0.8)
-    assert torch.isfinite(kept).tolist() == [[True, True, False, False]]
+    kept, ids = nucleus(torch.log(torch.tensor([[0.3, 0.5, 0.05, 0.15]])), 0.8)
+    assert ids[torch.isfinite(kept)].tolist() == [1, 0]
 
 
-def test_seeded_draws_follow_the_tempered_distribution():
-    p = torch.tensor([0.6, 0.3, 0.1])
-    draw = Draw(list(range(4000)), SamplingParams(temperature=1.0, top_p=1.0))
-    drawn = draw(torch.empty(4000, 0), p.log().expand(4000, 3)).argmax(dim=-1)
-    shares = torch.bincount(drawn, minlength=3) / 4000
-    assert torch.allclose(shares, p, atol=0.03)
+@pytest.mark.parametrize("top_p", [1.0, 0.95])
+def test_seeded_draws_follow_the_tempered_distribution(top_p):
+    p = torch.tensor([0.6, 0.3, 0.06, 0.04])
+    rows = 40_000
+    steps = torch.full((rows,), 3, dtype=torch.int32)
+    drawn, _ = draw(p.log().expand(rows, 4), seed_words(range(rows)), steps, SamplingParams(1.0, top_p))
+    counts = torch.bincount(drawn, minlength=4).double()
+    kept = p.double() * (torch.arange(4) < (4 if top_p == 1 else 3))
+    assert chisquare(counts[kept > 0], rows * kept[kept > 0] / kept.sum()).pvalue > 0.001
+    assert counts.sum() == counts[kept > 0].sum()
+
+
+@pytest.mark.parametrize("params", [SamplingParams(0.8, 0.95), SamplingParams(1.0, 1.0), GREEDY], ids=str)
+def test_a_row_draws_the_same_bit_for_bit_wherever_it_lies(params):
+    logits, seeds = torch.randn(12, 5000, generator=torch.Generator().manual_seed(0)) * 3, seed_words(range(7, 19))
+    steps = torch.arange(12, dtype=torch.int32)
+    tokens, log_probs = draw(logits, seeds, steps, params)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    shuffled = draw(logits[order], seeds[order], steps[order], params)
+    assert torch.equal(shuffled[0], tokens[order]) and torch.equal(shuffled[1], log_probs[order])
+    for row in range(12):
+        one = slice(row, row + 1)
+        alone = draw(logits[one], seeds[one], steps[one], params)
+        assert torch.equal(alone[0], tokens[one]) and torch.equal(alone[1], log_probs[one])
+
+
+def test_the_hash_is_murmur3_s_finaliser_and_differs_by_seed_step_and_token():
+    assert mix(torch.tensor([1, 2], dtype=torch.int32)).tolist() == [0x514E28B7, 0x30F4C306]
+    seeds = seed_words([0, 1, 2**40, 2**63 - 1])
+    words = {
+        word
+        for step in range(5)
+        for word in hash_words(seeds, torch.full((4,), step, dtype=torch.int32), torch.arange(100)[None])
+        .flatten()
+        .tolist()
+    }
+    assert len(words) == 4 * 5 * 100
+
+
+def test_noise_is_finite_at_both_ends_and_gumbel_in_between():
+    ends = torch.tensor([0, -1, 0x7FFFFFFF, -(2**31)], dtype=torch.int32)
+    assert torch.isfinite(gumbel(ends)).all()
+    words = hash_words(seed_words([5]), torch.zeros(1, dtype=torch.int32), torch.arange(100_000)[None])
+    assert kstest(gumbel(words)[0].numpy(), "gumbel_r").pvalue > 0.001
 
 
 @pytest.mark.parametrize(
@@ -277,10 +313,10 @@ def test_seeded_draws_follow_the_tempered_distribution():
     ],
 )
 def test_log_probabilities_are_those_of_what_is_drawn_from(temperature, top_p, q):
-    draw = Draw(list(range(50)), SamplingParams(temperature, top_p, logprobs=True))
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().expand(50, 4) + 3
-    drawn = draw(torch.empty(50, 0), logits).argmax(dim=-1)
-    assert torch.allclose(draw.log_probs[0].exp(), torch.tensor(q)[drawn], atol=1e-5)
+    steps = torch.zeros(50, dtype=torch.int32)
+    drawn, log_probs = draw(logits, seed_words(range(50)), steps, SamplingParams(temperature, top_p))
+    assert torch.allclose(log_probs.exp(), torch.tensor(q)[drawn], atol=1e-5)
     assert (len(set(drawn.tolist())) == 1) == (temperature == 0)
 
 
@@ -289,7 +325,8 @@ def exact_log_probs(model, prompt_ids, ids, settings):
     with torch.no_grad():
         logits = model(torch.tensor([prompt_ids + list(ids)])).logits[0, len(prompt_ids) - 1 : -1].float()
     if settings.temperature:
-        logits = nucleus(logits / settings.temperature, settings.top_p)
+        kept, order = nucleus(logits / settings.temperature, settings.top_p)
+        logits = torch.full_like(logits, -torch.inf).scatter(1, order.expand_as(kept), kept)
     return logits.log_softmax(dim=-1)[range(len(ids)), list(ids)]
 
 
@@ -395,49 +432,111 @@ def test_first_tokens_of_two_engines_differ_by_their_arithmetic_alone(openvino, 
 # ------------------------------------------------------------------------------------------------------------ memory
 
 
-def test_out_of_memory_halves_the_batch_and_goes_on():
-    sizes = []
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A function (config changes) -> engine around a random model of two layers with the embedded tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-    def run(batch):
-        sizes.append(len(batch))
-        if len(batch) > 3:
+    def make(**changes):
+        folder = tmp_path_factory.mktemp("tiny")
+        kind, of = (
+            (MistralForCausalLM, MistralConfig) if "sliding_window" in changes else (LlamaForCausalLM, LlamaConfig)
+        )
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        torch.manual_seed(0)
+        config = of(
+            vocab_size=49152, num_key_value_heads=2, max_position_embeddings=2048, eos_token_id=2, **sizes, **changes
+        )
+        model = kind(config)
+        model.lm_head.weight.data *= 20  # draws that are far from uniform
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(resolve("embedded")).save_pretrained(folder)
+        engine = open_engine(str(folder), engine="transformers")
+        engine._model.float()
+        return engine
+
+    return make
+
+
+def many(count, engine):
+    """Requests with prompts of 1 to 300 tokens, every other one repeated."""
+    lengths = [1 + (index // 2 * 37) % 300 for index in range(count)]
+    texts = [engine.tokenizer.decode([500 + length] * length) for length in lengths]
+    return [Request(key, text, (), sample_seed(0, "t", key)) for key, text in enumerate(texts)]
+
+
+def answers(engine, asked, params=SamplingParams(1.0, 0.9, 12, logprobs=True)):  # noqa: B008  # frozen
+    return {request.key: (c.token_ids, round(c.logprob_sum, 3)) for request, c in engine.stream(iter(asked), params)}
+
+
+def test_rows_follow_one_another_and_every_request_is_answered_once_as_if_alone(tiny):
+    engine = tiny()
+    asked = many(41, engine)  # more than there are rows, and some longer than the first of them
+    together = answers(engine, asked)
+    assert sorted(together) == list(range(41))
+    assert {key: together[key] for key in range(0, 41, 5)} == answers(engine, asked[::5])
+
+
+def test_a_model_with_a_sliding_window_draws_through_generate_and_agrees(tiny):
+    engine = tiny(sliding_window=4096)  # wider than any of the prompts
+    assert not hf._decodes_in_rows(engine._model)
+    through_generate = answers(engine, many(20, engine))
+    plain = tiny(sliding_window=None)
+    assert hf._decodes_in_rows(plain._model) and answers(plain, many(20, plain)) == through_generate
+
+
+def test_out_of_memory_halves_the_rows_and_answers_all(tiny, monkeypatch):
+    engine, tried = tiny(), []
+    asked = many(20, engine)
+    expected = answers(engine, asked)
+    block = hf.Decoder.block
+
+    def short_of_memory(decoder):
+        tried.append(len(decoder.token))
+        if len(decoder.token) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return [item * 10 for item in batch]
+        return block(decoder)
 
-    assert list(in_batches(range(20), 16, run)) == [(item, item * 10) for item in range(20)]
-    assert sizes[:3] == [16, 8, 4] and set(sizes[3:]) <= {1, 2}  # what was too much is not tried again
-
-
-@given(st.integers(0, 40), st.integers(1, 20), st.integers(1, 20))
-def test_whatever_fits_every_item_is_answered_once_and_in_order(count, most, fits):
-    def run(batch):
-        if len(batch) > fits:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
-        return batch
-
-    assert [answer for _, answer in in_batches(iter(range(count)), most, run)] == list(range(count))
+    monkeypatch.setattr(hf.Decoder, "block", short_of_memory)
+    assert answers(engine, asked) == expected
+    assert list(dict.fromkeys(tried))[:3] == [16, 8, 4] and max(tried[3:]) <= 2  # what was too much is not tried again
 
 
-def test_a_batch_is_no_larger_than_its_memory_allows():
-    sizes = []
-    list(in_batches(range(10), 8, lambda batch: sizes.append(len(batch)) or batch, fitting=lambda batch: 3))
-    assert sizes == [3, 3, 2, 2]
-
-
-def test_one_sequence_too_many_is_one_clear_error():
-    def run(batch):
+def test_one_sequence_too_many_is_one_clear_error(tiny, monkeypatch):
+    def short_of_memory(decoder):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
 
+    engine = tiny()
+    monkeypatch.setattr(hf.Decoder, "block", short_of_memory)
     with pytest.raises(EngineError, match="out of memory with a single sequence: CUDA out of memory.*GiB$"):
-        list(in_batches(range(4), 4, run))
+        answers(engine, many(4, engine))
 
 
-def test_other_faults_are_not_taken_for_a_lack_of_memory():
-    def run(batch):
+def test_other_faults_are_not_taken_for_a_lack_of_memory(tiny, monkeypatch):
+    def broken(decoder):
         raise RuntimeError("shapes cannot be multiplied")
 
+    engine = tiny()
+    monkeypatch.setattr(hf.Decoder, "block", broken)
     with pytest.raises(RuntimeError, match="multiplied"):
-        list(in_batches(range(4), 4, run))
+        answers(engine, many(4, engine))
+
+
+@pytest.mark.parametrize("block", [1, 4, 8])
+def test_looking_for_stops_every_few_steps_changes_no_answer(tiny, monkeypatch, block):
+    engine = tiny()
+    asked = [Request(key, "x = ", ("a", "er"), sample_seed(0, "s", key)) for key in range(24)]
+    expected = answers(engine, asked)
+    monkeypatch.setitem(hf.BLOCK, "cpu", block)
+    assert answers(engine, asked) == expected
+    assert len({len(tokens) for tokens, _ in expected.values()}) > 3
+
+
+def test_heads_that_share_keys_attend_as_in_transformers_own_attention(tiny):
+    engine = tiny()
+    grouped = answers(engine, many(6, engine))
+    engine._model.set_attn_implementation("sdpa")
+    assert answers(engine, many(6, engine)) == grouped
 
 
 def test_rows_that_fit_by_hand():
