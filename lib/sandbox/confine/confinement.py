@@ -5,6 +5,7 @@
 | own pids, net, mounts, ipc, uts | yes            | no                 | no             |
 | a root of read-only binds       | yes            | no                 | no             |
 | scratch on a tmpfs of its own   | yes            | no, watched        | no, watched    |
+| /dev/stdin, stdout, stderr, fd  | yes            | yes                | yes            |
 | a user id of its own            | yes            | yes                | no             |
 | no capabilities, no new ones    | yes            | yes                | yes            |
 | Landlock                        | where present  | or sealed imports  | or sealed imports |
@@ -20,6 +21,7 @@ from lib.sandbox.confine import seccomp
 
 MEBIBYTE = 1 << 20
 SCRATCH_BYTES = 64 * MEBIBYTE
+SCRATCH_ENTRIES = 4096
 DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 _KEEP_FLAGS = 2 | 4 | 8 | 1024 | 2048  # a bind in a user namespace must keep these flags of its source
 
@@ -78,11 +80,13 @@ def _build_root(plan: Plan) -> None:
         _bind(path, root + path)
     scratch = root + plan.scratch
     os.makedirs(scratch, exist_ok=True)
-    options = f"size={SCRATCH_BYTES},nr_inodes=4096,mode=777"
+    options = f"size={SCRATCH_BYTES},nr_inodes={SCRATCH_ENTRIES},mode=777"
     kernel.mount("tmpfs", scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
     if plan.execute:  # some runtimes find themselves through /proc/self/exe; it shows this namespace's processes only
         os.makedirs(root + "/proc", exist_ok=True)
         kernel.mount("proc", root + "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV, "subset=pid")
+        for name, target in {"stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2", "fd": "fd"}.items():
+            os.symlink(f"/proc/self/{target}", f"{root}/dev/{name}")
     kernel.pivot_root(root)
     kernel.mount(None, "/", None, kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_RDONLY | kernel.MS_NOSUID)
 
@@ -106,46 +110,53 @@ def _bind(source: str, target: str) -> None:
 
 
 def drop_privileges(plan: Plan) -> None:
-    """Become the plan's user, hold no capability, be opaque to tracers."""
+    """Become the plan's user and hold no capability. In B and C the watch over scratch reads what files children hold."""
     if plan.uid >= 0 and os.getuid() != plan.uid:
         os.setgroups([])
         os.setresgid(plan.uid, plan.uid, plan.uid)
         os.setresuid(plan.uid, plan.uid, plan.uid)
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, 0 if plan.mode == "A" else 1)
 
 
-def close_files(plan: Plan) -> None:
-    """Landlock: only `read` is readable and only scratch writable."""
+def file_rules(plan: Plan) -> int:
+    """Landlock for what this process will start: only `read` is readable, only scratch writable. -1: no Landlock here."""
     if not plan.landlock:
-        return
+        return -1
     readable = kernel.READ | (kernel.EXECUTE if plan.execute else 0)
     rules = [(path, readable) for path in plan.read if not os.path.islink(path)]
     rules += [(path, kernel.READ_DIR) for path in plan.list_only]
     rules += [(path, kernel.READ_FILE | kernel.WRITE_FILE) for path in DEVICES]
     rules.append((plan.scratch, readable | kernel.WRITE))
-    kernel.landlock_restrict(rules)
+    return kernel.landlock_ruleset(rules)
 
 
-def limit_process_table(plan: Plan) -> None:
-    """Static limits that children inherit; `processes` counts threads too, and all of the user's in mode C."""
-    ceiling = plan.processes + (_processes_of_user() if plan.uid < 0 else 0)
-    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-    if hard != resource.RLIM_INFINITY:
-        ceiling = min(ceiling, hard)
-    resource.setrlimit(resource.RLIMIT_NPROC, (ceiling, ceiling))
+def limit_own_memory() -> None:
+    """No core files and no locked memory, here and in all children."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
 
 
-def _processes_of_user() -> int:
+def limit_processes(plan: Plan) -> None:
+    """Hold this process and its children to `plan.processes` processes and threads.
+
+    Where they keep the caller's user id, the kernel counts all that this user has; so does the ceiling, at this moment.
+    """
+    ceiling = plan.processes + (_threads_of_user() if plan.uid < 0 else 0)
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    if hard != resource.RLIM_INFINITY:
+        ceiling = min(ceiling, hard)
+    resource.setrlimit(resource.RLIMIT_NPROC, (ceiling, ceiling))
+
+
+def _threads_of_user() -> int:
     """Threads that the kernel now counts against this user; those of processes hidden from us are not seen."""
-    count = 0
+    count, user = 0, os.getuid()
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if os.stat(f"/proc/{name}").st_uid == os.getuid():
-                count += len(os.listdir(f"/proc/{name}/task"))
+            if os.stat(f"/proc/{name}").st_uid == user or os.stat(f"/proc/{name}/task").st_uid == user:
+                count += os.stat(f"/proc/{name}/task").st_nlink - 2
         except OSError:
             continue
     return count

@@ -114,29 +114,31 @@ EXECUTE, READ_FILE, READ_DIR = 1, 4, 8
 READ = READ_FILE | READ_DIR
 WRITE_FILE = 2
 WRITE = 2 | sum(1 << bit for bit in (4, 5, 7, 8, 10, 12, 13, 14))
+SIGNAL_SCOPE_ABI = 6
 _RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _FILE_RIGHTS = EXECUTE | READ_FILE | WRITE_FILE | 1 << 14 | 1 << 15
 
 
-def landlock_restrict(rules: Iterable[tuple[str, int]]) -> None:
-    """Deny this process and its children, for good, every file right but those of `rules` (path, rights).
+def landlock_ruleset(rules: Iterable[tuple[str, int]]) -> int:
+    """Return a descriptor for `landlock_enter`: every file right is denied but those of `rules` (path, rights).
 
-    Also denies TCP (version 4), and abstract sockets and signals that leave this process tree (version 6).
+    Also denied are TCP (version 4), and abstract sockets and signals that leave the processes under it (version 6).
     A path that does not exist is passed over.
     """
     abi = landlock_abi()
     handled = (1 << _RIGHTS_BY_ABI.get(abi, 16)) - 1
-    network, scoped = (3 if abi >= 4 else 0), (3 if abi >= 6 else 0)
+    network, scoped = (3 if abi >= 4 else 0), (3 if abi >= SIGNAL_SCOPE_ABI else 0)
     attributes = struct.pack("QQQ", handled, network, scoped)[: 8 if abi < 4 else 16 if abi < 6 else 24]
     size = ctypes.c_size_t(len(attributes))
     ruleset = _checked(_libc.syscall(_SYS_LANDLOCK_CREATE, attributes, size, 0), "landlock_create_ruleset")
-    try:
-        for path, rights in rules:
-            _landlock_allow(ruleset, path, rights & handled)
-        prctl(PR_SET_NO_NEW_PRIVS, 1)
-        _checked(_libc.syscall(_SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict_self")
-    finally:
-        os.close(ruleset)
+    for path, rights in rules:
+        _landlock_allow(ruleset, path, rights & handled)
+    return ruleset
+
+
+def landlock_enter(ruleset: int) -> None:
+    """Put a ruleset on this process and its children, for good. Needs no_new_privs."""
+    _checked(_libc.syscall(_SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict_self")
 
 
 def _landlock_allow(ruleset: int, path: str, rights: int) -> None:

@@ -15,7 +15,7 @@ from lib.sandbox.confine import confinement, seccomp
 from lib.sandbox.confine import linux as kernel
 from lib.sandbox.confine.confinement import Plan
 
-SECOND_UID = 61_000  # workers become this user plus their lane's number where they may
+SECOND_UID = 61_000  # workers become this user plus their grader's number where they may
 _LEFT_OUT = {"site-packages", "dist-packages", "test", "idlelib", "__pycache__", "turtledemo", "ensurepip"}
 _MODES = {
     "A": "A: Linux namespaces; programs see a root directory, a process table and a network of their own",
@@ -113,7 +113,7 @@ def main(descriptor: int, settings: str) -> None:
     found = {
         "root": os.geteuid() == 0,
         "namespaces": _works(_try_namespaces),
-        "landlock": kernel.landlock_abi() if _works(lambda: kernel.landlock_restrict([])) else 0,
+        "landlock": kernel.landlock_abi() if _works(_try_landlock) else 0,
         "seccomp": _works(lambda: kernel.install_filter(seccomp.base_filter())),
         "second_user": _works(lambda: _try_second_user(files)),
     }
@@ -129,6 +129,11 @@ def _works(attempt: Callable[[], None]) -> bool:
             os._exit(1)
         os._exit(0)
     return os.waitpid(pid, 0)[1] == 0
+
+
+def _try_landlock() -> None:
+    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    kernel.landlock_enter(kernel.landlock_ruleset([]))
 
 
 def _try_namespaces() -> None:

@@ -2,7 +2,7 @@
 
 Three filters, each a pure function that returns packed instructions for `kernel.install_filter`:
 
-- `base_filter`: laid once on every worker and program. No sockets, namespaces, mounts, keys, tracing, io_uring, memfd,
+- `base_filter`: laid once on every worker and launcher, and so on every program. No sockets, namespaces, mounts, keys, tracing, io_uring, memfd,
   System V objects, scheduling of others, no signals by way of descriptor ownership.
 - `solo_filter`: laid on each candidate. No new processes (threads are fine), no exec, no signals, no leaving the group.
 - `sealed_filter`: laid where Landlock is missing. No file can be opened, created or renamed by name at all.
@@ -16,11 +16,13 @@ from collections.abc import Iterable, Mapping
 
 _ARCH_X86_64 = 0xC000003E
 _LAST_KNOWN = 462  # newer calls, and the x32 range, do not exist here
-_LOAD, _EQUAL, _GREATER_EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _GREATER_EQUAL, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_CLONE_THREAD = 0x10000
+_CLONE_THREAD, _PR_SET_DUMPABLE = 0x10000, 4
 
 SIGNALS = (62, 129, 200, 234, 297, 424)  # kill, rt_sigqueueinfo, tkill, tgkill, rt_tgsigqueueinfo, pidfd_send_signal
+PLAIN_SIGNALS = (62, 200, 234)  # kill, tkill, tgkill
+HIDING = (46, 307)  # sendmsg, sendmmsg: a file in a socket's queue is in nobody's table of open files
 NEW_GROUP = (109, 112)  # setpgid, setsid
 NEW_PROCESS = (57, 58)  # fork, vfork; clone and clone3 are judged by their flags
 EXEC = (59, 322)  # execve, execveat
@@ -108,9 +110,13 @@ def _refuse_flags(flags: int) -> bytes:
     return _instruction(_ANY_BIT, flags, 0, 1) + _refuse()
 
 
+# Type of a socket without its flags; raw Unix sockets are datagram sockets by another name.
+_STREAMS_ONLY = _instruction(_AND, 0xF) + _instruction(_EQUAL, 1, 2, 0) + _instruction(_EQUAL, 5, 1, 0) + _refuse()
+_OWN_PROCESS_ONLY = _instruction(_EQUAL, 0, 1, 0) + _refuse()
+
+
 def base_filter() -> bytes:
     """The filter every worker and program runs under."""
-    own_process_only = _instruction(_EQUAL, 0, 1, 0) + _refuse()
     new_namespaces = 0x7E020000 | 0x80  # CLONE_NEW*, CLONE_NEWTIME
     return b"".join(
         (
@@ -118,7 +124,7 @@ def base_filter() -> bytes:
             _refuse_calls(_FORBIDDEN),
             _refuse_calls((435,), errno.ENOSYS),  # clone3 hides its flags in memory; the C library falls back to clone
             *(_refuse_values(call, argument, values) for (call, argument), values in _FORBIDDEN_VALUES.items()),
-            _on_argument(302, 0, own_process_only),  # prlimit64
+            _on_argument(53, 1, _STREAMS_ONLY),  # socketpair: a datagram socket can send to any address
             _on_argument(56, 0, _refuse_flags(new_namespaces & ~0xFF)),
             _instruction(_RETURN, _ALLOW),
         )
@@ -128,9 +134,16 @@ def base_filter() -> bytes:
 def solo_filter(keep_exec: bool = False) -> bytes:
     """No new process (a clone must be a thread), no signals, no new group; no exec unless `keep_exec`."""
     thread_only = _instruction(_ANY_BIT, _CLONE_THREAD, 1, 0) + _refuse()
-    calls = SIGNALS + NEW_GROUP + NEW_PROCESS + (() if keep_exec else EXEC)
+    calls = SIGNALS + NEW_GROUP + NEW_PROCESS + HIDING + (() if keep_exec else EXEC)
     return b"".join(
-        (_prologue(), _refuse_calls(calls), _on_argument(56, 0, thread_only), _instruction(_RETURN, _ALLOW))
+        (
+            _prologue(),
+            _refuse_calls(calls),
+            _on_argument(302, 0, _OWN_PROCESS_ONLY),
+            _refuse_values(157, 0, (_PR_SET_DUMPABLE,)),
+            _on_argument(56, 0, thread_only),
+            _instruction(_RETURN, _ALLOW),
+        )
     )
 
 
@@ -143,9 +156,11 @@ def own_files_filter() -> bytes:
     return b"".join((_prologue(), calls, _instruction(_RETURN, _ALLOW)))
 
 
-def group_filter() -> bytes:
-    """For compilers and interpreters that start helpers: processes yes, signals and new groups no."""
-    return b"".join((_prologue(), _refuse_calls(SIGNALS + NEW_GROUP), _instruction(_RETURN, _ALLOW)))
+def group_filter(keep_signals: bool) -> bytes:
+    """For programs that start helpers: processes yes, new groups no, signals where something else keeps them inside."""
+    calls = NEW_GROUP + HIDING + tuple(call for call in SIGNALS if not keep_signals or call not in PLAIN_SIGNALS)
+    own_limits, readable = _on_argument(302, 0, _OWN_PROCESS_ONLY), _refuse_values(157, 0, (_PR_SET_DUMPABLE,))
+    return b"".join((_prologue(), _refuse_calls(calls), own_limits, readable, _instruction(_RETURN, _ALLOW)))
 
 
 def sealed_filter() -> bytes:

@@ -11,7 +11,8 @@
 | processes    | true when `run` itself must start processes |
 | reserve_mb   | address space the runtime maps beyond what programs use |
 | stop_tokens  | where a completion of a function prompt ends |
-| print_mark   | statement that prints @MARK@ on a line of its own; without it the language has no function mode |
+| functions    | true when tests.<file_ext> beside this file runs function tests |
+| function_compile | command that builds those, UNIT being the unit that holds the mark |
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from lib.sandbox.verdict import SandboxError
+from lib.sandbox.verdict import SandboxError, one_line
 
 FOLDER = Path(__file__).parent
 TOOL_PATH = (os.path.dirname(os.path.realpath(sys.executable)), "/usr/local/bin", "/usr/bin", "/bin")
@@ -48,7 +49,8 @@ class Language:
     processes: bool = False
     reserve_mb: int = 0
     stop_tokens: tuple[str, ...] = ()
-    print_mark: str = ""
+    functions: bool = False
+    function_compile: str = ""
 
     def command(self, line: str) -> list[str]:
         """The argument list of a manifest command, its program as an absolute path where one is installed."""
@@ -74,11 +76,13 @@ def load(name: str) -> Language:
     path = FOLDER / f"{name}.yaml"
     if not re.fullmatch(r"[a-z0-9_+-]+", name) or not path.is_file():
         raise SandboxError(f"no language {name!r}; there are {', '.join(names())}")
-    fields: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     try:
+        fields: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Language(name=name, **{**fields, "stop_tokens": tuple(fields.get("stop_tokens", ()))})
-    except (TypeError, AttributeError) as error:
-        raise SandboxError(f"{path}: {error}; {FOLDER / '__init__.py'} says which keys there are") from None
+    except (TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
+        raise SandboxError(
+            f"{path}: {one_line(str(error))}; {FOLDER / '__init__.py'} says which keys there are"
+        ) from None
 
 
 def names() -> list[str]:

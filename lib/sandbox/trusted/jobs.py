@@ -9,10 +9,12 @@ from lib.sandbox import languages
 from lib.sandbox.confine.limits import wall_limit
 from lib.sandbox.trusted import functions
 from lib.sandbox.trusted.programs import COMPILE_S
-from lib.sandbox.verdict import Status
+from lib.sandbox.verdict import Status, one_line
 from lib.tasks.task import Case, Task, TestSet
 
 Alias = Literal["strict", "permissive"]
+MAX_SOURCE = 16 << 20  # characters
+MAX_CASES = 1 << 30  # characters of all cases of a task
 _GRACE_S = 10.0  # how long a grader may stay silent past its own limits
 
 
@@ -38,6 +40,8 @@ def for_task(task: Task, program: str, tests: TestSet, alias: Alias) -> Job:
         return _answered(Status.SANDBOX_ERROR, f"task {task.task_id!r} has no {tests} tests", 0)
     if not program or not program.strip():
         return _answered(Status.NO_CODE, "there is no program", total)
+    if len(program) > MAX_SOURCE:
+        return _too_long(program, total)
     if task.mode == "program":
         return for_program(
             task.programming_language, program, task.cases, task.time_limit_s, task.memory_limit_mb, task.compare
@@ -61,14 +65,19 @@ def for_program(
 ) -> Job:
     """The job of one program and its stdin/stdout cases. Raises SandboxError for a language without a manifest."""
     manifest = languages.load(language)
+    total = len(cases)
     if languages.version(language) is None:
-        return _answered(
-            Status.SANDBOX_ERROR, f"{language} is not installed here ({manifest.install.strip()})", len(cases)
-        )
+        why = f"{language} is not installed here ({one_line(manifest.install)})"
+        return _answered(Status.SANDBOX_ERROR, why, total)
     if not cases:
         return _answered(Status.SANDBOX_ERROR, "there are no cases to run the program on", 0)
+    size = sum(len(case.input) + len(case.output) for case in cases)
+    if size > MAX_CASES:
+        return _answered(Status.SANDBOX_ERROR, f"the cases hold {size >> 20} MiB; at most {MAX_CASES >> 20}", total)
     if not source.strip():
-        return _answered(Status.NO_CODE, "there is no program", len(cases))
+        return _answered(Status.NO_CODE, "there is no program", total)
+    if len(source) > MAX_SOURCE:
+        return _too_long(source, total)
     body = {
         "language": {
             "file_ext": manifest.file_ext,
@@ -78,6 +87,7 @@ def for_program(
             "run_line": manifest.run,
             "processes": manifest.processes,
             "reserve_mb": manifest.reserve_mb,
+            "python": language == "python",
         },
         "source": source,
         "files": {},
@@ -86,19 +96,31 @@ def for_program(
         "cpu_s": time_limit_s,
         "memory_mb": memory_limit_mb,
     }
-    return Job(body, len(cases), wall_limit(COMPILE_S) + len(cases) * wall_limit(time_limit_s) + _GRACE_S)
+    return Job(body, total, wall_limit(COMPILE_S) + total * wall_limit(time_limit_s) + _GRACE_S)
 
 
 def _foreign_function(task: Task, program: str, tests: tuple[str, ...]) -> Job:
     manifest = languages.load(task.programming_language)
-    if not manifest.print_mark:
+    if not manifest.functions:
         why = f"{manifest.name} has no function mode; its tasks are programs with stdin/stdout cases"
         return _answered(Status.SANDBOX_ERROR, why, 1)
     mark = secrets.token_hex(16)
-    source, files = functions.assemble(task.prompt, program, tests, task.entry_point, manifest, mark)
-    case = Case("", mark)
-    job = for_program(manifest.name, source, (case,), task.time_limit_s, task.memory_limit_mb, "mark")
-    return dataclasses.replace(job, body={**job.body, "files": files}) if not job.answer else job
+    built = functions.assemble(task.prompt, program, tests, task.entry_point, manifest, mark)
+    case = Case(mark + "\n", mark)
+    job = for_program(manifest.name, built.main, (case,), task.time_limit_s, task.memory_limit_mb, "mark")
+    if job.answer:
+        return job
+    body = {**job.body, "files": built.files}
+    if manifest.function_compile:
+        line = manifest.function_compile.replace("UNIT", built.unit)
+        body["language"] |= {"compile": manifest.command(line), "compile_line": line}
+        body["other"] = built.other
+    return dataclasses.replace(job, body=body)
+
+
+def _too_long(source: str, total: int) -> Job:
+    why = f"the program has {len(source) >> 20} MiB; at most {MAX_SOURCE >> 20} are read"
+    return _answered(Status.COMPILE_ERROR, why, total)
 
 
 def _answered(status: str, failure: str, total: int) -> Job:

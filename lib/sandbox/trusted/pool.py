@@ -1,4 +1,4 @@
-"""`Sandbox`: lanes of grader and worker processes, and the queue in front of them."""
+"""`Sandbox`: a queue of jobs and the grader processes that take them from it."""
 
 import atexit
 import collections
@@ -7,18 +7,19 @@ import contextlib
 import os
 import queue
 import re
+import shutil
 import tempfile
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-from lib.sandbox.confine import probe
+from lib.sandbox.confine import probe, scratch
 from lib.sandbox.confine.confinement import Plan
 from lib.sandbox.trusted import jobs
+from lib.sandbox.trusted.grader_process import GraderProcess, SharedExclusiveLock, grader_settings
 from lib.sandbox.trusted.jobs import Alias
-from lib.sandbox.trusted.lane import Alone, Lane, lane_settings
-from lib.sandbox.untrusted.worker import wipe
 from lib.sandbox.verdict import SandboxError, Status, Verdict
 from lib.tasks.task import Case, Compare, Task, TestSet
 
@@ -44,17 +45,18 @@ class Sandbox:
         self.report = probe.probe()
         self.mode = self._choose(mode, allow_unconfined)
         self._jobs: queue.SimpleQueue[tuple[jobs.Job, Future] | None] = queue.SimpleQueue()
-        self._alone = Alone()
+        self._lock_graders = SharedExclusiveLock()
         self._verdicts: collections.OrderedDict[tuple[Any, ...], Future] = collections.OrderedDict()
         self._lock = threading.Lock()
         count = workers or len(os.sched_getaffinity(0))
         self._folder = _new_folder()
         os.chmod(self._folder, 0o711)
-        self._lanes = [self._lane(number, tuple(modules)) for number in range(count)]
-        self._threads = [threading.Thread(target=self._serve, args=(lane,), daemon=True) for lane in self._lanes]
+        python_path = _python_path(self._folder, tuple(modules))
+        self._graders = [self._grader(number, tuple(modules), python_path) for number in range(count)]
+        self._threads = [threading.Thread(target=self._serve, args=(grader,), daemon=True) for grader in self._graders]
         for thread in self._threads:
             thread.start()
-        self._finalizer = weakref.finalize(self, _close, self._jobs, self._lanes, self._folder)
+        self._finalizer = weakref.finalize(self, _close, self._jobs, self._graders, self._folder)
         atexit.register(self._finalizer)
 
     def _choose(self, mode: str, allow_unconfined: bool) -> str:
@@ -67,22 +69,22 @@ class Sandbox:
             raise SandboxError(f"mode {mode} is not available here: {self.report}")
         return mode
 
-    def _lane(self, number: int, modules: tuple[str, ...]) -> Lane:
+    def _grader(self, number: int, modules: tuple[str, ...], python_path: str) -> GraderProcess:
         uid = probe.SECOND_UID + number if self._changes_user() else -1
-        scratch = os.path.join(self._folder, str(number))
-        for folder in (scratch, scratch + "p"):
+        own_scratch = os.path.join(self._folder, str(number))
+        for folder in (own_scratch, own_scratch + "p"):
             os.mkdir(folder, 0o700)
             if uid >= 0 and os.geteuid() == 0:
                 os.chown(folder, uid, uid)
         plan = Plan(
             mode=self.mode,
             uid=uid,
-            scratch=scratch,
+            scratch=own_scratch,
             read=probe.python_files(modules),
             list_only=probe.python_folders(),
             landlock=bool(self.report.landlock) and self.mode != "none",
         )
-        return Lane(lane_settings(plan, modules))
+        return GraderProcess(grader_settings(plan, modules, python_path))
 
     def _changes_user(self) -> bool:
         return self.mode == "A" or self.mode == "B" and self.report.second_user
@@ -103,8 +105,8 @@ class Sandbox:
         except KeyboardInterrupt:
             for future in futures:
                 future.cancel()
-            for lane in self._lanes:
-                lane.interrupt()
+            for grader in self._graders:
+                grader.interrupt()
             raise
 
     def submit(self, task: Task, program: str, tests: TestSet = "all", alias: Alias = "strict") -> Future:
@@ -137,17 +139,14 @@ class Sandbox:
 
     def _once(self, key: tuple[Any, ...] | None, make: Callable[[], jobs.Job]) -> Future:
         future: Future = concurrent.futures.Future()
+        if (known := self._known(key)) is not None:
+            return known
+        job = make()
         with self._lock:
-            if not self._finalizer.alive:
-                raise SandboxError("this sandbox is closed")
-            known = self._verdicts.get(key) if key else None
-            if known is not None and _holds(known):
-                return known
             if key:
                 self._verdicts[key] = future
                 if len(self._verdicts) > REMEMBERED:
                     self._verdicts.popitem(last=False)
-        job = make()
         if job.answer:
             future.set_result(self._verdict(job.answer, job.total))
         elif job.is_program and self.mode in ("B", "C") and not self.report.landlock:
@@ -157,22 +156,29 @@ class Sandbox:
             self._jobs.put((job, future))
         return future
 
-    def _serve(self, lane: Lane) -> None:
+    def _known(self, key: tuple[Any, ...] | None) -> Future | None:
+        with self._lock:
+            if not self._finalizer.alive:
+                raise SandboxError("this sandbox is closed")
+            known = self._verdicts.get(key) if key else None
+            return known if known is not None and _holds(known) else None
+
+    def _serve(self, grader: GraderProcess) -> None:
         while (item := self._jobs.get()) is not None:
             job, future = item
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(self._judge(lane, job))
+                future.set_result(self._judge(grader, job))
             except BaseException as error:
                 future.set_exception(error)
 
-    def _judge(self, lane: Lane, job: jobs.Job) -> Verdict:
-        with self._alone.shared():
-            row = lane.judge(job.body, job.patience_s)
+    def _judge(self, grader: GraderProcess, job: jobs.Job) -> Verdict:
+        with self._lock_graders.shared():
+            row = grader.judge(job.body, job.patience_s)
         if row.pop("retry", False):  # wall time ran out, CPU time did not: once more, with nothing beside it
-            with self._alone.exclusive():
-                row = lane.judge(job.body, job.patience_s)
+            with self._lock_graders.exclusive():
+                row = grader.judge(job.body, job.patience_s)
                 row.pop("retry", None)
         return self._verdict(row, job.total)
 
@@ -205,8 +211,24 @@ def _new_folder() -> str:
 
 def _remove(folder: str) -> None:
     with contextlib.suppress(OSError):
-        wipe(folder)
+        scratch.empty(folder)
         os.rmdir(folder)
+
+
+def _python_path(folder: str, modules: tuple[str, ...]) -> str:
+    """A folder that Python programs import from first: the allowed modules, and what stands in for two of Python's own."""
+    home = os.path.join(folder, "python")
+    os.mkdir(home)
+    os.chmod(home, 0o755)
+    untrusted = Path(__file__).parent.parent / "untrusted"
+    for name, source in {"_multiprocessing": "semaphores", "sitecustomize": "start_up"}.items():
+        target = os.path.join(home, f"{name}.py")
+        shutil.copyfile(untrusted / f"{source}.py", target)
+        os.chmod(target, 0o644)
+    for module in modules:
+        for path in probe.package_files(module):
+            os.symlink(path, os.path.join(home, os.path.basename(path)))
+    return home
 
 
 def _holds(known: Future) -> bool:
@@ -216,15 +238,14 @@ def _holds(known: Future) -> bool:
     return known.exception() is None and known.result().status != Status.SANDBOX_ERROR
 
 
-def _close(waiting: "queue.SimpleQueue[Any]", lanes: Sequence[Lane], folder: str) -> None:
+def _close(waiting: "queue.SimpleQueue[Any]", graders: Sequence[GraderProcess], folder: str) -> None:
     with contextlib.suppress(queue.Empty):
         while item := waiting.get_nowait():
             item[1].cancel()
-    for _ in lanes:
+    for grader in graders:
+        grader.close()
+    for _ in graders:
         waiting.put(None)
-    for lane in lanes:
-        if lane.process:
-            lane.process.kill()
-    for lane in lanes:
-        lane.stop()
+    for grader in graders:
+        grader.stop()
     _remove(folder)

@@ -1,13 +1,12 @@
 """Program mode, in the grader: write, compile once, run every case, compare outputs. Algorithm 3 of the paper.
 
-Function tasks of other languages run here too: prompt, completion and tests are one program, and one case whose expected
-output is a mark that is printed after the last test. A program that leaves early prints no mark. Such a program does share
-its process with its tests: one written to look for the mark would find it.
+Function tasks of other languages run here too, see `functions`: one case, whose output ends with the mark that is its input.
 """
 
 import os
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lib.sandbox.confine.confinement import MEBIBYTE
@@ -24,12 +23,12 @@ Ask = Callable[..., dict[str, Any]]
 class Run:
     """What one command did."""
 
-    def __init__(self, ask: Ask, argv: list[str], stdin: str, limits: dict[str, Any]) -> None:
-        descriptors = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+    def __init__(self, ask: Ask, argv: list[str], stdin: str, limits: dict[str, Any], once: bool = False) -> None:
+        """Run it to its end. With `once`, what it reads from stdin cannot be read again."""
+        descriptors = [_file(stdin) if not once else _pipe(stdin), *(os.memfd_create(n) for n in ("stdout", "stderr"))]
         try:
-            _write(descriptors[0], stdin.encode("utf-8", "surrogatepass"))
             patience_s = wall_limit(limits["cpu_s"]) + ANSWER_S
-            answer = ask("run", descriptors, patience_s=patience_s, argv=argv, file_bytes=OUTPUT_BYTES, **limits)
+            answer = _ask(ask, "run", descriptors, patience_s=patience_s, argv=argv, file_bytes=OUTPUT_BYTES, **limits)
             self.out, self.err = (os.pread(item, OUTPUT_BYTES, 0) for item in descriptors[1:])
             largest = max(os.fstat(item).st_size for item in descriptors[1:])
         finally:
@@ -49,9 +48,11 @@ class Run:
             return Status.TIMEOUT, f"took {self.wall_s:.1f} s of wall time with {self.cpu_s:.2f} s of CPU time"
         if self.reason == "scratch":
             return Status.OUTPUT_LIMIT, "filled its scratch space"
-        if largest >= OUTPUT_BYTES:
+        if self.reason == "memory":
+            return Status.MEMORY, f"its processes used more than {limits['memory_mb']} MB"
+        if largest >= OUTPUT_BYTES or self.code == -signal.SIGXFSZ:
             return Status.OUTPUT_LIMIT, f"wrote {OUTPUT_BYTES // MEBIBYTE} MiB"
-        if self.code == 0:
+        if self.code == 0 and not self.reason:
             return Status.SUCCESS, ""
         if self.rss_mb > 0.85 * limits["memory_mb"] or _NO_MEMORY.search(self.err[-4000:]):
             return Status.MEMORY, f"ran out of its {limits['memory_mb']} MB"
@@ -73,40 +74,70 @@ def _telling_line(raw: bytes) -> str:
 
 
 def judge(ask: Ask, job: dict[str, Any]) -> dict[str, Any]:
-    """One program against its cases; the verdict row."""
+    """Run one program on its cases; return the verdict row."""
     language = job["language"]
     runs: list[Run] = []
     commands: list[str] = []
     verdict: dict[str, Any] = {"status": Status.SUCCESS, "passed": 0, "failure": ""}
     shown: Run | None = None
+    main = f"main.{language['file_ext']}"
     try:
-        for name, text in {**job["files"], f"main.{language['file_ext']}": job["source"]}.items():
+        for name, text in {**job["files"], main: job["source"]}.items():
             _send_file(ask, name, text)
         if language["compile"]:
             commands.append(language["compile_line"])
-            built = Run(ask, language["compile"], "", _compile_limits(job))
+            built = _compile(ask, job)
             runs.append(built)
             if built.status != Status.SUCCESS:
                 status = Status.COMPILE_ERROR if built.status == Status.RUNTIME_ERROR else built.status
                 verdict.update(status=status, failure=one_line(_compiler_words(built)))
                 shown = built
-            ask("executable")
-            ask("remove", name=f"main.{language['file_ext']}")
+            _ask(ask, "executable")
+            for name in (*job["files"], main):
+                _ask(ask, "remove", name=name)
         if shown is None:
             commands.append(language["run_line"])
             shown = _run_cases(ask, job, verdict, runs)
+    except _Refused as refused:
+        verdict.update(status=Status.SANDBOX_ERROR, passed=0, failure=str(refused))
     finally:
         ask("wipe")
-    compare = {} if job["compare"] == "mark" else {"compare": job["compare"]}
-    return verdict | compare | _resources(runs, commands, shown)
+    row = verdict | _resources(runs, commands, shown)
+    if job["compare"] == "mark":
+        mark = job["cases"][0][1]
+        return row | {"stdout_head": row["stdout_head"].removesuffix(f"\n{mark}\n")}
+    return row | {"compare": job["compare"]}
+
+
+class _Refused(Exception):
+    """The launcher could not do what was asked, for a reason that is not the program's."""
+
+
+def _ask(ask: Ask, do: str, descriptors: Sequence[int] = (), **details: Any) -> dict[str, Any]:
+    answer = ask(do, descriptors, **details)
+    if "error" in answer:
+        raise _Refused(answer["error"])
+    return answer
+
+
+def _compile(ask: Ask, job: dict[str, Any]) -> Run:
+    """Compile; where that fails and there is another reading of the program, compile that."""
+    limits = _limits(job) | {"cpu_s": COMPILE_S, "memory_mb": COMPILE_MB, "processes": True}
+    built = Run(ask, job["language"]["compile"], "", limits)
+    if built.status == Status.RUNTIME_ERROR and job.get("other"):
+        _send_file(ask, f"program.{job['language']['file_ext']}", job["other"])
+        again = Run(ask, job["language"]["compile"], "", limits)
+        return again if again.status == Status.SUCCESS else built
+    return built
 
 
 def _run_cases(ask: Ask, job: dict[str, Any], verdict: dict[str, Any], runs: list[Run]) -> Run | None:
     """Run every case (none after a timeout); the run to show: the first that failed, else the first."""
     shown: Run | None = None
     limits = _limits(job)
+    marked = job["compare"] == "mark"
     for number, (stdin, expected) in enumerate(job["cases"], 1):
-        run = Run(ask, job["language"]["run"], stdin, limits)
+        run = Run(ask, job["language"]["run"], stdin, limits, once=marked)
         runs.append(run)
         status, why = run.status, run.why
         if status == Status.SUCCESS and not _accepts(run.out, expected, job["compare"]):
@@ -114,7 +145,7 @@ def _run_cases(ask: Ask, job: dict[str, Any], verdict: dict[str, Any], runs: lis
         if status == Status.SUCCESS:
             verdict["passed"] += 1
         elif verdict["status"] == Status.SUCCESS:
-            what = "the tests" if job["compare"] == "mark" else f"case {number} (input {one_line(repr(stdin[:60]))})"
+            what = "the tests" if marked else f"case {number} (input {one_line(repr(stdin[:60]))})"
             verdict.update(status=status, failure=one_line(f"{what}: {why}"), retry=run.reason == "wall")
             shown = run
         if status == Status.TIMEOUT:
@@ -140,11 +171,8 @@ def _limits(job: dict[str, Any]) -> dict[str, Any]:
         "cpu_s": job["cpu_s"],
         "memory_mb": job["memory_mb"] + job["language"]["reserve_mb"],
         "processes": job["language"]["processes"],
+        "python": job["language"]["python"],
     }
-
-
-def _compile_limits(job: dict[str, Any]) -> dict[str, Any]:
-    return {"cpu_s": COMPILE_S, "memory_mb": COMPILE_MB, "processes": True}
 
 
 def _compiler_words(built: Run) -> str:
@@ -166,16 +194,26 @@ def _resources(runs: list[Run], commands: list[str], shown: Run | None) -> dict[
 
 
 def _send_file(ask: Ask, name: str, text: str) -> None:
-    descriptor = os.memfd_create("file")
+    descriptor = _file(text)
     try:
-        _write(descriptor, text.encode("utf-8", "surrogatepass"))
-        ask("write", [descriptor], name=name)
+        _ask(ask, "write", [descriptor], name=name)
     finally:
         os.close(descriptor)
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
+def _file(text: str) -> int:
+    """A descriptor of a nameless file that holds `text`."""
+    descriptor = os.memfd_create("file")
+    view = memoryview(text.encode("utf-8", "surrogatepass"))
     while view:
         view = view[os.write(descriptor, view) :]
     os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _pipe(text: str) -> int:
+    """The reading end of a pipe that holds `text`, a short one, and its end."""
+    reader, writer = os.pipe()
+    with open(writer, "w", encoding="utf-8") as file:
+        file.write(text)
+    return reader

@@ -5,6 +5,7 @@ three descriptors sent along, `wipe`. Everything a command starts stays in its p
 one signal ends it all.
 """
 
+import contextlib
 import json
 import marshal
 import os
@@ -15,45 +16,53 @@ import socket
 import time
 from typing import Any
 
-from lib.sandbox.confine import confinement, limits, seccomp
+from lib.sandbox.confine import confinement, limits, scratch, seccomp
 from lib.sandbox.confine import linux as kernel
 from lib.sandbox.confine.confinement import MEBIBYTE, Plan
 from lib.sandbox.untrusted import worker
 
 OPEN_FILES = 1024  # R refuses fewer
 STACK_BYTES = 256 * MEBIBYTE
-TICK_S = 0.05
+OWN_MEMORY = 1 << 30
+TICK_S = 0.03
 
 
 def main(control_descriptor: int, settings: str) -> None:
     """Entry point of the launcher process."""
     control = socket.socket(fileno=control_descriptor)
+    control.set_inheritable(False)
     options = json.loads(settings)
     plan = worker.plan_from(options["plan"])
     confinement.enter_namespaces(plan)
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     os.umask(0o077)
-    confinement.limit_process_table(plan)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # in mode A a program may signal every process that it sees
+    confinement.limit_own_memory()
     confinement.drop_privileges(plan)
-    confinement.close_files(plan)
-    worker.wipe(plan.scratch)
+    scratch.empty(plan.scratch)
     confinement.forbid_calls(plan)
+    _limit_soft(resource.RLIMIT_AS, OWN_MEMORY)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     os.set_blocking(reader, False)
     signal.set_wakeup_fd(writer)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     control.send(b'{"n":0}')
-    Launcher(control, plan, options["environment"], reader).serve()
+    Launcher(control, plan, options, reader).serve()
     os._exit(0)
 
 
 class Launcher:
     """Runs commands for the grader."""
 
-    def __init__(self, control: socket.socket, plan: Plan, environment: dict[str, str], wakeup: int) -> None:
+    def __init__(self, control: socket.socket, plan: Plan, options: dict[str, Any], wakeup: int) -> None:
         self.control, self.plan, self.wakeup = control, plan, wakeup
-        self.environment = environment | {"HOME": plan.scratch, "TMPDIR": plan.scratch}
+        self.environment = options["environment"] | {"HOME": plan.scratch, "TMPDIR": plan.scratch}
+        self.python_path = options["python_path"]
+        self.rules = confinement.file_rules(plan)
+        self.watch = worker.ScratchWatch(plan)
+        scoped = self.rules >= 0 and kernel.landlock_abi() >= kernel.SIGNAL_SCOPE_ABI
+        self.signals_stay_inside = plan.mode == "A" or scoped
 
     def serve(self) -> None:
         """Answer commands until the grader hangs up."""
@@ -62,7 +71,10 @@ class Launcher:
             if not message:
                 return
             command = marshal.loads(message)
-            answer = getattr(self, "do_" + command["do"])(command, descriptors)
+            try:
+                answer = getattr(self, "do_" + command["do"])(command, descriptors)
+            except OSError as error:
+                answer = {"error": f"cannot {command['do']} {command.get('name', 'scratch')}: {error.strerror}"}
             for descriptor in descriptors:
                 os.close(descriptor)
             self.control.send(json.dumps(answer | {"n": command["n"]}).encode())
@@ -89,16 +101,17 @@ class Launcher:
 
     def do_wipe(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Empty the scratch directory."""
-        worker.wipe(self.plan.scratch)
+        scratch.empty(self.plan.scratch)
         return {}
 
     def do_run(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Run one command to its end or its limits."""
         watch = limits.Watch(command["cpu_s"])
+        self.watch.start()
         pid = os.fork()
         if pid == 0:
             self._become(command, descriptors)
-        reason = self._wait(pid, watch)
+        reason = self._wait(pid, watch, command)
         _, status, usage = os.wait4(pid, 0)
         cpu, rss = usage.ru_utime + usage.ru_stime, usage.ru_maxrss
         while orphan := _reap():
@@ -111,7 +124,7 @@ class Launcher:
             "reason": reason,
         }
 
-    def _wait(self, pid: int, watch: limits.Watch) -> str:
+    def _wait(self, pid: int, watch: limits.Watch, command: dict[str, Any]) -> str:
         """Wait until the process has ended, then end its group; why it was cut short, or empty."""
         poll = select.poll()
         poll.register(self.wakeup, select.POLLIN)
@@ -123,23 +136,23 @@ class Launcher:
                     os.read(self.wakeup, 4096)
                 else:
                     reason = "abandoned"
-            reason = reason or self._over_limit(pid, watch)
-            if reason:
+            if reason := reason or self._over_limit(pid, watch, command):
                 break
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
+        self._kill(pid)
         return reason
 
-    def _over_limit(self, pid: int, watch: limits.Watch) -> str:
-        try:
-            used = time.clock_gettime(~pid << 3 | 2)  # the process CPU clock of another pid
-        except OSError:
-            return ""
-        if self.plan.mode != "A" and worker.bytes_under(self.plan.scratch) > confinement.SCRATCH_BYTES:
-            return "scratch"
-        return watch.see(used)
+    def _kill(self, leader: int) -> None:
+        """End everything that a command has started."""
+        for target in (-1 if self.plan.mode == "A" else -leader, leader):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(target, signal.SIGKILL)
+
+    def _over_limit(self, pid: int, watch: limits.Watch, command: dict[str, Any]) -> str:
+        group = _group(pid) if command["processes"] else [pid]
+        if len(group) > 1 and _memory_mb(group) > command["memory_mb"]:
+            return "memory"
+        self.watch.look(group)
+        return "scratch" if self.watch.full else watch.see(sum(map(worker.cpu_clock, group)))
 
     def _become(self, command: dict[str, Any], descriptors: list[int]) -> None:
         try:
@@ -148,11 +161,16 @@ class Launcher:
             for target, descriptor in enumerate(descriptors):
                 os.dup2(descriptor, target)
             os.chdir(self.plan.scratch)
+            confinement.limit_processes(self.plan)
             _limit(command)
-            for name in ("SIGPIPE", "SIGXFSZ"):  # Python ignores them, and what is ignored stays so across exec
+            for name in ("SIGPIPE", "SIGXFSZ", "SIGINT"):  # what is ignored stays so across exec
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
+            environment = self.environment | ({"PYTHONPATH": self.python_path} if command["python"] else {})
+            if self.rules >= 0:
+                kernel.landlock_enter(self.rules)
+            os.closerange(3, OPEN_FILES)
             self._install_filters(command["processes"])
-            os.execve(command["argv"][0], command["argv"], self.environment)
+            os.execve(command["argv"][0], command["argv"], environment)
         except OSError as error:
             os.write(2, f"cannot start {command['argv'][0]}: {error}\n".encode())
         finally:
@@ -163,7 +181,33 @@ class Launcher:
             return
         if self.plan.uid < 0:
             kernel.install_filter(seccomp.own_files_filter())
-        kernel.install_filter(seccomp.group_filter() if processes else seccomp.solo_filter(keep_exec=True))
+        group = seccomp.group_filter(self.signals_stay_inside)
+        kernel.install_filter(group if processes else seccomp.solo_filter(keep_exec=True))
+
+
+def _group(leader: int) -> list[int]:
+    """The processes of a process group."""
+    found = [leader]
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if int(name) != leader and os.getpgid(int(name)) == leader:
+                found.append(int(name))
+    return found
+
+
+def _memory_mb(processes: list[int]) -> float:
+    """Memory of several processes together; what they share is counted once, if it matters."""
+    total = 0
+    for pid in processes:
+        with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/statm") as file:
+            total += int(file.read().split()[1]) * resource.getpagesize()
+    if total < 128 * MEBIBYTE:
+        return total / MEBIBYTE
+    shares = 0
+    for pid in processes:
+        with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup") as file:
+            shares += next((int(line.split()[1]) for line in file if line.startswith("Pss:")), 0)
+    return shares / 1024
 
 
 def _limit(command: dict[str, Any]) -> None:
@@ -178,6 +222,12 @@ def _limit(command: dict[str, Any]) -> None:
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (value, value))
+
+
+def _limit_soft(kind: int, value: int) -> None:
+    """Limit this process; the programs it starts get limits of their own, which may be higher."""
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
 
 
 def _reap() -> resource.struct_rusage | None:

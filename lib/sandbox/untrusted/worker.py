@@ -10,7 +10,7 @@ confines itself once, then serves three commands on its control socket:
 The end of its control socket ends it and, with it, the candidate.
 """
 
-import errno
+import contextlib
 import gc
 import importlib
 import json
@@ -18,6 +18,7 @@ import marshal
 import os
 import random
 import resource
+import select
 import signal
 import socket
 import sys
@@ -25,10 +26,10 @@ import time
 from typing import Any
 
 from lib.sandbox import frames
-from lib.sandbox.confine import confinement, seccomp
+from lib.sandbox.confine import confinement, scratch, seccomp
 from lib.sandbox.confine import linux as kernel
 from lib.sandbox.confine.confinement import MEBIBYTE, Plan
-from lib.sandbox.untrusted import candidate, sealed
+from lib.sandbox.untrusted import candidate, sealed, semaphores
 
 # Imported before the first fork. Not here: tempfile, hashlib, uuid and others whose shared libraries every fork would pay
 # for (a mapping costs 1.5 µs a candidate) and few programs import.
@@ -39,13 +40,15 @@ WARM = (
 )
 FILE_BYTES = 16 * MEBIBYTE  # the largest file, stdout included
 OPEN_FILES = 128
-POOL_BYTES = 16384  # of CPython's allocator, one size of object a pool
-MOST_HOLES = 4096  # of one size
+MAX_UNREAD = 5  # how often in a row a process may be unreadable, as one is while it starts
+CHANNEL = 3  # the descriptor on which a candidate serves the grader
+WATCH_S = 0.03  # how often scratch is measured while a candidate works
 
 
 def main(control_descriptor: int, settings: str) -> None:
     """Entry point of the worker process."""
     control = socket.socket(fileno=control_descriptor)
+    control.set_inheritable(False)
     options = json.loads(settings)
     plan = plan_from(options["plan"])
     sys.path += options["path"]
@@ -58,7 +61,6 @@ def main(control_descriptor: int, settings: str) -> None:
     _confine(plan)
     zygote = Zygote(control, plan, mapped)
     gc.collect()
-    filling = fill_holes()  # noqa: F841
     gc.freeze()
     gc.disable()
     control.send(b'{"n":0}')
@@ -76,38 +78,23 @@ def warm(modules: list[str]) -> None:
     """Import what programs import, so that no candidate pays for it."""
     for name in (*WARM.split(), *modules):
         importlib.import_module(name)
+    sys.modules["_multiprocessing"] = semaphores
     exec(compile("def warm(x: int = 1) -> list[int]:\n    return [x]", "<warm>", "exec"), {})
     candidate.rehearse()
-
-
-def fill_holes() -> list[object]:
-    """Objects that take up every free block of the heap's pools in use; keep them.
-
-    A child's own objects then lie side by side in fresh pools, and it copies a tenth fewer of the pages it shares.
-    """
-    kept: list[object] = [float(n) for n in range(POOL_BYTES // 8)]
-    for size in range(48, 513, 16):
-        run, last, whole = 0, 0, (POOL_BYTES - 48) // size - 1
-        for _ in range(MOST_HOLES):  # another allocator than CPython's own never fills a pool from end to end
-            kept.append(bytes(size - sys.getsizeof(b"") - 8))
-            here = id(kept[-1])
-            run, last = (run + 1 if here == last + size else 0), here
-            if run == whole:
-                break
-    return kept
 
 
 def _confine(plan: Plan) -> None:
     os.chdir(plan.scratch)
     os.umask(0o077)
-    confinement.limit_process_table(plan)
+    confinement.limit_own_memory()
     confinement.drop_privileges(plan)
-    confinement.close_files(plan)
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
-    wipe(plan.scratch)
+    if not plan.sealed:
+        scratch.empty(plan.scratch)
+    if plan.mode != "C":
+        confinement.limit_processes(plan)
     confinement.forbid_calls(plan)
-    kernel.drop_capabilities()
     random.seed(0)
 
 
@@ -118,6 +105,8 @@ class Zygote:
         self.control, self.plan = control, plan
         self.session = candidate.prepare(mapped)
         self.child = 0
+        self.rules = confinement.file_rules(plan)
+        self.watch = ScratchWatch(plan)
         self.filters: list[kernel.Filter] = []
         if plan.mode != "none":
             self.filters.append(kernel.Filter(seccomp.solo_filter()))
@@ -126,7 +115,12 @@ class Zygote:
 
     def serve(self) -> None:
         """Answer commands until the grader hangs up."""
+        poll = select.poll()
+        poll.register(self.control, select.POLLIN | select.POLLHUP)
+        patience = WATCH_S * 1000 if self.watch.needed else None
         while True:
+            while not poll.poll(patience):
+                self.watch.look([self.child])
             message, descriptors, _, _ = socket.recv_fds(self.control, 4096, 1)
             if not message:
                 break
@@ -143,32 +137,34 @@ class Zygote:
         return {}
 
     def _fork(self, descriptor: int) -> None:
+        self.watch.start()
         self.child = kernel.plain_fork()
         if self.child == 0:
             self._become_candidate(descriptor)
         os.close(descriptor)
 
     def _become_candidate(self, descriptor: int) -> None:
+        """Keep stdin, stdout, stderr and the channel, nothing else; then serve."""
         try:
-            os.close(self.control.fileno())
+            if self.plan.mode == "C":  # count the user's other processes when the program comes, not long before
+                select.select([descriptor], [], [])
+                confinement.limit_processes(self.plan)
+            if self.rules >= 0:
+                kernel.landlock_enter(self.rules)
+            os.dup2(descriptor, CHANNEL)
+            os.closerange(CHANNEL + 1, OPEN_FILES)
             for each in self.filters:
                 each.install()
-            self.session.channel.descriptor = descriptor
+            self.session.channel.descriptor = CHANNEL
             gc.enable()
             self.session.serve()
         finally:
             os._exit(70)
 
     def do_look(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        """CPU seconds and scratch bytes the candidate has used."""
-        try:
-            used = time.clock_gettime(~self.child << 3 | 2)  # the process CPU clock of another pid
-        except OSError:
-            used = 0.0
-        scratch = (
-            0 if self.plan.mode == "A" or self.plan.sealed else bytes_under(self.plan.scratch)
-        )  # in A the tmpfs has a size
-        return {"cpu_s": used, "full": scratch > confinement.SCRATCH_BYTES}
+        """CPU seconds the candidate has used, and whether it has filled its scratch space."""
+        self.watch.look([self.child])
+        return {"cpu_s": cpu_clock(self.child), "full": self.watch.full}
 
     def do_next(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Kill and reap the candidate; then, the answer sent, wipe what it left and fork the next one.
@@ -186,7 +182,7 @@ class Zygote:
         }
         self.control.send(frames.to_json(answer))
         if not self.plan.sealed:
-            wipe(self.plan.scratch)
+            scratch.empty(self.plan.scratch)
         self._fork(descriptors[0])
         return {}
 
@@ -205,32 +201,47 @@ def mapped_bytes() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def bytes_under(folder: str) -> float:
-    """Bytes on disk of what a folder holds, each entry counted as 1 KiB at least; infinite when too deep to tell."""
-    total, waiting = 0.0, [folder]
-    while waiting:
-        try:
-            entries = list(os.scandir(waiting.pop()))
-            for entry in entries:
-                total += 512 * entry.stat(follow_symlinks=False).st_blocks + 1024
-            waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                return float("inf")
-    return total
+def cpu_clock(pid: int) -> float:
+    """CPU seconds that another process, still there, has used; 0 when it is gone."""
+    try:
+        return time.clock_gettime(~pid << 3 | 2)
+    except OSError:
+        return 0.0
 
 
-def wipe(folder: str) -> None:
-    """Empty a folder, however deep and whatever its permissions: what lies deeper is moved up first."""
-    count = 0
-    while names := os.listdir(folder):
-        for name in names:
-            path = os.path.join(folder, name)
-            if not os.path.isdir(path) or os.path.islink(path):
-                os.unlink(path)
-                continue
-            os.chmod(path, 0o700)
-            for inner in os.listdir(path):
-                count += 1
-                os.rename(os.path.join(path, inner), os.path.join(folder, f".{os.getpid()}.{count}"))
-            os.rmdir(path)
+class ScratchWatch:
+    """Holds a program to its scratch space where the kernel does not: in modes B and C.
+
+    What it may still write shrinks with what is left; once over the limit it can write no more. Far over it, or with too
+    many files, it is `full`.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.folder = plan.scratch
+        self.needed = plan.mode != "A" and not plan.sealed
+        self.full = False
+        self.start()
+
+    def start(self) -> None:
+        """Begin with a new program."""
+        self.full, self._cpu, self._limit, self._unread = False, -1.0, FILE_BYTES, 0
+
+    def look(self, processes: list[int]) -> None:
+        """Measure, unless the program has done nothing since the last time."""
+        used = sum(map(cpu_clock, processes)) if self.needed else self._cpu
+        if used == self._cpu and not self._unread:
+            return
+        self._cpu = used
+        size, entries = scratch.usage(self.folder)
+        held = [scratch.unlinked(pid) for pid in processes]
+        size += sum(each or 0 for each in held)
+        self._unread = self._unread + 1 if None in held else 0
+        self.full = (
+            size > 4 * confinement.SCRATCH_BYTES or entries > confinement.SCRATCH_ENTRIES or self._unread > MAX_UNREAD
+        )
+        limit = min(self._limit, max(confinement.SCRATCH_BYTES - size, 0))
+        if limit < self._limit:
+            self._limit = limit
+            for pid in processes:
+                with contextlib.suppress(OSError):
+                    resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, limit))

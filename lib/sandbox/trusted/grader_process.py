@@ -1,4 +1,4 @@
-"""A lane: one grader process with its confined workers, kept alive from job to job."""
+"""One grader process with its confined workers, kept alive from job to job."""
 
 import contextlib
 import dataclasses
@@ -20,18 +20,19 @@ from lib.sandbox.trusted.processes import loader_path, spawn
 from lib.sandbox.verdict import Status
 
 
-class Lane:
-    """One grader with its worker, restarted when it dies."""
+class GraderProcess:
+    """The caller's handle on one grader, which is started when first needed and again when it has died."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
-        self.interrupted = False
+        self.interrupted = self.closed = False
         self.process: subprocess.Popen[bytes] | None = None
         self.socket: socket.socket | None = None
         self.channel: frames.Channel | None = None
+        self._lock = threading.Lock()  # so that nothing is started while it is being closed
 
     def judge(self, job: dict[str, Any], patience_s: float) -> dict[str, Any]:
-        """The verdict row of one job. A grader that dies or hangs is replaced once."""
+        """Return the verdict row of one job. A grader that dies is replaced once; one that hangs has had its time."""
         self.interrupted = False
         for _ in range(2):
             try:
@@ -40,33 +41,48 @@ class Lane:
                 channel.send(job)
                 row: dict[str, Any] = channel.receive()
                 return row
-            except (frames.Closed, frames.Garbage):
+            except (frames.Closed, frames.Garbage, ValueError):  # a socket closed meanwhile has the descriptor -1
                 self.stop()
-                if self.interrupted:
-                    return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": "interrupted"}
+                if self.interrupted or self.closed:
+                    why = "the sandbox was closed" if self.closed else "interrupted"
+                    return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": why}
             except TimeoutError:
                 self.stop()
                 return {"status": Status.TIMEOUT, "passed": 0, "failure": "the test did not finish in time"}
-        return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": "the grader died twice on this program"}
+        return {"status": Status.RUNTIME_ERROR, "passed": 0, "failure": "the grader died twice on this program"}
 
     def _start(self) -> frames.Channel:
-        if self.channel is None:
-            self.socket, theirs = socket.socketpair()
-            self.process = spawn("trusted.grader", theirs, self.settings, os.path.realpath(sys.executable))
-            theirs.close()
-            for timeout in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                self.socket.setsockopt(socket.SOL_SOCKET, timeout, struct.pack("ll", 1, 0))
-            self.channel = frames.Channel(self.socket.fileno(), frames.MAX_REQUEST)
-        return self.channel
+        with self._lock:
+            if self.closed:
+                raise frames.Closed
+            if self.channel is None:
+                self.socket, theirs = socket.socketpair()
+                python = os.path.realpath(sys.executable)
+                self.process = spawn("trusted.grader", theirs, self.settings, python, stdout=subprocess.DEVNULL)
+                theirs.close()
+                for timeout in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                    self.socket.setsockopt(socket.SOL_SOCKET, timeout, struct.pack("ll", 1, 0))
+                self.channel = frames.Channel(self.socket.fileno(), frames.MAX_REQUEST)
+            return self.channel
 
     def interrupt(self) -> None:
         """Give up what is being judged now."""
         self.interrupted = True
-        if self.process:
-            self.process.kill()
+        self._kill()
+
+    def close(self) -> None:
+        """End the grader for good."""
+        with self._lock:
+            self.closed = True
+        self._kill()
+
+    def _kill(self) -> None:
+        process = self.process
+        if process:
+            process.kill()
 
     def stop(self) -> None:
-        """End the grader; its worker and candidate follow when their sockets close."""
+        """End the grader; its worker, launcher and candidate follow when their sockets close."""
         if self.socket:
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
@@ -81,12 +97,17 @@ class Lane:
             self.process = None
 
 
-def lane_settings(plan: Plan, modules: tuple[str, ...]) -> dict[str, Any]:
+def grader_settings(plan: Plan, modules: tuple[str, ...], python_path: str) -> dict[str, Any]:
     """What a grader needs to start its worker and its launcher."""
     tools = [
         tool for name in languages.names() for word in languages.load(name).tools if (tool := languages.find_tool(word))
     ]
-    programs = dataclasses.replace(plan, read=probe.tool_files(tools), execute=True, scratch=plan.scratch + "p")
+    readable = (
+        *probe.tool_files(tools),
+        python_path,
+        *(path for name in modules for path in probe.package_files(name)),
+    )
+    programs = dataclasses.replace(plan, read=readable, execute=True, scratch=plan.scratch + "p")
     environment = {
         "PATH": os.pathsep.join(languages.TOOL_PATH),
         "LANG": "C.UTF-8",
@@ -102,7 +123,11 @@ def lane_settings(plan: Plan, modules: tuple[str, ...]) -> dict[str, Any]:
             "modules": list(modules),
             "path": [sysconfig.get_path("purelib")] if modules else [],
         },
-        "launcher": {"plan": dataclasses.asdict(programs), "environment": environment},
+        "launcher": {
+            "plan": dataclasses.asdict(programs),
+            "environment": environment,
+            "python_path": python_path,
+        },
     }
 
 
@@ -117,8 +142,8 @@ class _Patience:
             raise TimeoutError
 
 
-class Alone:
-    """Many sharers or one that is alone."""
+class SharedExclusiveLock:
+    """A lock that many share, or that one has alone."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -127,7 +152,7 @@ class Alone:
 
     @contextlib.contextmanager
     def shared(self) -> Iterator[None]:
-        """Wait until nobody is alone, then run beside others."""
+        """Wait until nobody has it alone, then share it."""
         with self._condition:
             self._condition.wait_for(lambda: not self._taken)
             self._sharers += 1
@@ -140,7 +165,7 @@ class Alone:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Wait for the others to finish, then run with nothing beside."""
+        """Wait until nobody shares it, then have it alone."""
         with self._condition:
             self._condition.wait_for(lambda: not self._taken)
             self._taken = True
