@@ -90,7 +90,7 @@ def restart_and_run_all(page: Any, server: dict[str, Any], name: str, marker: st
     ).first.click()
     page.locator(".jp-Dialog .jp-mod-accept").click()
     outputs = page.locator(".jp-NotebookPanel:visible .jp-OutputArea-output")
-    outputs.filter(has_text=marker).first.wait_for(timeout=2 * MINUTE)
+    outputs.filter(has_text=marker).first.wait_for(timeout=4 * MINUTE)
     return list(outputs.all_inner_texts())
 
 
