@@ -20,11 +20,15 @@ _encoder = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 _pieces: Any = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
     None, _encoder.default, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, True
 )  # made once: JSONEncoder.encode makes one a message
-_from_json = json.JSONDecoder().raw_decode
+_from_json = json.JSONDecoder(parse_constant=float).raw_decode  # a NaN of its own each time
 
 
 class Garbage(Exception):
     """A frame that is not of this protocol. Judged as a failure, never parsed further."""
+
+
+class TooLarge(Garbage):
+    """A frame over the limit."""
 
 
 class Closed(Exception):
@@ -68,7 +72,7 @@ class Channel:
         """The next frame. Raises Closed at end of stream, Garbage for a frame over the limit or not JSON."""
         size = int.from_bytes(self._take(4), "little")
         if size > self.limit:
-            raise Garbage(f"a frame of {size} bytes, over the limit of {self.limit}")
+            raise TooLarge(f"an answer of {size} bytes, over the limit of {self.limit}")
         body = self._take(size)
         if self.trusting:
             return marshal.loads(body)

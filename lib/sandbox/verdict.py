@@ -20,8 +20,10 @@ class Status(enum.StrEnum):
     MEMORY = "memory"
     OUTPUT_LIMIT = "output-limit"
     NO_CODE = "no-code"
-    UNSUPPORTED_TEST = "unsupported-test"  # the test asks for what cannot cross to the program's process
-    SANDBOX_ERROR = "sandbox-error"  # the sandbox itself failed: a missing toolchain, a test that does not parse
+    UNSUPPORTED_TEST = (
+        "unsupported-test"  # the test asks for what cannot be judged outside the program's process, or is no test
+    )
+    SANDBOX_ERROR = "sandbox-error"  # the sandbox itself failed: a missing toolchain
 
 
 STATUSES = tuple(Status)
@@ -48,12 +50,13 @@ class Verdict:
     failure: str = ""  # one line of evidence for the first failure
     sandbox_mode: str = ""
     confined: bool = True
+    in_process: bool = False  # the tests ran inside the program's process, which decided what they say
     compare: str = ""  # how outputs were compared: exact, lines or tokens; empty for function tasks
 
     @property
     def reward(self) -> float:
-        """1.0 iff every test passed."""
-        return 1.0 if self.status == Status.SUCCESS else 0.0
+        """1.0 iff every test passed, and not by the program's own word."""
+        return 1.0 if self.status == Status.SUCCESS and not self.in_process else 0.0
 
     @property
     def fraction(self) -> float:

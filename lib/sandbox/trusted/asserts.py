@@ -1,30 +1,24 @@
-"""Trusted evaluation of a task's asserts, with the program's names bound to what `remote` makes of them."""
+"""Evaluate a task's asserts with the program's names bound to what `remote` makes of them; in a forked copy of the grader."""
 
 import builtins
 import dataclasses
+import importlib
+import os
 import reprlib
 from typing import Any
 
 from lib.sandbox import frames
-from lib.sandbox.trusted.conversation import Conversation, Raised, TimeUp, Unshippable
-from lib.sandbox.trusted.remote import Misuse, Remote
-from lib.sandbox.trusted.suite import EXPECTED, GOT, HELPERS, TEST_FILE, Suite, shown_to
-from lib.sandbox.verdict import Status, one_line
+from lib.sandbox.trusted import suite as suites
+from lib.sandbox.trusted.conversation import TESTS, Conversation
+from lib.sandbox.trusted.remote import Misuse, Remote, Unsupported, facts_of
+from lib.sandbox.trusted.suite import EXPECTED, GOT, HELPERS, MODULES, TEST_FILE, Suite
+from lib.sandbox.verdict import one_line
 
-# Standard modules a test may name without importing them: always the real ones.
-_MODULES = {
-    "math",
-    "cmath",
-    "re",
-    "collections",
-    "itertools",
-    "functools",
-    "copy",
-    "random",
-    "string",
-    "datetime",
-    "json",
-}
+DIED = "died"  # the program's process is gone; the grader asks the kernel why
+
+
+class Interrupted(BaseException):
+    """Judging has to stop; no failure of any test."""
 
 
 @dataclasses.dataclass
@@ -32,54 +26,68 @@ class Outcome:
     """How the asserts went: the first failure decides status and evidence."""
 
     passed: int = 0
-    status: str = Status.SUCCESS
+    status: str = "success"
     failure: str = ""
 
     def fail(self, status: str, failure: str) -> None:
-        """Record a failure; only the first is kept."""
-        if self.status == Status.SUCCESS:
-            self.status, self.failure = status, failure
+        """Record a failure. The first is kept, but for one that blames the program after one that could not be asked."""
+        if self.status in ("success", "unsupported-test") and (self.status, status) != ("unsupported-test",) * 2:
+            self.status, self.failure = status, one_line(failure)
 
 
 # ------------------------------------------------------------------------------------------------------------ names
 
 
 class Names:
-    """The namespace tests run in: their own names, then the entry point, then builtins, then the program's others."""
+    """The namespace tests run in: their own names, the entry point, builtins and helpers, then the program's others."""
 
     def __init__(self, talk: Conversation, suite: Suite, alias: str) -> None:
         self.talk, self.suite, self.permissive = talk, suite, alias == "permissive"
-        self.namespace: dict[str, Any] = {"__builtins__": builtins, "__name__": "tests"}
+        self.namespace: dict[str, Any] = {"__builtins__": builtins, "__name__": TESTS}
         self.stale: set[str] = set()
 
     def wanted(self) -> list[str]:
-        """Names to ask the program for."""
+        """Names to ask the program for: what the tests use and neither they nor the standard library give."""
         used = self.suite.setup_names.union(*self.suite.names)
-        return sorted(name for name in used if name == self.suite.entry_point or name not in vars(builtins))
+        ours = self._given() | set(vars(builtins)) | self.suite.setup_stored
+        return sorted((used - ours) | {self.suite.entry_point} - {""})
+
+    def _given(self) -> set[str]:
+        packages = {"np"} if "numpy" in self.talk.modules else set()
+        return set(HELPERS) | MODULES | set(self.talk.modules) | packages
 
     def bind(self, values: dict[str, Any], functions: list[str]) -> None:
-        """Bind the program's names, then run the setup code over them."""
+        """Bind the program's names and the helpers, then run the setup code over them."""
         entry = self.suite.entry_point
-        for name, form in values.items():
-            if name != entry and name in _MODULES:
-                form = {"m": name}
-            self._bind(name, form)
+        asked = set(self.wanted())
+        for name in self._given() & self.suite.setup_names.union(*self.suite.names) - {entry}:
+            self.namespace[name] = self._helper(name)
+        for name, value in values.items():
+            if name in asked:
+                self.namespace[name] = value
+                if facts_of(value) is None and not isinstance(value, type | type(os)):
+                    self.stale.add(name)
         if self.permissive and entry not in values:
             self._bind_alias(functions)
-        if self.suite.setup_names or self.suite.definitions:
+        function = self.namespace.get(entry)
+        if self.suite.setup_names or self.suite.setup_stored or self.suite.definitions:
             exec(self.suite.setup, self.namespace)
+        self._rebind(entry, function)
         for name, item in self.namespace.items():
-            if isinstance(item, type) and item.__module__ == "tests":
+            if isinstance(item, type) and item.__module__ == TESTS:
                 self.talk.shared[name] = item
 
-    def _bind(self, name: str, form: Any) -> None:
-        value = self.talk.read(form)
-        defined_there = isinstance(value, Remote) and value._facts.kind in ("function", "class")
-        if name in HELPERS and name != self.suite.entry_point and defined_there:
-            value = getattr(self.talk.module(HELPERS[name]), name)
-        self.namespace[name] = value
-        if not isinstance(value, Remote | type) and type(form) is not dict or type(form) is dict and "m" not in form:
-            self.stale.add(name)
+    def _rebind(self, entry: str, function: Any) -> None:
+        """The entry point alone comes from the program by right, whatever the setup code defines."""
+        if function is not None:
+            self.namespace[entry] = function
+        elif entry in self.suite.setup_stored and not any(entry in stored for stored in self.suite.stored):
+            del self.namespace[entry]
+
+    def _helper(self, name: str) -> Any:
+        if name in HELPERS:
+            return getattr(importlib.import_module(HELPERS[name]), name)
+        return importlib.import_module("numpy" if name == "np" else name)
 
     def _bind_alias(self, functions: list[str]) -> None:
         entry = self.suite.entry_point
@@ -88,11 +96,11 @@ class Names:
         if entry and chosen:
             self.namespace[entry] = self.talk.current_value(str(chosen[0]))
 
-    def refresh(self, names: frozenset[str]) -> None:
-        """Read again the plain globals a test is about to use: the program may have changed them."""
-        for name in self.stale & names:
-            if not isinstance(self.namespace[name], Remote):
-                self.namespace[name] = self.talk.current_value(name)
+    def refresh(self, used: frozenset[str], stored: frozenset[str]) -> None:
+        """Read again the plain globals that a test is about to use: the program may have changed them."""
+        for name in self.stale & used:
+            self.namespace[name] = self.talk.current_value(name)
+        self.stale -= stored
 
 
 def _folded(name: str) -> str:
@@ -102,43 +110,79 @@ def _folded(name: str) -> str:
 # -------------------------------------------------------------------------------------------------------- judgement
 
 
-def judge(talk: Conversation, suite: Suite, job: dict[str, Any]) -> Outcome:
-    """Run the program, then every assert in order in one shared state."""
+def judge(talk: Conversation, suite: Suite, job: dict[str, Any], report: Any) -> Outcome:
+    """Run the program, then every assert in order in one shared state; `report(outcome, test)` before each test."""
     outcome = Outcome()
     names = Names(talk, suite, job["alias"])
     request = {
         "source": job["source"],
-        "setup": shown_to(suite, job["source"]),
+        "setup": suites.shown_to(suite, job["source"]),
         "names": names.wanted(),
+        "entry": suite.entry_point,
         "cpu_s": job["cpu_s"],
         "memory_mb": job["memory_mb"],
     }
+    report(outcome, "running the program")
     try:
         answer = talk.run(request, suite.calls, suite.entry_point)
-        if "compile" in answer:
-            outcome.fail(Status.COMPILE_ERROR, one_line(str(answer["compile"])))
-            return outcome
-        if "memory" in answer:
-            outcome.fail("memory", one_line(str(answer["memory"])))
-            return outcome
+        for key, status in (("compile", "compile-error"), ("memory", "memory")):
+            if key in answer:
+                outcome.fail(status, str(answer[key]))
+                return outcome
         if "err" in answer:
-            raise talk.read({"x": answer["err"]})
-        names.bind(dict(answer["ok"]), list(answer["functions"]))
-        talk.take_up(names.namespace[suite.entry_point] if suite.entry_point in answer["ok"] else None)
+            with talk.scope():
+                talk.guarded(lambda: talk.take(answer))
+        values = talk.guarded(lambda: talk.names(answer))
+        entry = facts_of(values.get(suite.entry_point))
+        talk.entry = entry.number if entry else getattr(values.get(suite.entry_point), "_number", None)
+        names.bind(values, list(answer["functions"]))
+    except Interrupted:
+        raise
     except BaseException as error:
-        _record(outcome, talk, error, "running the program")
+        _record(outcome, talk, error, "running the program", False)
         return outcome
-    for test, code, used in zip(suite.sources, suite.codes, suite.names, strict=True):
-        _run_test(outcome, names, test, code, used)
-        if talk.broken:
+    for test, code, used, stored, shares in zip(
+        suite.sources, suite.codes, suite.names, suite.stored, suite.shares, strict=True
+    ):
+        report(outcome, one_line(test, 160))
+        _run_test(outcome, names, test, code, (used, stored, shares))
+        if talk.broken and not isinstance(talk.broken, Unsupported):
             break
+        talk.broken = None
     return outcome
 
 
-def _run_test(outcome: Outcome, names: Names, test: str, code: Any, used: frozenset[str]) -> None:
-    talk = names.talk
+def judge_inside(talk: Conversation, suite: Suite, job: dict[str, Any], report: Any) -> Outcome:
+    """Run the tests themselves in the program's process, which decides by that what they say."""
+    outcome = Outcome()
+    report(outcome, "the tests in the program's process")
+    request = {"do": "run", "tests": suite.sources, "names": [], "entry": suite.entry_point}
+    request |= {"source": job["source"], "setup": job["setup"], "cpu_s": job["cpu_s"], "memory_mb": job["memory_mb"]}
     try:
-        names.refresh(used)
+        answer = talk.run(request, (), suite.entry_point)
+        outcome.passed = max(0, min(int(answer.get("inside", 0)), len(suite.sources)))
+        if "why" in answer:
+            outcome.fail("wrong-output" if answer["wrong"] is True else "runtime-error", str(answer["why"]))
+        elif outcome.passed < len(suite.sources):
+            outcome.fail("compile-error" if "compile" in answer else "runtime-error", str(answer.get("compile", "")))
+    except Interrupted:
+        raise
+    except BaseException as error:
+        _record(outcome, talk, error, "the tests in the program's process", False)
+    return outcome
+
+
+def warm(suite: Suite) -> None:
+    """Import what the tests speak of, so that no copy of the grader has to."""
+    for name in suite.setup_names.union(*suite.names) & (MODULES | HELPERS.keys()):
+        importlib.import_module(HELPERS.get(name, name))
+
+
+def _run_test(outcome: Outcome, names: Names, test: str, code: Any, about: tuple[Any, Any, bool]) -> None:
+    talk = names.talk
+    used, stored, shares = about
+    try:
+        names.refresh(used, stored)
         names.namespace.pop(GOT, None)
         exec(code, names.namespace)
         if talk.failed_callback:
@@ -146,29 +190,36 @@ def _run_test(outcome: Outcome, names: Names, test: str, code: Any, used: frozen
         if talk.broken:  # a test that swallows every exception must not swallow this one
             raise talk.broken
         outcome.passed += 1
+    except Interrupted:
+        raise
     except BaseException as error:
-        _record(outcome, talk, error, one_line(test, 160))
+        _record(outcome, talk, error, one_line(test, 160), shares)
 
 
-def _record(outcome: Outcome, talk: Conversation, error: BaseException, where: str) -> None:
+def _record(outcome: Outcome, talk: Conversation, error: BaseException, where: str, shares: bool) -> None:
     error = talk.broken or error
-    if isinstance(error, TimeUp):
-        outcome.fail(error.status, f"{where}: {error}")
-    elif isinstance(error, Unshippable):
-        outcome.fail(Status.SANDBOX_ERROR, f"{where}: {error}")
-    elif isinstance(error, frames.Closed):
-        outcome.fail("died", where)
+    raised = talk.raised.get(id(error))
+    status = "runtime-error"
+    words = f": {type(error).__name__}: {error}"
+    if isinstance(error, frames.Closed):
+        status, words = DIED, ""
+    elif isinstance(error, frames.TooLarge):
+        status, words = "output-limit", f": {error}"
     elif isinstance(error, frames.Garbage):
-        outcome.fail(Status.RUNTIME_ERROR, f"{where}: the program broke the protocol ({error})")
+        words = f": the program broke the protocol ({error})"
     elif isinstance(error, MemoryError):
-        outcome.fail(Status.MEMORY, f"{where}: MemoryError")
-    elif isinstance(error, Raised):
-        place = f" (line {error.line})" if error.line else ""
-        outcome.fail(Status.RUNTIME_ERROR, one_line(f"{where}: {type(error).__name__}: {error.message}{place}"))
+        status, words = "memory", ": MemoryError"
+    elif isinstance(error, Unsupported):
+        status, words = "unsupported-test", f": {error}"
+    elif raised:
+        words += f" (line {raised[1]})" if raised[1] else ""
+    elif isinstance(error, ImportError):
+        status = "unsupported-test"
     elif isinstance(error, AssertionError | Misuse):
-        outcome.fail(Status.WRONG_OUTPUT, one_line(where + _evidence(error)))
-    else:
-        outcome.fail(Status.RUNTIME_ERROR, one_line(f"{where}: {type(error).__name__}: {error}"))
+        status, words = "wrong-output", _evidence(error)
+    if shares and status in ("runtime-error", "wrong-output"):
+        status, words = "unsupported-test", ": the test changes what only a program in the same process would see"
+    outcome.fail(status, where + words)
 
 
 _short = reprlib.Repr()
@@ -192,6 +243,6 @@ def _evidence(error: BaseException) -> str:
 
 def _shown(value: Any) -> str:
     try:
-        return f"<{value._facts.name} object>" if isinstance(value, Remote) else _short.repr(value)
+        return f"<{type(value).__name__} object>" if isinstance(value, Remote) else _short.repr(value)
     except BaseException:
         return f"<{type(value).__name__}>"

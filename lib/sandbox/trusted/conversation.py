@@ -1,201 +1,273 @@
-"""The grader's conversation with one candidate: values in both directions, and requests.
+"""The grader's end of the channel to one program: what a test hands over, and what becomes of the program's answers.
 
-What a test hands over arrives in the candidate as plain data, as the program's own object coming home, or as something to
-call back. What comes back is never trusted: unknown tags, modules and shapes are `Garbage`, and garbage ends the
-conversation for good, so that a test which swallows exceptions cannot pass over it.
+What a test hands over arrives as plain data, as the program's own object coming home, or as something to call back. What
+comes back is never trusted: unknown tags, numbers and shapes are `Garbage`, and garbage ends the conversation for good, so
+that a test which swallows exceptions cannot pass over it. Functions never cross by name: whatever the program returns as
+one stays there and is called there.
 """
 
-import builtins
-import collections
+import contextlib
 import importlib
+import inspect
 import io
+import operator
+import sys
 import types
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 from lib.sandbox import frames, wire
-from lib.sandbox.crossing import patch, trusted_name
-from lib.sandbox.trusted.remote import Facts, Remote, subclass_value
-from lib.sandbox.verdict import Status
+from lib.sandbox.exchange import Endpoint, build_error, hold
+from lib.sandbox.trusted.remote import (
+    Content,
+    Facts,
+    Remote,
+    RemoteClass,
+    Unsupported,
+    facts_of,
+    local_class,
+    make_remote,
+)
 
-_NEVER = {"eval", "exec", "compile", "open", "input", "breakpoint", "__import__", "getattr", "setattr", "delattr"}
-_PLAIN_BASES: tuple[Callable[[Any], Any], ...] = (str, int, float, tuple, list, set, frozenset, dict, bytes)
-
-
-class Unshippable(Exception):
-    """A test hands the program something that cannot cross the wire: the test's fault, not the program's."""
-
-
-class TimeUp(BaseException):
-    """The candidate, or the test itself, used up its time or its scratch space."""
-
-    def __init__(self, message: str, status: str = Status.TIMEOUT) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Raised:
-    """Mixed into every exception that was raised inside the candidate."""
-
-    line = 0
-    message = ""
+TESTS = "tests"  # the module that tests and setup code run as
+# Modules whose types cross by name, to be compared with and asked for their name.
+_TYPES_OF = frozenset(
+    "array builtins calendar collections datetime decimal enum fractions functools ipaddress itertools json numbers "
+    "operator pathlib queue random re statistics string struct textwrap time types typing uuid zoneinfo".split()
+)
+# Modules that a name of the program's may stand for in a test: none of their functions reaches files or processes.
+_MODULES = _TYPES_OF - {"builtins", "types"} | set("abc bisect cmath copy dataclasses heapq math unicodedata".split())
+_ENDS = (StopIteration, StopAsyncIteration, GeneratorExit)  # raised in a test they would end a loop of its own
 
 
-class Conversation(wire.Codec):
-    """One candidate's objects as the grader knows them."""
+class Conversation(Endpoint):
+    """One program's objects as the grader knows them."""
 
-    def __init__(self, channel: frames.Channel, modules: tuple[str, ...] = ()) -> None:
-        self.channel, self.modules = channel, modules
-        self.remotes: dict[int, Remote] = {}
-        self.exceptions: dict[int, type] = {}
-        self.lent: list[Any] = []
-        self.shared: dict[str, type] = {}
-        self.ahead: collections.deque[list[Any]] = collections.deque()  # calls made ahead, unanswered
-        self.kept: collections.deque[tuple[list[Any], dict[str, Any]]] = collections.deque()  # and answered
+    def __init__(
+        self,
+        channel: frames.Channel,
+        modules: tuple[str, ...] = (),
+        under_test: frozenset[str] = frozenset(),
+        sources: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(channel, 0)
+        self.modules, self.under_test, self.sources = modules, under_test, dict(sources or {})
+        self.ahead: deque[list[Any]] = deque()  # calls of the entry point made ahead, not yet answered
         self.entry: int | None = None
+        self.raised: dict[int, tuple[BaseException, int]] = {}  # what the program raised, and in which of its lines
+        self.defining: list[list[str]] = []  # classes of the test's that go along with the next request
+        self.updatable: set[int] = set()  # numbers whose state this answer may tell: those it was about, and new ones
         self.failed_callback: AssertionError | None = None
-        self.broken: BaseException | None = None  # set once the candidate is gone, silent or talks nonsense
+        self.heard: Callable[[], None] = lambda: None  # called after every answer
+        self.broken: BaseException | None = None  # set once nothing further can be judged
 
-    # -------------------------------------------------------------------------------------------------- values
+    @contextlib.contextmanager
+    def scope(self) -> Iterator[None]:
+        """One exchange inside another leaves alone what the outer one is about."""
+        kept = self.updatable
+        with super().scope():
+            yield
+        self.updatable = kept
+
+    def refuse(self, why: str) -> NoReturn:
+        """Give the test up as one that cannot be judged here."""
+        self.broken = Unsupported(why)
+        raise self.broken
+
+    # ----------------------------------------------------------------------------------------- from the test's side
 
     def opaque(self, value: Any) -> Any:
         """How the test's objects reach the program."""
-        facts = value._facts if isinstance(value, Remote) else getattr(type(value), "_facts", None)
-        if isinstance(facts, Facts):
-            return {"h": facts.number}
-        if isinstance(value, type) and "_number" in vars(value):  # an exception class of the program's
-            return {"h": vars(value)["_number"]}
+        number = self.numbers.get(id(value))
+        facts = facts_of(value)
+        if isinstance(value, RemoteClass):
+            number = value._number
+        elif facts is not None:
+            number = facts.number
+            self.updatable.add(number)
+        if number is not None:
+            self.mention(number)
+            return {"#": number}
         if isinstance(value, types.ModuleType):
             return {"m": value.__name__}
-        shared = self.shared.get(type(value).__name__)
-        if shared is type(value):
-            content = tuple(value) if isinstance(value, tuple) else None
-            return {"ob": [shared.__name__, self.encode(content), self.encode(dict(getattr(value, "__dict__", {})))]}
-        array = wire.to_numpy_form(value)
-        if array is not None:
-            return array
+        if isinstance(value, BaseException):
+            return self.encode_error(value)
         if isinstance(value, io.StringIO):
-            return {"io": value.getvalue()}
-        return self._lend(value)
-
-    def _lend(self, value: Any) -> Any:
-        named = trusted_name(value)
+            return {"io": [value.getvalue(), value.tell()]}
+        named = _trusted_name(value)
         if named:
             return {"ty": named}
-        if callable(value):
-            self.lent.append(value)
-            return {"cb": [len(self.lent) - 1, getattr(value, "__name__", "function")]}
+        if self._shares(type(value)):
+            return self._instance(value)
+        return self._lend(value)
+
+    def _shares(self, kind: type) -> bool:
+        """Whether the class of a test's object can be defined in the program's process; it then is."""
+        if self.shared.get(kind.__name__) is kind:
+            return True
+        source = self.sources.get(kind.__name__, "")
+        if kind.__module__ != TESTS and not (issubclass(kind, tuple) and hasattr(kind, "_fields")):
+            return False
+        if not source and hasattr(kind, "_fields"):
+            fields = ("collections", kind.__name__, list(kind._fields))
+            source = "{1} = __import__({0!r}).namedtuple({1!r}, {2!r})".format(*fields)
+        if not source or isinstance(kind, RemoteClass):
+            return False
+        for base in kind.__bases__:
+            if base.__module__ == TESTS and not self._shares(base):
+                return False
+        self.shared[kind.__name__] = kind
+        self.defining.append([kind.__name__, source])
+        return True
+
+    def _lend(self, value: Any) -> Any:
         if hasattr(value, "__next__"):
-            self.lent.append(value.__next__)
-            return {"it": [len(self.lent) - 1, "iterator"]}
-        for base in _PLAIN_BASES:
-            if isinstance(value, base):  # type: ignore[arg-type]
-                return self.encode(base(value))
-        raise Unshippable(f"the test hands the program a {type(value).__name__}, which cannot cross to the sandbox")
+            return {"it": [self.number(value)[0], "iterator"]}
+        if callable(value) and not isinstance(value, type):
+            return {"cb": [self.number(value)[0], str(getattr(value, "__name__", "function"))]}
+        base = wire.builtin_base(type(value))
+        if base is None or isinstance(value, Content):
+            self.refuse(f"the test hands the program a {type(value).__name__}, which cannot cross to the sandbox")
+        return self.encode(wire.plain(base, value))
+
+    def encode_error(self, error: BaseException) -> Any:
+        """The form of an exception; one whose class the program has no name for goes as its nearest ancestor."""
+        number, new = self.number(error)
+        if not new:
+            return {"#": number}
+        known = (kind for kind in type(error).__mro__ if isinstance(kind, RemoteClass) or _trusted_name(kind))
+        args = self.encode([item if _is_plain(item) else str(item) for item in error.args])
+        return {"x": [number, self.encode(next(known)), "", args, [], 0]}
+
+    def encode_request(self, request: dict[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The request with its arguments, and the classes that they need."""
+        self.updatable = {request["on"]} if "on" in request else set()
+        request = super().encode_request(request, args, kwargs)
+        if self.defining:
+            request["define"], self.defining = self.defining, []
+        return request
+
+    # --------------------------------------------------------------------------------------- from the program's side
 
     def resolve(self, tag: str, payload: Any) -> Any:
         """What the program's objects become here."""
         if tag == "h":
-            return self.remote(payload)
+            return self._object(*payload)
+        if tag == "cl":
+            number, name, parents = payload
+            self.updatable.add(number)
+            self._reserve(number)
+            bases = [self.decode(form) for form in parents]
+            name = str(name)
+            return self.learn(number, local_class(self, number, name, bases, name in self.under_test))
         if tag == "su":
-            remote = self.remote(payload[1])
-            remote._facts.content = plain = self.decode(payload[0])
-            return subclass_value(remote._facts.name, plain, remote)
+            return self._builtin(*payload)
         if tag == "ty":
             return self._type(payload)
         if tag == "m":
             return self.module(payload)
-        if tag == "np":
-            return wire.from_numpy_form(payload)
         if tag == "x":
-            return self.exception(payload)
-        if tag == "ob":
-            return self._build(*payload)
+            return self._error(*payload)
         raise frames.Garbage(f"unknown tag {tag!r:.20}")
 
-    def _build(self, name: str, content: Any, state: Any) -> Any:
-        kind = self.shared[name]
-        plain = self.decode(content)
-        value = object.__new__(kind) if plain is None else type(plain).__new__(kind, plain)
-        for key, item in self.decode(state).items():
-            object.__setattr__(value, key, item)
-        return value
+    def _reserve(self, number: Any) -> None:
+        if type(number) is not int or number in self.objects:
+            raise frames.Garbage("a number")
 
-    def remote(self, payload: Any) -> Any:
-        """The Remote of a handle, brought up to date with what the handle says."""
-        number = payload[0]
-        if type(number) is not int:
-            raise frames.Garbage("handle")
-        if number in self.exceptions:
-            return self.exceptions[number]
-        known = self.remotes.get(number)
-        if known is None:
-            known = self.remotes[number] = Remote(self, number)
-        if len(payload) == 1:
-            return known
-        _, kind, family, name, truth, state = payload
-        facts = known._facts
-        facts.kind, facts.name, facts.truth = str(kind), str(name), bool(truth)
-        if kind == "class":
-            parents = [self._parent(form) for form in family]
-            base = next((p for p in parents if isinstance(p, type) and issubclass(p, BaseException)), None)
-            if base is not None:
-                return self._exception_class(number, str(name), (base,))
-            facts.family = tuple(parents)
-        elif family is not None:
-            facts.family = self._parent(family)
-        facts.state = None if state is None else self.decode(state)
-        return known
+    def _object(self, number: Any, kind: str, family: Any, name: str) -> Any:
+        family = self.decode(family)
+        facts = Facts(self, number, str(kind), str(name), family)
+        self.updatable.add(number)
+        if kind == "coroutine":
+            return self.learn(number, _awaited(self, number))
+        if isinstance(family, RemoteClass) and issubclass(family, Remote):
+            facts.under_test = any(
+                base.__name__ in self.under_test for base in family.__mro__ if isinstance(base, RemoteClass)
+            )
+            return self.learn(number, make_remote(family, facts))
+        if family in wire.BASES:
+            raise frames.Garbage("a builtin that is none")
+        if kind == "function":
+            facts.family = family if isinstance(family, type) else types.FunctionType
+        return self.learn(number, make_remote(Remote, facts))
 
-    def _parent(self, form: Any) -> Any:
-        """A class among an object's ancestors; one this side does not know matters to nobody."""
-        try:
-            return self.decode(form)
-        except frames.Garbage:
-            return object
+    def _builtin(self, number: Any, family: Any, content: Any) -> Any:
+        """A subclass of a builtin: its content where its class is not under test, else a Remote."""
+        family, held = self.decode(family), self.decode(content)
+        base: Any = type(held)
+        if not isinstance(family, RemoteClass) or base not in wire.BASES:
+            raise frames.Garbage("content without a class")
+        self.updatable.add(number)
+        if issubclass(family, Remote):
+            facts = Facts(
+                self, number, name=family.__name__, family=family, under_test=family.__name__ in self.under_test
+            )
+            return self.learn(number, make_remote(family, facts))
+        if not issubclass(family, base):
+            raise frames.Garbage("content of another builtin")
+        if base in (list, dict, set, bytearray):
+            value = base.__new__(family)
+            base.__init__(value, held)
+        else:
+            value = base.__new__(family, held)
+        return self.learn(number, value)
+
+    def set_state(self, number: int, state: dict[str, Any]) -> None:
+        """Take note of what an object holds now, where the question was about it."""
+        value = self.objects[number]
+        facts = facts_of(value)
+        if facts is None and not isinstance(value, Content):
+            super().set_state(number, state)
+        elif number not in self.updatable:
+            return
+        elif facts is not None:
+            facts.state = state
+        elif isinstance(value, dict):
+            dict.clear(value)
+            dict.update(value, state[""])
+        elif isinstance(value, set):
+            set.clear(value)
+            set.update(value, state[""])
+        elif isinstance(value, (list, bytearray)):
+            value[:] = state[""]
 
     def _type(self, dotted: Any) -> Any:
         module, _, name = str(dotted).partition(":")
-        owner = self.module(module)
+        allowed = module.partition(".")[0] in _TYPES_OF or module.partition(".")[0] in self.modules
+        owner = importlib.import_module(module) if allowed else sys.modules.get(module)
         target = getattr(owner, name, None)
-        if isinstance(target, types.BuiltinFunctionType | type) and name not in _NEVER:
+        if isinstance(target, type) and (allowed or issubclass(target, BaseException)):
             return target
-        raise frames.Garbage(f"no type {dotted!r:.40}")
+        return object  # a class that means nothing here
 
     def module(self, name: Any) -> Any:
         """A standard library module, or one that is allowed, by its real name."""
         top = str(name).partition(".")[0]
-        if top not in wire.MODULES and top not in self.modules:
+        if top not in _MODULES and top not in self.modules:
             raise frames.Garbage(f"no module {name!r:.40} for a test")
         return importlib.import_module(str(name))
 
-    # ----------------------------------------------------------------------------------------------- exceptions
-
-    def exception(self, payload: dict[str, Any]) -> BaseException:
-        """An exception of the class, builtin or the program's own, that the candidate describes."""
-        builtin = next((vars(builtins)[name] for name in payload["bases"] if name in vars(builtins)), Exception)
-        if not (isinstance(builtin, type) and issubclass(builtin, BaseException)):
-            raise frames.Garbage("exception")
-        kind: type = builtin
-        for number in reversed(payload["classes"]):
-            kind = self._exception_class(int(number), str(payload["name"]), (kind,))
-        if builtin in (StopIteration, StopAsyncIteration, GeneratorExit):
-            kind = RuntimeError  # would end a loop of the test's own
-        raised: Any = type(kind.__name__, (Raised, kind), {"__getattr__": self._attribute_of(payload["on"])})
-        error = raised.__new__(raised)
-        error.args = tuple(self.decode(payload["args"]))
-        if kind is UnicodeDecodeError or kind is UnicodeEncodeError:
-            error = type("UnicodeError", (Raised, kind.__mro__[1]), {})(payload["message"])
-        error.message, error.line = str(payload["message"]), payload["line"]
+    def _error(self, number: Any, kind: Any, message: Any, args: Any, held: Any, line: Any) -> Any:
+        kind, args = self.decode(kind), self.decode(args)
+        if not isinstance(kind, type) or not issubclass(kind, BaseException):
+            kind = Exception
+        error = build_error(kind, args)
+        self.learn(number, error)
+        hold(error, {str(name): self.decode(item) for name, item in held})
+        if isinstance(kind, RemoteClass):
+            error.__dict__.update(_number=number, _message=str(message))
+        self.raised[id(error)] = (error, line if type(line) is int else 0)
         return error
 
-    def _exception_class(self, number: int, name: str, bases: tuple[type, ...]) -> type:
-        if number not in self.exceptions:
-            self.exceptions[number] = type(name, bases, {"_number": number})
-        return self.exceptions[number]
-
-    def _attribute_of(self, number: int) -> Callable[[Any, str], Any]:
-        return lambda error, name: self.operate("getattr", number, [name])
+    def signature(self, number: int) -> inspect.Signature:
+        """The signature of a function of the program's."""
+        parameters = self.operate("signature", number)
+        made = [
+            inspect.Parameter(name, inspect._ParameterKind(kind), default=default if has else inspect.Parameter.empty)
+            for name, kind, has, default in parameters
+        ]
+        return inspect.Signature(made)
 
     # ------------------------------------------------------------------------------------------------ requests
 
@@ -204,126 +276,138 @@ class Conversation(wire.Codec):
 
         The calls save a round trip each. `operate` takes their answers when the tests come to make them.
         """
-        forms = [[self.encode(argument) for argument in call] for call in calls]
-        ahead = [{"do": "call", "name": entry_point, "args": form} for form in forms]
-        self.channel.send({"do": "run", "modules": self.modules, **request}, *ahead)
-        self.ahead.extend(forms)
-        return self._guarded(self._answer)
+        ahead = []
+        for call in calls:
+            with self.scope():
+                ahead.append(self.encode_request({"do": "call", "name": entry_point}, call, {}))
+        self.channel.send(request | {"do": "run"}, *ahead)
+        self.ahead.extend(form.get("args", []) for form in ahead)
+        return self.guarded(self.wait)
 
-    def take_up(self, entry: Any) -> None:
-        """Name the object that the calls made ahead were made on; without one they came to nothing."""
-        if isinstance(entry, Remote):
-            self.entry = entry._facts.number
-            return
-        self._guarded(self._drain)
-        self.kept.clear()
-
-    def _drain(self) -> dict[str, Any]:
-        """Read the answers still under way, before anything else is asked."""
-        while self.ahead:
-            self.kept.append((self.ahead.popleft(), self._answer()))
-        return {}
-
-    def _called_ahead(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer to a call that was made ahead, None if this one was not."""
-        if request["do"] != "call" or request["on"] != self.entry or "kwargs" in request:
-            return None
-        if self.kept and self.kept[0][0] == request["args"]:
-            return self.kept.popleft()[1]
-        if not self.kept and self.ahead and self.ahead[0] == request["args"]:
-            self.ahead.popleft()
-            return self._answer()
-        return None
+    def names(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """The program's globals that were asked for, by name."""
+        with self.scope(), _reading():
+            self.updatable = set()
+            found = {str(name): self.decode(form) for name, form in answer["ok"]}
+            self.decode_fields(answer["fields"])
+        return found
 
     def current_value(self, name: str) -> Any:
         """What a global of the program's holds now."""
-        return self.read(self._ask({"do": "value", "name": name, "args": []}).get("ok"))
+        return self.guarded(lambda: self._asked({"do": "value", "name": name}, (), {}))
 
-    def operate(
-        self,
-        operation: str,
-        number: int,
-        args: Any,
-        kwargs: dict[str, Any] | None = None,
-        swap: bool = False,
-        constructs: bool = False,
-    ) -> Any:
-        """One operation in the candidate: its value here, arguments it changed changed here too, or its exception."""
-        request = {"do": operation, "on": number, "args": [self.encode(item) for item in args]}
-        if kwargs:
-            request["kwargs"] = {key: self.encode(item) for key, item in kwargs.items()}
+    def operate(self, operation: str, number: int, args: Any = (), kwargs: Any = None, swap: bool = False) -> Any:
+        """One operation in the program's process: its value here, arguments it changed changed here too, or its exception."""
+        request: dict[str, Any] = {"do": operation, "on": number}
         if swap:
             request["swap"] = True
-        answer = self._ask(request)
-        if "err" in answer:
-            raise self.read({"x": answer["err"]})
-        if "stop" in answer:
-            raise StopIteration if operation == "next" else RuntimeError("StopIteration")
-        for position, form in answer.get("changed", ()):
-            patch(args[position], self.read(form), self.shared)
-        if "self" in answer:
-            self.read(answer["self"])
-        return self._value(answer["ok"], args, constructs)
+        try:
+            return self.guarded(lambda: self._asked(request, args, kwargs or {}))
+        except _ENDS as error:
+            if operation == "next" and type(error) is StopIteration:
+                raise
+            raise RuntimeError(f"{type(error).__name__} in the program") from None
 
-    def _value(self, form: Any, args: Any, constructs: bool) -> Any:
-        if type(form) is dict and len(form) == 1:
-            if "a" in form:
-                return args[form["a"]]
-            if constructs and ("h" in form or "su" in form):
-                value = self.read(form)
-                remote = self.remote(form["h"] if "h" in form else form["su"][1])
-                if isinstance(remote, Remote):
-                    remote._facts.constructed = True
-                    return remote
-                return value
-        return self.read(form)
+    def _asked(self, request: dict[str, Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        with self.scope():
+            message = self.encode_request(request, args, kwargs)
+            if not self._was_called_ahead(message):
+                self.drain()
+                self.channel.send(message)
+            return self.take(self.wait())
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        return self._guarded(lambda: self._called_ahead(request) or self._exchange(request))
+    def _was_called_ahead(self, request: dict[str, Any]) -> bool:
+        """Whether the next answer under way is the one to this request."""
+        if not self.ahead or request["do"] != "call" or request.get("on") != self.entry or "kwargs" in request:
+            return False
+        if self.ahead[0] != request.get("args", []):
+            return False
+        self.ahead.popleft()
+        return True
 
-    def _guarded(self, attempt: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def drain(self) -> None:
+        """Read the answers still under way and forget them, before anything else is asked."""
+        while self.ahead:
+            self.ahead.popleft()
+            self.wait()
+
+    def guarded(self, attempt: Callable[[], Any]) -> Any:
+        """What an attempt gives; nonsense and silence break the conversation for good."""
         if self.broken:
             raise self.broken
         try:
             return attempt()
-        except (frames.Closed, frames.Garbage, TimeUp) as error:
+        except (frames.Closed, frames.Garbage) as error:
             self.broken = error
             raise
 
-    def read(self, data: Any) -> Any:
-        """A value the candidate sent; nonsense breaks the conversation for good."""
+    def wait(self) -> dict[str, Any]:
+        """The next answer."""
+        answer = super().wait()
+        self.heard()
+        return answer
+
+    def take(self, answer: dict[str, Any]) -> Any:
+        """What an answer holds; whatever goes wrong in reading it is Garbage."""
+        self.begin_answer()
+        with _reading():
+            value = self.decode(answer["err"] if "err" in answer else answer.get("ok"))
+            self.decode_changes(answer.get("changed", ()))
+            self.decode_fields(answer.get("fields", ()))
+        if "stop" in answer:
+            raise StopIteration
+        if "err" in answer:
+            raise value if isinstance(value, BaseException) else frames.Garbage("an error that is none")
+        return value
+
+    def perform(self, request: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Call a function, or take the next item of an iterator, that the test has handed over."""
+        function = self.objects[request["on"]]
+        if request["on"] % 2 or request["do"] != "call":
+            raise frames.Garbage("a request for nothing that was handed over")
         try:
-            return super().read(data)
-        except frames.Garbage as error:
-            self.broken = error
-            raise
-
-    def _exchange(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._drain()
-        self.channel.send(request)
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        while True:
-            answer = self.channel.receive()
-            if type(answer) is not dict:
-                raise frames.Garbage("an answer that is no object")
-            if "cb" not in answer:
-                return answer
-            self.channel.send(self._called_back(answer["cb"]))
-
-    def _called_back(self, form: Any) -> dict[str, Any]:
-        number, args, kwargs = form
-        try:
-            function = self.lent[number]
-            value = function(*self.read(args), **{key: self.read(item) for key, item in kwargs.items()})
-        except StopIteration:
-            return {"do": "return", "stop": True}
-        except (frames.Garbage, TimeUp):
-            raise
-        except BaseException as error:
-            if isinstance(error, AssertionError) and not isinstance(error, Raised):
+            if hasattr(function, "__next__"):
+                return next(function)
+            return function(*args, **kwargs)
+        except AssertionError as error:
+            if id(error) not in self.raised:
                 self.failed_callback = self.failed_callback or error  # the program may swallow it; the test does not
-            kinds = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
-            return {"do": "return", "raise": [kinds[0], str(error)]}
-        return {"do": "return", "value": self.encode(value)}
+            raise
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    """Whatever goes wrong in reading an answer is Garbage."""
+    try:
+        yield
+    except (frames.Garbage, MemoryError):
+        raise
+    except Exception as error:
+        raise frames.Garbage(f"{type(error).__name__} in a value") from None
+
+
+def _awaited(talk: Conversation, number: int) -> Any:
+    """A coroutine of the program's as one of this side: awaiting it runs it there."""
+
+    async def coroutine() -> Any:
+        return talk.operate("await", number)
+
+    return coroutine()
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or type(value) in (str, int, float, bool, bytes, complex)
+
+
+def _trusted_name(value: Any) -> str:
+    """ "module:name" of something the standard library exports, else empty."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    if not isinstance(module, str) or not isinstance(name, str):
+        owner = getattr(value, "__objclass__", None)  # a method of a builtin type, such as str.upper
+        return f"{owner.__module__}:{name}" if isinstance(owner, type) and owner.__module__ == "builtins" else ""
+    if module not in sys.stdlib_module_names and module.partition(".")[0] not in sys.stdlib_module_names:
+        return ""
+    try:
+        return f"{module}:{name}" if operator.attrgetter(name)(sys.modules[module]) is value else ""
+    except (AttributeError, KeyError):
+        return ""

@@ -4,7 +4,9 @@ It speaks JSON frames with `Sandbox` on one socket and with its worker on anothe
 caller, nowhere else. The grader itself never runs the program's code and never unpickles.
 """
 
+import gc
 import json
+import os
 import resource
 import signal
 import sys
@@ -13,31 +15,12 @@ from typing import Any
 
 from lib.sandbox import frames
 from lib.sandbox.confine import linux as kernel
-from lib.sandbox.confine.limits import Watch, rest_limit
-from lib.sandbox.trusted import asserts, programs, suite
-from lib.sandbox.trusted.conversation import Conversation, TimeUp
+from lib.sandbox.trusted import asserts, judging, programs, suite
 from lib.sandbox.trusted.processes import Candidates, CannotStart, Worker, WorkerLost
 from lib.sandbox.untrusted.worker import FILE_BYTES
 from lib.sandbox.verdict import Status, head
 
 MAX_JOB = 1 << 31  # bytes of one job from the caller, who is trusted
-
-
-class Clock:
-    """Asks the worker now and then what the candidate has used, and ends the conversation when that is too much."""
-
-    def __init__(self, worker: Worker, cpu_s: float) -> None:
-        self.worker, self.watch = worker, Watch(cpu_s)
-        self.reason = ""
-
-    def __call__(self) -> None:
-        """Raise TimeUp when the candidate has had its share."""
-        used = self.worker.ask("look")
-        if used["full"]:
-            raise TimeUp("filled its scratch space", Status.OUTPUT_LIMIT)
-        self.reason = self.watch.see(used["cpu_s"])
-        if self.reason:
-            raise TimeUp(self.watch.words(self.reason))
 
 
 class Grader:
@@ -78,29 +61,32 @@ class Grader:
             worker.close()
 
     def _judge_function(self, candidates: Candidates, job: dict[str, Any]) -> dict[str, Any]:
-        total = len(job["tests"])
+        """One Python program by its tests; where they cannot be asked here and the job allows it, inside its process."""
         try:
             compiled = suite.compile_suite(tuple(job["tests"]), job["setup"], job["entry_point"])
         except suite.BadTest as error:
-            return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": str(error)}
+            return {"status": Status.UNSUPPORTED_TEST, "passed": 0, "failure": str(error)}
         started = time.monotonic()
-        clock = Clock(candidates.worker, job["cpu_s"])
-        channel = frames.Channel(candidates.socket.fileno(), frames.MAX_REPLY, idle=clock)
-        talk = Conversation(channel, tuple(self.settings["worker"]["modules"]))
-        with _Alarm(rest_limit(job["cpu_s"])):
-            try:
-                outcome = asserts.judge(talk, compiled, job)
-            except TimeUp as error:
-                outcome = asserts.Outcome(0, Status.TIMEOUT, str(error))
-        row = {"total": total, "wall_s": time.monotonic() - started, "retry": clock.reason == "wall"}
-        return row | self._ending(candidates, job, outcome)
+        modules = tuple(self.settings["worker"]["modules"])
+        judged = None
+        if len(compiled.calls) == len(compiled.sources):
+            judged = judging.judge_plain(candidates, compiled, job)
+            if judged is None:
+                candidates.finish(False)
+                candidates.worker.outputs()
+        judged = judged or judging.judge_in_copy(candidates, compiled, job, modules, asserts.judge)
+        row = {"in_process": False} | self._ending(candidates, job, judged[0])
+        if row["status"] == Status.UNSUPPORTED_TEST and job["in_process"]:
+            judged = judging.judge_in_copy(candidates, compiled, job, modules, asserts.judge_inside)
+            row = self._ending(candidates, job, judged[0]) | {"in_process": True}
+        return row | {"total": len(job["tests"]), "wall_s": time.monotonic() - started, "retry": judged[1] == "wall"}
 
     def _ending(self, candidates: Candidates, job: dict[str, Any], outcome: asserts.Outcome) -> dict[str, Any]:
         """End the candidate; what is known of it in the end."""
-        end = candidates.finish(outcome.status == "died")
+        end = candidates.finish(outcome.status == asserts.DIED)
         out, err, largest = candidates.worker.outputs()
         status, failure = outcome.status, outcome.failure
-        if status == "died":
+        if status == asserts.DIED:
             status, reason = cause_of_death(end["status"], end["cpu_s"], job["cpu_s"], largest)
             failure = f"{failure}: {reason}"
         elif status == Status.RUNTIME_ERROR and largest >= FILE_BYTES:
@@ -132,23 +118,6 @@ def cause_of_death(code: int | None, cpu_s: float, limit_s: float, largest_outpu
     return Status.RUNTIME_ERROR, f"the process exited with status {code}"
 
 
-class _Alarm:
-    """Bounds the CPU time a test takes on its own; fires again if a test swallows it."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-    def __enter__(self) -> None:
-        signal.setitimer(signal.ITIMER_PROF, self.seconds, 0.5)
-
-    def __exit__(self, *details: object) -> None:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-
-
-def _time_up(number: int, frame: Any) -> None:
-    raise TimeUp("the test itself did not finish in time")
-
-
 def main(descriptor: int, settings: str) -> None:
     """Entry point of the grader process."""
     options = json.loads(settings)
@@ -158,9 +127,11 @@ def main(descriptor: int, settings: str) -> None:
         __import__(name)
     kernel.die_with_parent()
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
-    signal.signal(signal.SIGPROF, _time_up)
     sys.setrecursionlimit(5000)
     resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what tests print is nobody's
+    gc.collect()
+    gc.freeze()
     channel = frames.Channel(descriptor, MAX_JOB, trusting=True)
     grader = Grader(options)
     while True:

@@ -33,7 +33,7 @@ class Job:
         return "language" in self.body
 
 
-def for_task(task: Task, program: str, tests: TestSet, alias: Alias) -> Job:
+def for_task(task: Task, program: str, tests: TestSet, alias: Alias, in_process: bool = False) -> Job:
     """The job of one task and one program."""
     total = len(task.cases) if task.mode == "program" else len(task.tests(tests))
     if not total:
@@ -54,6 +54,8 @@ def for_task(task: Task, program: str, tests: TestSet, alias: Alias) -> Job:
         "setup": task.setup_code,
         "entry_point": task.entry_point,
         "alias": alias,
+        "prompt": task.prompt,
+        "in_process": in_process,
         "cpu_s": task.time_limit_s,
         "memory_mb": task.memory_limit_mb,
     }

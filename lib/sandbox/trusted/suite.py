@@ -3,6 +3,7 @@
 import ast
 import builtins
 import dataclasses
+import dis
 import functools
 import re
 from typing import Any
@@ -11,23 +12,43 @@ from lib.sandbox.verdict import one_line
 
 GOT, EXPECTED = "__got__", "__expected__"
 TEST_FILE = "<test>"
-# Names a test may use without importing them. A program that defines one of these does not get to decide with it,
-# unless it is the function under test.
+# Names that a test may use without importing them: they are the standard library's, whatever the program defines, unless
+# the name is the entry point or the tests define it themselves.
 HELPERS = {
     name: module
     for module, names in {
-        "math": "isclose sqrt floor ceil fabs fsum pi e inf nan isnan isinf",
-        "collections": "Counter OrderedDict deque defaultdict namedtuple",
-        "itertools": "permutations combinations product chain",
-        "functools": "reduce",
-        "copy": "deepcopy copy",
+        "math": "isclose sqrt floor ceil fabs fsum pi e tau inf nan isnan isinf isfinite gcd lcm factorial comb prod hypot",
+        "cmath": "phase polar",
+        "collections": "Counter OrderedDict deque defaultdict namedtuple ChainMap",
+        "itertools": "permutations combinations product chain accumulate groupby islice zip_longest",
+        "functools": "reduce partial lru_cache cmp_to_key",
+        "copy": "deepcopy",
         "fractions": "Fraction",
         "decimal": "Decimal",
-        "datetime": "datetime date timedelta",
+        "datetime": "date timedelta timezone",
+        "statistics": "median stdev pstdev",
+        "string": "ascii_lowercase ascii_uppercase ascii_letters",
+        "pathlib": "Path",
+        "io": "StringIO",
     }.items()
     for name in names.split()
 }
+MODULES = frozenset(
+    "abc asyncio bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions functools "
+    "heapq inspect io itertools json math numbers operator os pathlib random re statistics string struct sys textwrap time "
+    "types typing unicodedata unittest uuid warnings".split()
+)
 _CLASS_MAKERS = {"namedtuple", "make_dataclass", "Enum", "NewType", "TypeVar", "NamedTuple"}
+# What a test speaks of if it changes something that the program would see were both one process.
+_SHARED_NAMES = {"open", "patch", "mock", "Mock", "MagicMock", "monkeypatch", "capsys", "capfd", "seed", "tempfile"}
+_SHARED_ATTRIBUTES = {
+    "sys": {"stdin", "argv", "setrecursionlimit", "path", "modules", "settrace"},
+    "os": {"environ", "chdir", "mkdir", "makedirs", "remove", "putenv", "listdir", "path"},
+    "random": {"seed", "setstate"},
+    "mock": {"patch"},
+    "decimal": {"getcontext", "setcontext", "localcontext"},
+    "locale": {"setlocale"},
+}
 
 
 class BadTest(ValueError):
@@ -41,10 +62,14 @@ class Suite:
     sources: tuple[str, ...]
     codes: tuple[Any, ...]
     names: tuple[frozenset[str], ...]  # names each test loads
+    stored: tuple[frozenset[str], ...]  # names each test assigns
+    shares: tuple[bool, ...]  # whether a test changes what the program would see in one process
     setup: Any
     setup_names: frozenset[str]
+    setup_stored: frozenset[str]
     calls: tuple[tuple[Any, ...], ...]  # the calls the tests begin with, where they are plain to see
     definitions: tuple[tuple[str, str], ...]  # (name, source) of what the program may rely on; see `shown_to`
+    classes: dict[str, str]  # source of every class that the tests and the setup code define
     entry_point: str
 
 
@@ -53,18 +78,26 @@ def compile_suite(tests: tuple[str, ...], setup: str, entry_point: str) -> Suite
     """Parse and compile the tests of a task. Raises BadTest."""
     trees = [_parse(test, f"test {number}") for number, test in enumerate(tests, 1)]
     setup_tree = _parse(setup, "setup code")
-    entry_point = entry_point or guess_entry_point(trees)
-    calls = plain_calls(trees, entry_point) if not setup.strip() else ()
-    codes = tuple(compile(_with_evidence(tree), TEST_FILE, "exec") for tree in trees)
     setup_code = compile(setup_tree, TEST_FILE, "exec")
+    entry_point = entry_point or guess_entry_point(trees, _stored_names(setup_code))
+    calls = plain_calls(trees, entry_point) if not setup.strip() else ()
+    others = trees[len(calls) :]
+    classes = [node for tree in (setup_tree, *others) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    shares = (False,) * len(calls) + tuple(shares_the_process(tree) for tree in others)
+    codes = tuple(compile(_with_evidence(tree), TEST_FILE, "exec") for tree in trees)
+    names = tuple(frozenset(_names_of(code)) for code in codes)
     return Suite(
         tests,
         codes,
-        tuple(frozenset(_names_of(code)) for code in codes),
+        names,
+        tuple(_stored_names(code) for code in codes),
+        shares,
         setup_code,
         frozenset(_names_of(setup_code)),
+        _stored_names(setup_code),
         calls,
         tuple((getattr(node, "name", ""), ast.unparse(node)) for node in setup_tree.body if _is_definition(node)),
+        {node.name: ast.unparse(node) for node in classes if _is_data(node)},
         entry_point,
     )
 
@@ -72,7 +105,7 @@ def compile_suite(tests: tuple[str, ...], setup: str, entry_point: str) -> Suite
 def _parse(source: str, what: str) -> ast.Module:
     try:
         return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadTest(f"{what} does not parse ({error}): {one_line(source, 120)}") from None
 
 
@@ -83,6 +116,44 @@ def _names_of(code: Any) -> set[str]:
         if hasattr(constant, "co_names"):
             names |= _names_of(constant)
     return names
+
+
+def _stored_names(code: Any) -> frozenset[str]:
+    """The globals that a code object, and functions inside it, assign or delete."""
+    stored = set()
+    if code.co_names:
+        for step in dis.get_instructions(code):
+            if step.opname in ("STORE_NAME", "STORE_GLOBAL", "DELETE_NAME", "DELETE_GLOBAL"):
+                stored.add(step.argval)
+    for constant in code.co_consts:
+        if hasattr(constant, "co_names"):
+            inner = dis.get_instructions(constant)
+            stored |= {step.argval for step in inner if step.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")}
+    return frozenset(stored - {GOT, EXPECTED})
+
+
+def shares_the_process(tree: ast.AST) -> bool:
+    """Whether a test patches, seeds or writes what the program would see if both were one process."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in _SHARED_NAMES:
+            return True
+        if isinstance(node, ast.Attribute):
+            owner = node.value.id if isinstance(node.value, ast.Name) else getattr(node.value, "attr", "")
+            replaced = isinstance(node.ctx, ast.Store) and owner in MODULES | {"builtins"}
+            written = node.attr in ("write_text", "write_bytes")
+            if replaced or written or node.attr in _SHARED_ATTRIBUTES.get(owner, ()):
+                return True
+    return False
+
+
+def _is_data(node: ast.AST) -> bool:
+    """Whether this is a class that may be shown to a program: one that asserts nothing."""
+    if not isinstance(node, ast.ClassDef):
+        return False
+    return not any(
+        isinstance(inner, ast.Assert) or isinstance(inner, ast.Attribute) and inner.attr.startswith("assert")
+        for inner in ast.walk(node)
+    )
 
 
 def shown_to(suite: Suite, program: str) -> str:
@@ -96,7 +167,19 @@ def shown_to(suite: Suite, program: str) -> str:
         if not source.lstrip("@").startswith(("def ", "async def "))
         and not source.startswith("@")
         or re.search(rf"\b{re.escape(name)}\b", program)
+        or source.startswith("@")
+        and name in suite.classes
     )
+
+
+def classes_under_test(suite: Suite, prompt: str) -> frozenset[str]:
+    """Names of the classes that the task, not the program, calls classes: by its prompt or by the entry point's capital."""
+    names = set(re.findall(r"^\s*class\s+(\w+)", prompt, re.MULTILINE)) | set(
+        re.findall(r"\bclass\s+`?([A-Z]\w*)", prompt)
+    )
+    if re.match(r"_*[A-Z]", suite.entry_point) and "_" not in suite.entry_point.strip("_"):
+        names.add(suite.entry_point)
+    return frozenset(names)
 
 
 def _is_definition(node: ast.stmt) -> bool:
@@ -105,17 +188,17 @@ def _is_definition(node: ast.stmt) -> bool:
         return (maker.id if isinstance(maker, ast.Name) else getattr(maker, "attr", "")) in _CLASS_MAKERS
     if isinstance(node, ast.FunctionDef):
         return not any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
-    return isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef)
+    return isinstance(node, ast.Import | ast.ImportFrom) or _is_data(node)
 
 
-def guess_entry_point(trees: list[ast.Module]) -> str:
+def guess_entry_point(trees: list[ast.Module], defined: frozenset[str] = frozenset()) -> str:
     """The name most asserts call, builtins and helpers only if there is no other; empty when nothing is called."""
     counts: dict[str, int] = {}
     for tree in trees:
         call = _asserted_call(tree)
         nodes = [call] if call and not _is_common(call.func.id) else ast.walk(tree)  # type: ignore[attr-defined]
         called = {n.func.id for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
-        for name in called:
+        for name in called - defined:
             counts[name] = counts.get(name, 0) + (1 if _is_common(name) else 1000)
     return max(sorted(counts), key=lambda name: counts[name], default="")
 

@@ -157,7 +157,7 @@ class Zygote:
                 each.install()
             self.session.channel.descriptor = CHANNEL
             gc.enable()
-            self.session.serve()
+            self.session.loop()
         finally:
             os._exit(70)
 
