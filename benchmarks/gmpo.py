@@ -340,7 +340,7 @@ def curves(steps: Any, start: str) -> Any:
     """A panel an arm: reward over steps, above the start's for the same prompts where that is known; gmpo's in grey. Means over seeds."""
     import matplotlib.pyplot as plt
 
-    from lib.figures import plots as figures
+    from lib.figures.style import whole_steps
 
     reward = steps.pivot_table(index="step", columns="arm", values="reward", sort=False)
     variance, known = steps.groupby("arm")["advantage_var"].mean(), start in reward
@@ -365,7 +365,7 @@ def curves(steps: Any, start: str) -> Any:
             axes.plot(reward["gmpo"], color="#999999", linewidth=1)
         axes.plot(reward[arm], color="#0072B2", marker="o", markersize=2.5, linewidth=1)
         axes.set_title(f"{arm}\nvar A {variance[arm]:.2f}", fontsize=8)
-        figures.whole_steps(axes)
+        whole_steps(axes)
     figure.supxlabel("step", fontsize=9)
     figure.supylabel("reward above the start's" if known else "reward", fontsize=9)
     return figure
@@ -437,7 +437,7 @@ def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.
     # isort: split
     import pandas
 
-    from lib.figures import plots as figures
+    from lib.figures.style import save
 
     by_seed, start, begun = {}, None, list[dict[str, Any]]()
     for seed in seeds:
@@ -452,7 +452,7 @@ def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.
         warm_start=options.warm_start,
     )  # fmt: skip
     rsft.write(data, words, start.test, name, command, PRESET, "how")
-    figures.save(
+    save(
         curves(steps, start.name),
         options.out / f"{name}_steps",
         steps,

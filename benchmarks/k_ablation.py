@@ -21,7 +21,8 @@ sys.path.insert(0, str(ROOT))
 
 from lib.base.files import write_json  # noqa: E402
 from lib.base.progress import track  # noqa: E402
-from lib.figures import plots as figures  # noqa: E402
+from lib.figures.mining import k_ablation  # noqa: E402
+from lib.figures.style import save, set_style  # noqa: E402
 from lib.mining.collect import Source, attempt_all  # noqa: E402
 from lib.mining.k_curve import Row, ablation, pools, table  # noqa: E402
 from lib.mining.ledger import Ledger  # noqa: E402
@@ -96,10 +97,10 @@ def measured(tasks: Sequence[Task], options: argparse.Namespace) -> list[Row]:
 
 def write(rows: Sequence[Row], tasks: Sequence[Task], options: argparse.Namespace) -> None:
     """Figure, its numbers, the table in Markdown, and what they came from."""
-    figures.style()
-    figure, data = figures.k_ablation(rows)
+    set_style()
+    figure, data = k_ablation(rows)
     stem = options.out / f"k_ablation_{options.name}"
-    figures.save(figure, stem, data, f"K ablation, {options.name}: {len(tasks)} tasks, {options.draws} draws a task.")
+    save(figure, stem, data, f"K ablation, {options.name}: {len(tasks)} tasks, {options.draws} draws a task.")
     stem.with_suffix(".md").write_text(table(rows) + "\n", encoding="utf-8")
     manifest = {
         "command": {

@@ -43,7 +43,7 @@ from transformers import AutoTokenizer  # noqa: E402
 from lib.base.files import write_json  # noqa: E402
 from lib.base.progress import track  # noqa: E402
 from lib.decontamination import check_split  # noqa: E402
-from lib.figures import plots as figures  # noqa: E402
+from lib.figures.style import save, set_style  # noqa: E402
 from lib.mining.answers import passed_matrix, sample_answers  # noqa: E402
 from lib.mining.collect import Source, local_runner, select_winners  # noqa: E402
 from lib.mining.ledger import Attempt, Ledger  # noqa: E402
@@ -403,9 +403,9 @@ def write(
 ) -> None:  # fmt: skip
     """Table, figure and what they came from."""
     git = doctor.git_state()  # before the figures, which may be tracked, are written anew
-    figures.style()
+    set_style()
     caption = f"{name}: {len(tasks)} held-out tasks, {data['tests'].iloc[0]} tests; bars are Wilson 95 % intervals over tasks."
-    figures.save(picture(data), options.out / name, data, caption)
+    save(picture(data), options.out / name, data, caption)
     (options.out / f"{name}.md").write_text(markdown(data, words, what), encoding="utf-8")
     hidden = ("out", "run_dir", "json")
     manifest = {

@@ -20,15 +20,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show  # noqa: E402
-from lib.evaluation.failures.labels import HALVES, Agreement, Read, agreement, read_labels  # noqa: E402
-from lib.evaluation.failures.taxonomy import BANGLA_TYPES, POLYCODE_TYPES, Label, classify, tally  # noqa: E402
+from benchmarks.failure_labels import HALVES, Agreement, Read, agreement, read_labels  # noqa: E402
+from lib.evaluation.failures.taxonomy import POLYCODE_TYPES, TROOPERS_TYPES, Label, classify, tally  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.stats.intervals import clopper_pearson_interval  # noqa: E402
 from lib.tasks import readers as corpora  # noqa: E402
 from lib.tasks.extract import program_of  # noqa: E402
 
 BLP = ROOT / "data" / "external" / "blp"
-CLASSES = {"type_bangla": tuple(map(str, BANGLA_TYPES)), "type_polycode": POLYCODE_TYPES}
+CLASSES = {"troopers_type": tuple(map(str, TROOPERS_TYPES)), "polycode_type": POLYCODE_TYPES}
 Row = dict[str, Any]
 
 

@@ -174,20 +174,26 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
     from lib.evaluation import comparison
 
     runs = [comparison.read_run(Path(folder)) for folder in args.run_dirs]
-    rows, found = comparison.together(runs)
-    visible = comparison.on_visible_tests(runs)
+    rows, found = comparison.pool_runs(runs)
+    visible = comparison.visible_test_rates(runs)
     shown = ", ".join(f"{model} {rate:.1%}" for model, rate in visible.items())
-    words = f"{comparison.in_words(rows, found)}\nOn visible tests the draws would have said: {shown}."
+    words = f"{comparison.summary(rows, found)}\nOn visible tests the draws would have said: {shown}."
     if args.out:
         import pandas
 
-        from lib.figures import plots as figures
+        from lib.figures.evaluation import over_runs
+        from lib.figures.style import save, set_style, stamp
 
         out = Path(args.out)
-        figures.style(*args.run_dirs)
-        figure, data = figures.over_runs(comparison.rates_of_runs(runs))
+        set_style()
+        figure, data = over_runs(comparison.rates_of_runs(runs))
         n = rows[0]["n_tasks"]
-        figures.save(figure, out / "runs", data, f"pass@1 on the hidden tests of {n} held-out tasks, run by run.")
+        save(
+            stamp(figure, *args.run_dirs),
+            out / "runs",
+            data,
+            f"pass@1 on the hidden tests of {n} held-out tasks, run by run.",
+        )
         pandas.DataFrame(rows).drop(columns="rates").to_csv(out / "runs_pooled.csv", index=False)
         comparison.all_scores(runs).to_csv(out / "scores.csv", index=False)
         (out / "runs.md").write_text(comparison.table(rows, found), encoding="utf-8")
@@ -217,12 +223,12 @@ def published(args: argparse.Namespace) -> tuple[Payload, str]:
         found = published.findings(published.audit(args.data, box))
     rows = list(published.rows(found))
     if args.out:
-        from lib.figures import plots as figures
-        from lib.papers import troopers as rsft
+        from lib.figures.style import save, set_style
+        from lib.papers import troopers
 
-        figures.style()
-        figure, data = rsft.submission(found, published.read_published(published.NUMBERS))
-        figures.save(figure, Path(args.out) / "published_submission", data, rsft.SUBMISSION)
+        set_style()
+        figure, data = troopers.submission(found, published.read_published(published.NUMBERS))
+        save(figure, Path(args.out) / "published_submission", data, troopers.SUBMISSION)
     tests = {suite: dataclasses.asdict(test) for suite, test in found.contamination.items()}
     payload = {"rows": rows, "trained_against_not": tests, "visible_against_full": dataclasses.asdict(found.drop)}
     return payload, published.in_words(found)

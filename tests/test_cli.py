@@ -91,7 +91,7 @@ def test_score_prints_the_contract_and_nothing_else(files: Callable, capsys: Cap
     assert row["wilson95"] == pytest.approx([0.0615, 0.7923], abs=1e-4)  # Wilson 1927 for 1 of 3
 
 
-def test_score_on_visible_tests_does_not_run_hidden_ones(files: Callable, capsys: Capture) -> None:
+def test_score_visible_test_rates_does_not_run_hidden_ones(files: Callable, capsys: Capture) -> None:
     main(["score", *files({"a": RIGHT, "b": ABSOLUTE}), "--tests", "visible", "--json"])
     assert json.loads(capsys.readouterr().out)["passed"] == 2
 

@@ -8,7 +8,7 @@ import pytest
 
 from lib.evaluation import comparison
 from lib.evaluation.comparison import ComparisonError, Run
-from lib.figures import plots as figures
+from lib.figures import evaluation as figures
 
 
 def _scores(seed: int) -> pandas.DataFrame:
@@ -35,26 +35,26 @@ def row(rows: list, model: str, protocol: str) -> dict:
 
 
 def test_a_rate_is_the_mean_over_runs_of_the_mean_over_tasks() -> None:
-    rows, _ = comparison.together([ONE, TWO])
+    rows, _ = comparison.pool_runs([ONE, TWO])
     assert row(rows, "base", "draws")["rates"] == [0.25, 0.5]
     assert row(rows, "base", "draws")["rate"] == 0.375
     assert row(rows, "rsft", "draws")["rate"] == 0.625
 
 
 def test_the_spread_over_runs_is_their_standard_deviation() -> None:
-    rows, found = comparison.together([ONE, TWO])
+    rows, found = comparison.pool_runs([ONE, TWO])
     assert row(rows, "base", "draws")["spread"] == pytest.approx(0.25 / 2**0.5)
-    assert "25.0%, 50.0% (± 17.7 points)" in comparison.in_words(rows, found)
-    assert comparison.together([ONE])[0][0]["spread"] is None
+    assert "25.0, 50.0 (± 17.7)" in comparison.summary(rows, found)
+    assert comparison.pool_runs([ONE])[0][0]["spread"] is None
 
 
 def test_a_run_more_is_not_a_task_more() -> None:
-    rows, found = comparison.together([ONE, TWO])
+    rows, found = comparison.pool_runs([ONE, TWO])
     assert {row["n_tasks"] for row in rows} == {2} == {each.n_tasks for each in found}
 
 
 def test_each_task_is_compared_with_itself() -> None:
-    rows, found = comparison.together([ONE, TWO])
+    rows, found = comparison.pool_runs([ONE, TWO])
     assert row(rows, "rsft", "draws")["difference"] == 0.25
     assert (found[1].wins, found[1].losses) == (2, 0)
     assert row(rows, "rsft", "draws")["rose"] == 1
@@ -65,7 +65,7 @@ def test_scores_of_all_runs_stand_below_one_another() -> None:
 
 
 def test_visible_rates_are_means_over_runs() -> None:
-    assert comparison.on_visible_tests([ONE, TWO]) == {"base": pytest.approx(0.25), "rsft": 0.5}
+    assert comparison.visible_test_rates([ONE, TWO]) == {"base": pytest.approx(0.25), "rsft": 0.5}
 
 
 def test_the_figure_shows_a_line_a_run_and_their_mean() -> None:
@@ -75,22 +75,22 @@ def test_the_figure_shows_a_line_a_run_and_their_mean() -> None:
 
 
 def test_the_table_has_a_line_a_model_and_protocol() -> None:
-    assert comparison.table(*comparison.together([ONE, TWO])).count("\n|") == 5
+    assert comparison.table(*comparison.pool_runs([ONE, TWO])).count("\n|") == 5
 
 
 def test_runs_of_other_tasks_are_refused() -> None:
     with pytest.raises(ComparisonError, match=r"seed1: evaluated on other tasks than seed0 \(2 differ\)"):
-        comparison.together([ONE, dataclasses.replace(TWO, task_ids=("a", "c"))])
+        comparison.pool_runs([ONE, dataclasses.replace(TWO, task_ids=("a", "c"))])
 
 
 def test_runs_with_other_numbers_of_draws_are_refused() -> None:
-    with pytest.raises(ComparisonError, match="numbers of draws"):
-        comparison.together([ONE, run_of("seed1", [[0], [0]], [[0], [0]])])
+    with pytest.raises(ComparisonError, match="numbers of samples"):
+        comparison.pool_runs([ONE, run_of("seed1", [[0], [0]], [[0], [0]])])
 
 
 def test_a_run_counts_once() -> None:
     with pytest.raises(ComparisonError, match="seed0: named twice"):
-        comparison.together([ONE, ONE])
+        comparison.pool_runs([ONE, ONE])
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path) -> None:

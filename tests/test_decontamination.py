@@ -38,7 +38,8 @@ from lib.decontamination.canonical import Headers, canonical_code, canonical_pro
 from lib.decontamination.join import Index
 from lib.decontamination.shingles import Sets, character_ngrams, concatenate
 from lib.decontamination.structure import LANGUAGES, structure_sets, subtrees
-from lib.figures import plots as figures
+from lib.figures.mining import solved_against_k
+from lib.figures.style import stamp
 from lib.tasks import readers as corpora
 from lib.tasks.task import Case, Task, TaskError, write_tasks
 
@@ -637,18 +638,14 @@ def test_a_run_whose_sides_overlap_is_refused(tmp_path: Path) -> None:
 
 def test_an_allowed_overlap_heads_every_figure_of_the_run(tmp_path: Path) -> None:
     guard_run(run_with(tmp_path, *two_sides()), allow_overlap=True)
-    figures.style(tmp_path)
-    heads = [figures.loss_curve([{"step": 1, "loss": 1, "mean_token_accuracy": 0}])[0],
-             figures.solved_against_k(np.ones((2, 3), bool))[0]]  # fmt: skip
-    figures.style()
-    assert all("TRAINED ON EVALUATION TASKS" in figure.get_suptitle() for figure in heads)
+    figure = stamp(solved_against_k(np.ones((2, 3), bool))[0], tmp_path)
+    assert "TRAINED ON EVALUATION TASKS" in figure.get_suptitle()
 
 
 def test_a_run_that_is_mended_loses_its_banner(tmp_path: Path) -> None:
     (tmp_path / "banners.txt").write_text("TRAINED ON EVALUATION TASKS")
     assert not guard_run(run_with(tmp_path, [task("1")], [task("ee")]))
-    figures.style(tmp_path)
-    assert figures.solved_against_k(np.ones((2, 3), bool))[0].get_suptitle() == ""
+    assert stamp(solved_against_k(np.ones((2, 3), bool))[0], tmp_path).get_suptitle() == ""
 
 
 def test_disjoint_sides_pass_without_a_banner() -> None:

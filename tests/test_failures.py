@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.failure_labels import SHIPPED, agreement, read_labels
 from lib.evaluation.failures import statistics as failure_statistics
 from lib.evaluation.failures import table as failure_table
-from lib.evaluation.failures.labels import SHIPPED, agreement, read_labels
-from lib.figures import plots as figures
+from lib.figures import failures as figures
 from lib.figures import report
 from lib.mining.ledger import FIELDS, Attempt
 from lib.tasks.task import Task
@@ -80,7 +80,7 @@ def test_shipped_labels_are_200_in_two_halves_and_hold_no_text_of_the_corpus() -
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        (",develop,4,", ",develop,5,", "row 1: type_bangla_1 is '5', should be one of 1, 2, 3, 4"),
+        (",develop,4,", ",develop,5,", "row 1: troopers_type_1 is '5', should be one of 1, 2, 3, 4"),
         (",develop,", ",third,", "row 1: half is 'third', should be one of develop, held-out"),
         ("task_id,", "id,", "columns .* should be"),
         ("\n6,", "\n2,", "task_id '2' occurs twice"),
@@ -102,10 +102,10 @@ def test_rules_agree_with_reading() -> None:
         pytest.skip("data/external is not here")
     read = read_labels()
     labels = taxonomy.ruled(read)
-    assert taxonomy.compared(read, labels, "type_bangla").kappa >= 0.99
-    assert taxonomy.compared(read, labels, "type_polycode").kappa >= 0.9
+    assert taxonomy.compared(read, labels, "troopers_type").kappa >= 0.99
+    assert taxonomy.compared(read, labels, "polycode_type").kappa >= 0.9
     held_out = [one for one in read if one.half == "held-out"]
-    assert taxonomy.compared(held_out, labels, "type_polycode").kappa >= 0.75
+    assert taxonomy.compared(held_out, labels, "polycode_type").kappa >= 0.75
 
 
 # ---------------------------------------------------------------------------------------------------- counting
@@ -113,7 +113,7 @@ def test_rules_agree_with_reading() -> None:
 
 def test_outcomes_keep_successes_and_tell_the_failing_test() -> None:
     rows = failure_statistics.outcomes([WRONG, attempt("success", draw=1), RAISED], [ADD], NAMES)
-    assert rows["type_bangla"].tolist() == ["4", "solved", "3"]
+    assert rows["troopers_type"].tolist() == ["4", "solved", "3"]
     assert rows.loc[0, ["test", "got", "expected"]].tolist() == ["assert add(2, 3) == 5", "-1", "5"]
     assert rows.loc[2, ["got", "expected"]].tolist() == ["ZeroDivisionError: division by zero (line 2)", "5"]
 
@@ -140,15 +140,15 @@ def flow_rows() -> pandas.DataFrame:
     before, after = ["4", "4", "solved", "1"], ["solved", "4", "solved", "3"]
     parts = [
         pandas.DataFrame(
-            {"model": model, "task_id": list("abcd"), "temperature": 0.0, "type_bangla": types, "n_tokens": 5}
+            {"model": model, "task_id": list("abcd"), "temperature": 0.0, "troopers_type": types, "n_tokens": 5}
         )
         for model, types in (("base", before), ("rsft", after))
     ]
-    return pandas.concat(parts).assign(status=lambda rows: rows["type_bangla"].map({"solved": "success"}).fillna("x"))
+    return pandas.concat(parts).assign(status=lambda rows: rows["troopers_type"].map({"solved": "success"}).fillna("x"))
 
 
 def test_flows_count_where_each_task_went() -> None:
-    table = failure_statistics.flows(flow_rows(), "base", "rsft", "type_bangla")
+    table = failure_statistics.flows(flow_rows(), "base", "rsft", "troopers_type")
     assert table.loc["4", "solved"] == table.loc["4", "4"] == table.loc["1", "3"] == 1
     assert table.to_numpy().sum() == 4 and table.loc["solved", "solved"] == 1
 
@@ -156,7 +156,7 @@ def test_flows_count_where_each_task_went() -> None:
 def test_flows_need_tasks_in_common() -> None:
     rows = flow_rows()
     with pytest.raises(ValueError, match="no greedy answer to the same task"):
-        failure_statistics.flows(rows[rows["model"] == "base"], "base", "rsft", "type_bangla")
+        failure_statistics.flows(rows[rows["model"] == "base"], "base", "rsft", "troopers_type")
 
 
 def test_log_probabilities_are_told_or_said_to_be_missing() -> None:
@@ -182,8 +182,8 @@ def test_steps_fill_verdicts_that_a_step_lacks() -> None:
 def test_every_failure_figure_gives_the_data_behind_it() -> None:
     rows = flow_rows()
     failed = rows[rows["status"] != "success"]
-    assert {"share", "lo", "hi", "count"} <= set(figures.failure_shares(failed, "type_bangla")[1])
-    table = failure_statistics.flows(rows, "base", "rsft", "type_bangla")
+    assert {"share", "lo", "hi", "count"} <= set(figures.failure_shares(failed, "troopers_type")[1])
+    table = failure_statistics.flows(rows, "base", "rsft", "troopers_type")
     assert figures.failure_flows([table])[1]["tasks"].sum() == 4
     assert figures.lengths(rows)[1]["count"].sum() == 8
 

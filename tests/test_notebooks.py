@@ -69,7 +69,7 @@ def test_the_defaults_are_the_values_of_preset_cpu(path):
 
 def test_figures_leave_a_notebook_the_backend_that_shows_them():
     inline = "module://matplotlib_inline.backend_inline"
-    code = "import lib.figures.plots, matplotlib; print(matplotlib.rcParams['backend'])"
+    code = "import lib.figures.style, matplotlib; print(matplotlib.rcParams['backend'])"
     for asked, expected in (({"MPLBACKEND": inline}, inline), ({}, "agg")):
         environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | asked
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -125,7 +125,7 @@ def test_the_copies_in_figures_are_of_these_notebooks():
 def test_an_evaluated_run_compares_with_its_own_scores(smoke):
     run = comparison.read_run(smoke[0])
     scores = run.scores[run.scores["tests"] == "hidden"].set_index(["model", "protocol"])["rate"]
-    rows, _ = comparison.together([run])
+    rows, _ = comparison.pool_runs([run])
     assert len(rows) == 6
     for row in rows:
         assert row["rate"] == pytest.approx(scores[row["model"], row["protocol"]], abs=1e-6)

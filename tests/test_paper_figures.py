@@ -11,9 +11,8 @@ import numpy
 import pandas
 import pytest
 
-from lib.figures import plots as figures
-from lib.papers import parts, polycode, published
-from lib.papers import troopers as rsft
+from lib.figures import style
+from lib.papers import parts, polycode, published, troopers
 from lib.papers.published import Audit, findings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,8 +21,8 @@ PROMPT = "কোনো সংখ্যার বর্গ বের করে �
 MINING = {"tasks": 150, "draws": 16, "attempts": 2400, "winning": 362, "tasks_solved": 65, "winners": 145}
 SIZES = {"base": (5, 20), "rsft": (5, 20)}
 FAILURES = pandas.DataFrame(
-    {"model": ["base"] * 60 + ["rsft"] * 30, "type_bangla": [1, 2, 3, 4, 4, 4] * 15,
-     "type_polycode": ["surface", "surface", "semantic", "semantic", "format", "performance"] * 15}
+    {"model": ["base"] * 60 + ["rsft"] * 30, "troopers_type": [1, 2, 3, 4, 4, 4] * 15,
+     "polycode_type": ["surface", "surface", "semantic", "semantic", "format", "performance"] * 15}
 )  # fmt: skip
 STEPS = [
     {"step": step, "l_hat_right": 0.3, "l_hat_wrong": None if step == 2 else -1.1, "amplified": 0.2}
@@ -50,25 +49,25 @@ def audited() -> Any:
 
 def best_of() -> pandas.DataFrame:
     visible = numpy.random.default_rng(0).random((150, 16)) < 0.3
-    return pandas.DataFrame([*rsft.best_of_k_rows(visible, visible), *rsft.published_best_of_k(NUMBERS, audited())])
+    return pandas.DataFrame(
+        [*troopers.best_of_k_rows(visible, visible), *troopers.published_best_of_k(NUMBERS, audited())]
+    )
 
 
 DRAWN: dict[str, Callable[[], Any]] = {
-    "table 1": lambda: rsft.splits([ROOT / "data" / "starter_bn.jsonl"])[0],
-    "figure 1": lambda: rsft.pipeline(PROMPT, MINING)[0],
-    "table 2": lambda: rsft.best_of_k_table(best_of()),
-    "figure 2": lambda: rsft.best_of_k_figure(best_of()),
-    "table 3": lambda: rsft.settings(
-        {"02_mining": {"draws": 100}, "03_sft": {"steps": 60}}, {"02_mining": {"draws": 4}}
-    )[0],
-    "A figure 3": lambda: rsft.failure_types(FAILURES, SIZES)[0],
-    "submission": lambda: rsft.submission(audited(), NUMBERS)[0],
-    "B figure 3": lambda: polycode.languages(SCORES, NUMBERS)[0],
-    "figure 4": lambda: polycode.gains(GAINS, "python", NUMBERS)[0],
-    "figure 5": lambda: polycode.advantage_variance(STEPS)[0],
-    "figure 5, one step": lambda: polycode.advantage_variance(STEPS[:1])[0],
-    "figure 6": lambda: polycode.surprise(STEPS)[0],
-    "figure 7": lambda: polycode.failure_kinds(FAILURES, SIZES)[0],
+    "table 1": lambda: troopers.splits([ROOT / "data" / "starter_bn.jsonl"])[0],
+    "figure 1": lambda: troopers.pipeline(PROMPT, MINING)[0],
+    "table 2": lambda: troopers.best_of_k_table(best_of()),
+    "figure 2": lambda: troopers.best_of_k_figure(best_of()),
+    "settings": lambda: troopers.settings({"02_mining": {"draws": 4}, "03_sft": {"steps": 60}})[0],
+    "troopers failures": lambda: troopers.failure_types(FAILURES, SIZES)[0],
+    "submission": lambda: troopers.submission(audited(), NUMBERS)[0],
+    "by language": lambda: polycode.languages(SCORES, NUMBERS)[0],
+    "gains": lambda: polycode.gains(GAINS, "python", NUMBERS)[0],
+    "advantage variance": lambda: polycode.advantage_variance(STEPS)[0],
+    "advantage variance, one step": lambda: polycode.advantage_variance(STEPS[:1])[0],
+    "surprise": lambda: polycode.surprise(STEPS)[0],
+    "polycode failures": lambda: polycode.failure_kinds(FAILURES, SIZES)[0],
 }
 
 
@@ -77,18 +76,17 @@ def run(tmp_path: Path):
     """Every figure here belongs to a run with a manifest."""
     stages = {"00_environment": {"key": "a" * 64, "seconds": 1.0}, "06_failure_taxonomy": {"key": "b" * 64}}
     (tmp_path / "manifest.json").write_text(json.dumps({"run_id": "cpu-1", "stages": stages}))
-    figures.style(tmp_path)
+    style.set_style()
     yield tmp_path
     plt.close("all")
-    figures.style()
 
 
 @pytest.fixture(params=DRAWN, ids=list(DRAWN))
-def figure(request: pytest.FixtureRequest) -> Any:
+def figure(request: pytest.FixtureRequest, run: Path) -> Any:
     """Each figure, laid out; a glyph that no font has, or a layout that does not fit, is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        drawn = DRAWN[request.param]()
+        drawn = style.stamp(DRAWN[request.param](), run)
         drawn.canvas.draw()
     return drawn
 
@@ -123,11 +121,11 @@ def test_no_two_texts_overlap(figure: Any) -> None:
 
 
 def test_the_run_and_its_manifest_stand_in_the_corner(figure: Any, run: Path) -> None:
-    assert figures.manifest_mark(run) in [text.get_text() for text in texts(figure)]
+    assert style.run_stamp(run) in [text.get_text() for text in texts(figure)]
 
 
 def test_saved_as_vector_and_picture_with_data_and_caption(figure: Any, tmp_path: Path) -> None:
-    figures.save(figure, tmp_path / "it", pandas.DataFrame({"x": [1]}), "a caption")
+    style.save(figure, tmp_path / "it", pandas.DataFrame({"x": [1]}), "a caption")
     assert {path.suffix for path in tmp_path.glob("it.*")} == {".png", ".pdf", ".csv", ".txt"}
 
 
@@ -135,19 +133,19 @@ def test_saved_as_vector_and_picture_with_data_and_caption(figure: Any, tmp_path
 
 
 def test_the_hash_follows_the_stages_before_the_figures_and_nothing_else(run: Path) -> None:
-    before = figures.manifest_mark(run)
+    before = style.run_stamp(run)
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["stages"]["00_environment"]["seconds"] = 9.0
     manifest["stages"]["07_paper_figures"] = {"key": "c" * 64}
     (run / "manifest.json").write_text(json.dumps(manifest))
-    assert figures.manifest_mark(run) == before
+    assert style.run_stamp(run) == before
     manifest["stages"]["00_environment"]["key"] = "d" * 64
     (run / "manifest.json").write_text(json.dumps(manifest))
-    assert figures.manifest_mark(run) != before
+    assert style.run_stamp(run) != before
 
 
 def test_without_a_manifest_there_is_no_mark(tmp_path: Path) -> None:
-    assert figures.manifest_mark(tmp_path / "elsewhere") == ""
+    assert style.run_stamp(tmp_path / "elsewhere") == ""
 
 
 # ---- Bangla
@@ -155,7 +153,7 @@ def test_without_a_manifest_there_is_no_mark(tmp_path: Path) -> None:
 
 def test_bangla_is_shaped_not_set_letter_by_letter() -> None:
     """The conjunct of ক and ষ is one glyph, narrower than the two with a visible hasanta between them."""
-    if figures.bangla_font() is None:
+    if style.bangla_font() is None:
         pytest.skip("no font with Bangla is installed")
     figure = plt.figure()
 
@@ -167,9 +165,9 @@ def test_bangla_is_shaped_not_set_letter_by_letter() -> None:
 
 
 def test_without_a_font_the_diagram_says_so_in_place_of_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "BANGLA_FONTS", ())
-    figures.style()
-    said = " ".join(text.get_text() for text in texts(rsft.pipeline(PROMPT, MINING)[0])).replace("\n", " ")
+    monkeypatch.setattr(style, "BANGLA_FONTS", ())
+    style.set_style()
+    said = " ".join(text.get_text() for text in texts(troopers.pipeline(PROMPT, MINING)[0])).replace("\n", " ")
     assert "no font for it is installed" in said and "সংখ্যার" not in said
 
 
@@ -177,32 +175,32 @@ def test_without_a_font_the_diagram_says_so_in_place_of_boxes(monkeypatch: pytes
 
 
 def test_published_lines_are_grey_and_a_run_s_are_not() -> None:
-    lines = rsft.best_of_k_figure(best_of()).axes[0].containers
+    lines = troopers.best_of_k_figure(best_of()).axes[0].containers
     colours = {line.get_label(): line[0].get_color() for line in lines}
     assert len(colours) == 5
-    assert all((colour == parts.GREY) == label.startswith("published") for label, colour in colours.items())
+    assert all((colour == style.GREY) == label.startswith("published") for label, colour in colours.items())
 
 
 def test_every_mark_of_the_published_panel_is_grey() -> None:
     ours, printed = polycode.languages(SCORES, NUMBERS)[0].axes
-    assert {line.get_color() for line in printed.lines} == {parts.GREY}
-    assert parts.GREY not in {line.get_color() for line in ours.lines}
+    assert {line.get_color() for line in printed.lines} == {style.GREY}
+    assert style.GREY not in {line.get_color() for line in ours.lines}
 
 
 def test_best_of_k_by_hand() -> None:
-    """Two draws; task 1: one visibly right, hidden right. Task 2: both visibly right, one hidden right."""
-    rows = list(rsft.best_of_k_rows(numpy.array([[1, 0], [1, 1]], bool), numpy.array([[1, 0], [0, 1]], bool)))
+    """Two draws; task 1: one visibly right, and right. Task 2: both visibly right, one of them right."""
+    rows = list(troopers.best_of_k_rows(numpy.array([[1, 0], [1, 1]], bool), numpy.array([[1, 0], [0, 1]], bool)))
     rates = {(row["K"], row["tests"]): row["rate"] for row in rows}
-    assert rates == {(1, "visible"): 0.75, (1, "hidden"): 0.5, (2, "visible"): 1.0, (2, "hidden"): 0.75}
+    assert rates == {(1, "visible"): 0.75, (1, "all"): 0.5, (2, "visible"): 1.0, (2, "all"): 0.75}
 
 
 def test_k_doubles_up_to_the_draws() -> None:
-    rows = rsft.best_of_k_rows(numpy.ones((2, 12), bool), numpy.ones((2, 12), bool))
-    assert [row["K"] for row in rows if row["tests"] == "hidden"] == [1, 2, 4, 8]
+    rows = troopers.best_of_k_rows(numpy.ones((2, 12), bool), numpy.ones((2, 12), bool))
+    assert [row["K"] for row in rows if row["tests"] == "all"] == [1, 2, 4, 8]
 
 
 def test_failure_rates_are_shares_of_all_draws() -> None:
-    data = parts.failure_rates(FAILURES, SIZES, "type_bangla", [1, 2, 3, 4])
+    data = parts.failure_rates(FAILURES, SIZES, "troopers_type", [1, 2, 3, 4])
     base = data[data["model"] == "base"]
     assert base["rate"].tolist() == [0.1, 0.1, 0.1, 0.3] and base["failed"].sum() == 60
     assert ((data["lo"] <= data["rate"]) & (data["rate"] <= data["hi"])).all()
@@ -217,5 +215,5 @@ def test_published_gains_are_after_less_before() -> None:
 
 
 def test_the_splits_are_counted_from_the_file() -> None:
-    row = rsft.splits([ROOT / "data" / "starter_bn.jsonl"])[1].iloc[0]
+    row = troopers.splits([ROOT / "data" / "starter_bn.jsonl"])[1].iloc[0]
     assert (row["tasks"], row["with a reference"]) == (240, 240) and "hidden_tests" in row["fields"]

@@ -187,7 +187,7 @@ NOTEBOOK_STAGES = [stage for stage in STAGES if stage.name != "07_paper_figures"
 @pytest.mark.parametrize(
     ("name", "old", "new", "stages"),
     [
-        ("figures/plots.py", '"#0072B2"', '"#0072B3"', ()),
+        ("figures/style.py", '"#0072B2"', '"#0072B3"', ()),
         ("figures/report.py", "CAPTION_ROWS = 200", "CAPTION_ROWS = 201", ()),
         ("base/progress.py", "EVERY_S = 15.0", "EVERY_S = 16.0", ()),
         ("run/pipeline.py", "MIN_FREE_MB = 200", "MIN_FREE_MB = 201", ()),

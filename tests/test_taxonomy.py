@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.evaluation.failures.taxonomy import (
-    BANGLA_TYPES,
     POLYCODE_TYPES,
+    TROOPERS_TYPES,
     Label,
     classify,
     difference,
@@ -47,7 +47,7 @@ def label(status: str, failure: str = "", program: str | None = RIGHT, task: Tas
 
 
 def kinds(found: Label) -> tuple[int, str, str]:
-    return found.type_bangla, found.type_polycode, found.rule
+    return found.troopers_type, found.polycode_type, found.rule
 
 
 def wrong(got: str, expected: str, program: str = RIGHT) -> tuple[int, str, str]:
@@ -423,7 +423,7 @@ def test_off_by_one_is_exactly_a_distance_of_one(value: int, step: int) -> None:
 @given(st.text(), st.text(), st.sampled_from(["wrong-output", "runtime-error", "compile-error", "timeout"]))
 def test_any_program_and_message_has_a_label_with_evidence(program: str, failure: str, status: str) -> None:
     found = label(status, failure, program)
-    assert found.type_bangla in BANGLA_TYPES and found.type_polycode in POLYCODE_TYPES and found.evidence
+    assert found.troopers_type in TROOPERS_TYPES and found.polycode_type in POLYCODE_TYPES and found.evidence
 
 
 # ---- counts

@@ -1,7 +1,7 @@
-"""Several runs side by side: the models of each on the hidden tests of the same tasks, and what they say together.
+"""Compare several runs of one experiment: the models of each on the hidden tests of the same tasks.
 
-A task's value is the mean of its rates over runs, so a model is compared with the base over tasks, each task with itself;
-runs are repetitions of one experiment (another seed), never more tasks.
+A task's value is the mean of its rates over runs, so a model is compared with the base on the same tasks. Runs are
+repetitions with another seed, never more tasks; with three or more, an interval treats both runs and tasks as random.
 """
 
 import collections
@@ -18,7 +18,7 @@ from lib.base.errors import WorkbookError
 from lib.mining.answers import passed_matrix
 from lib.mining.ledger import Attempt, Ledger
 from lib.stats.intervals import rate_over_tasks, wilson_interval
-from lib.stats.paired import Comparison, compare
+from lib.stats.paired import Comparison, compare, paired_over_runs
 from lib.tasks.task import Task, read_tasks
 
 NEEDED = ("manifest.json", "evaluation.json", "scores.csv", "tasks/test.jsonl", "attempts/evaluation.jsonl")
@@ -31,7 +31,7 @@ class ComparisonError(WorkbookError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """An evaluated run: `passed[model, protocol]` is (tasks, draws) bool on the hidden tests."""
+    """An evaluated run: `passed[model, protocol]` is (tasks, samples) bool on the hidden tests."""
 
     name: str
     seed: int
@@ -41,7 +41,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read what notebook 05 left. Raises ComparisonError for a folder that lacks some of it."""
+    """Read the files that notebook 05 wrote. Raises ComparisonError for a folder that lacks some of it."""
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise ComparisonError(f"{folder}: not an evaluated run, {missing[0]} is missing")
@@ -61,7 +61,7 @@ def read_run(folder: Path) -> Run:
 def _by_protocol(
     attempts: Sequence[Attempt], tasks: Sequence[Task], adapter: str, parameters: dict[str, Any]
 ) -> dict[str, list[Attempt]]:
-    """The attempts that the run's last parameters asked for; a ledger may hold those of earlier ones too."""
+    """Return the attempts of the run's last parameters; a ledger may hold those of earlier ones too."""
     wanted = {"greedy": (0.0, 1), "draws": (parameters["temperature"], parameters["draws"])}
     tests = {task.task_id: task.tests_digest for task in tasks}
     mine = [
@@ -77,31 +77,35 @@ def _by_protocol(
     }
 
 
-def together(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[Comparison]]:
-    """One row a model and protocol over all runs, and each model against the first one.
+def pool_runs(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[Comparison]]:
+    """Return one row per model and protocol over all runs, and the comparison of each model with the first one.
 
-    Rows: model, protocol, runs, n_tasks, draws (a task and run), rate with its Wilson interval over tasks, every run's rate
-    and their standard deviation,
-    and beside the first model the difference, its interval, the permutation p over tasks and in how many runs it rose.
-    Raises ComparisonError for no run, one run twice, or runs of different tasks, models or numbers of draws.
+    Rows: model, protocol, runs, n_tasks, draws (per task and run), rate with its Wilson interval over tasks, every run's
+    rate and their standard deviation (`spread`). Beside models other than the first: the difference with interval and
+    p over tasks; with three runs or more, interval and p over runs and tasks (`runs_lo`, `runs_hi`, `p_runs`); and in
+    how many runs the model is ahead (`rose`). Raises ComparisonError for no run, one run twice, or runs of different
+    tasks, models or numbers of samples.
     """
     _check(runs)
     base = next(iter(runs[0].passed))[0]
     rows, comparisons = [], []
     for model, protocol in runs[0].passed:
-        rates = [float(run.passed[model, protocol].mean()) for run in runs]
-        means = numpy.mean([run.passed[model, protocol].mean(axis=1) for run in runs], axis=0)  # (tasks,)
-        lo, hi = wilson_interval(float(means.sum()), len(means))
-        draws = runs[0].passed[model, protocol].shape[1]
-        row = {"model": model, "protocol": protocol, "runs": len(runs), "n_tasks": len(means), "draws": draws,
-               "rate": float(means.mean()), "lo": lo, "hi": hi, "rates": rates,
-               "spread": float(numpy.std(rates, ddof=1)) if len(runs) > 1 else None}  # fmt: skip
+        ours, reference = (
+            numpy.array([run.passed[name, protocol].mean(axis=1) for run in runs]) for name in (model, base)
+        )  # (runs, tasks)
+        rates, means = ours.mean(axis=1), ours.mean(axis=0)
+        lo, hi = wilson_interval(round(float(means.sum()), 9), len(means))
+        row = {"model": model, "protocol": protocol, "runs": len(runs), "n_tasks": len(means),
+               "draws": runs[0].passed[model, protocol].shape[1], "rate": float(means.mean()), "lo": lo, "hi": hi,
+               "rates": rates.tolist(), "spread": float(rates.std(ddof=1)) if len(runs) > 1 else None}  # fmt: skip
         if model != base:
-            reference = numpy.mean([run.passed[base, protocol].mean(axis=1) for run in runs], axis=0)
-            found = compare(means, reference, name_a=f"{model} ({protocol})", name_b=base)
-            rose = sum(rate > float(run.passed[base, protocol].mean()) for rate, run in zip(rates, runs, strict=True))
+            found = compare(means, reference.mean(axis=0), name_a=f"{model} ({protocol})", name_b=base)
             row |= {"vs": base, "difference": found.difference, "difference_lo": found.lo, "difference_hi": found.hi,
-                    "p_permutation": found.p_permutation, "rose": rose}  # fmt: skip
+                    "p_permutation": found.p_permutation,
+                    "rose": int((rates > reference.mean(axis=1)).sum())}  # fmt: skip
+            if len(runs) > 2:
+                both = paired_over_runs(ours - reference)
+                row |= {"runs_lo": both.lo, "runs_hi": both.hi, "p_runs": both.p}
             comparisons.append(found)
         rows.append(row)
     return rows, comparisons
@@ -120,57 +124,62 @@ def _check(runs: Sequence[Run]) -> None:
             raise ComparisonError(f"{run.name}: evaluated on other tasks than {first.name} ({differing} differ)")
         shapes = [{key: passed.shape for key, passed in each.passed.items()} for each in (first, run)]
         if shapes[0] != shapes[1]:
-            raise ComparisonError(f"{run.name}: other models or numbers of draws than {first.name}")
+            raise ComparisonError(f"{run.name}: other models or numbers of samples than {first.name}")
 
 
 def all_scores(runs: Sequence[Run]) -> pandas.DataFrame:
-    """Every run's scores.csv, one below the other; the seed tells them apart."""
+    """Return every run's scores.csv, one below the other; the seed tells them apart."""
     return pandas.concat([run.scores for run in runs], ignore_index=True)
 
 
-def on_visible_tests(runs: Sequence[Run]) -> dict[str, float]:
-    """{model: mean over runs of its draws' rate on the *visible* tests}: what choosing by these would report."""
+def visible_test_rates(runs: Sequence[Run]) -> dict[str, float]:
+    """Return {model: mean over runs of its samples' rate on the *visible* tests}: what choosing by these reports."""
     rows = all_scores(runs).query("tests == 'visible' and protocol == 'draws'")
     return {str(model): float(rate) for model, rate in rows.groupby("model", sort=False)["rate"].mean().items()}
 
 
-def in_words(rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) -> str:
-    """A line a row, then a sentence a comparison."""
-    lines = [
-        f"{row['model']:8} {row['protocol']:7} {row['rate']:6.1%} [{row['lo']:.1%}, {row['hi']:.1%}]  "
-        f"n = {row['n_tasks']} tasks × {row['draws']} draws × {row['runs']} runs: "
-        + ", ".join(f"{rate:.1%}" for rate in row["rates"])
-        + (f" (± {100 * row['spread']:.1f} points)" if row["spread"] is not None else "")
-        for row in rows
-    ]
+def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Return a row's rates of single runs, mean with interval, difference with interval, and p, in words."""
+    each = ", ".join(f"{100 * rate:.1f}" for rate in row["rates"])
+    each += f" (± {100 * row['spread']:.1f})" if row["spread"] is not None else ""
+    mean = f"{100 * row['rate']:.1f} % [{100 * row['lo']:.1f}, {100 * row['hi']:.1f}]"
+    if "difference" not in row:
+        return each, mean, "", ""
+    limits = f"[{100 * row['difference_lo']:+.1f}, {100 * row['difference_hi']:+.1f}]"
+    against, p = f"{100 * row['difference']:+.1f} points {limits}", f"{row['p_permutation']:.3g}"
+    if "p_runs" in row:
+        against += f"; over runs and tasks [{100 * row['runs_lo']:+.1f}, {100 * row['runs_hi']:+.1f}]"
+        p += f"; {row['p_runs']:.3g}"
+    return each, mean, against, p
+
+
+def summary(rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) -> str:
+    """Return one line per row, then one sentence per comparison."""
+    lines = []
+    for row in rows:
+        each, mean, against, p = _cells(row)
+        size = f"n = {row['n_tasks']} tasks × {row['draws']} samples × {row['runs']} runs"
+        lines.append(
+            f"{row['model']:8} {row['protocol']:7} {mean}  {size}: {each}" + (f"; {against}, p {p}" if p else "")
+        )
     return "\n".join([*lines, *(found.sentence for found in comparisons)])
 
 
 def table(rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) -> str:
-    """The same as a Markdown table with the sentences below it."""
-    lines = [
-        "| model | protocol | each run (± s) | mean [95 %] | against the base | permutation p |",
-        "|---|---|---|---|---|---|",
-    ]
+    """Return the same as a Markdown table with the sentences below it."""
+    lines = ["| model | protocol | each run (± s) | mean [95 %] | against the base | p |", "|---|---|---|---|---|---|"]
     for row in rows:
-        each = ", ".join(f"{100 * rate:.1f}" for rate in row["rates"])
-        each += f" (± {100 * row['spread']:.1f})" if row["spread"] is not None else ""
-        mean = f"{100 * row['rate']:.1f} % [{100 * row['lo']:.1f}, {100 * row['hi']:.1f}]"
-        against, p = "", ""
-        if "difference" in row:
-            limits = f"[{100 * row['difference_lo']:+.1f}, {100 * row['difference_hi']:+.1f}]"
-            against, p = f"{100 * row['difference']:+.1f} points {limits}", f"{row['p_permutation']:.3g}"
-        protocol = "greedy" if row["protocol"] == "greedy" else f"{row['draws']} draws"
-        lines.append(f"| {row['model']} | {protocol} | {each} | {mean} | {against} | {p} |")
+        protocol = "greedy" if row["protocol"] == "greedy" else f"{row['draws']} samples"
+        lines.append(f"| {row['model']} | {protocol} | {' | '.join(_cells(row))} |")
     return "\n".join([*lines, "", *(f"- {found.sentence}" for found in comparisons), ""])
 
 
 def rates_of_runs(runs: Sequence[Run]) -> pandas.DataFrame:
-    """Tidy rows for the figure: run, seed, model, protocol, rate, lo, hi, n_tasks, draws."""
+    """Return tidy rows for the figure: run, seed, model, protocol, rate, lo, hi, n_tasks, draws."""
     rows = []
     for run in runs:
         for (model, protocol), passed in run.passed.items():
-            rate = rate_over_tasks(passed, protocol=protocol, tests="hidden")
+            rate = rate_over_tasks(passed)
             rows.append(
                 {"run": run.name, "seed": run.seed, "model": model, "protocol": protocol, "rate": rate.rate,
                  "lo": rate.lo, "hi": rate.hi, "n_tasks": rate.n_tasks, "draws": rate.samples}

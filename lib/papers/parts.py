@@ -1,4 +1,4 @@
-"""What the figures of both papers share: a table as a picture, failures as rates over tasks, marks with intervals."""
+"""Parts that the figures of both papers share: a table as a picture, failures as rates, marks with intervals."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,12 @@ from typing import Any
 
 import pandas
 
-from lib.figures.plots import COLOURS
-from lib.figures.plots import _subplots as subplots
+from lib.figures.style import COLOURS, GREY, MARKS, legend_above, subplots
 from lib.stats.intervals import wilson_interval
 
-GREY = "#7a7a7a"  # published numbers and nothing else
-MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
-
-def table_picture(
-    data: pandas.DataFrame, widths: Sequence[int], grey_rows: Sequence[int] = (), grey_columns: Sequence[int] = ()
-) -> Any:
-    """A table as a figure: `widths` are columns in characters, longer cells wrap; published rows and columns are grey."""
+def table_picture(data: pandas.DataFrame, widths: Sequence[int], grey_rows: Sequence[int] = ()) -> Any:
+    """Draw a table: `widths` are columns in characters, longer cells wrap; published rows are grey."""
     cells = [[textwrap.fill(str(cell), width) for cell, width in zip(row, widths, strict=True)]
              for row in [list(data.columns), *data.to_numpy().tolist()]]  # fmt: skip
     lines = [max(cell.count("\n") + 1 for cell in row) for row in cells]
@@ -32,7 +26,7 @@ def table_picture(
         cell.set(height=heights[row] / sum(heights), linewidth=0.4, edgecolor="#bbbbbb")
         cell.visible_edges = "B"
         cell.PAD = 0.5 / widths[column]  # half a character
-        cell.get_text().set_color(GREY if row - 1 in grey_rows or column in grey_columns else "black")
+        cell.get_text().set_color(GREY if row - 1 in grey_rows else "black")
         cell.get_text().set_fontweight("bold" if row == 0 else "normal")
     return figure
 
@@ -40,9 +34,10 @@ def table_picture(
 def failure_rates(
     failures: pandas.DataFrame, sizes: Mapping[str, tuple[int, int]], column: str, kinds: Sequence[Any]
 ) -> pandas.DataFrame:
-    """Share of draws that fail in each way: a row a model and kind, 95 % Wilson interval over tasks.
+    """Return the share of samples that fail in each way, one row per model and kind, with Wilson's interval over tasks.
 
-    `failures` has a row a failed draw (model, `column`); `sizes[model]` is (tasks, draws a task), the passed among them.
+    `failures` has one row per failed sample (model, `column`); `sizes[model]` is (tasks, samples per task), passing
+    samples included.
     """
     counts = failures.groupby(["model", column]).size()
     rows = []
@@ -57,7 +52,7 @@ def failure_rates(
 
 
 def failure_picture(data: pandas.DataFrame, column: str, names: Mapping[Any, str]) -> Any:
-    """`failure_rates` as marks with intervals, one group a kind."""
+    """Draw `failure_rates` as marks with intervals, one group per kind."""
     figure, axes = subplots()
     models = list(dict.fromkeys(data["model"]))
     for index, model in enumerate(models):
@@ -67,22 +62,17 @@ def failure_picture(data: pandas.DataFrame, column: str, names: Mapping[Any, str
     axes.set_yticks(range(len(names)), list(names.values()))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    size = f"{data['n_tasks'].iloc[0]} tasks × {data['draws'].iloc[0]} draws"
-    axes.set(xlabel=f"share of draws, %\n{size}; bars: 95 % over tasks", xlim=(0, None))
+    size = f"{data['n_tasks'].iloc[0]} tasks × {data['draws'].iloc[0]} samples"
+    axes.set(xlabel=f"share of samples, %\n{size}; bars: 95 % over tasks", xlim=(0, None))
     legend_above(axes, len(models))
     return figure
 
 
 def interval_marks(
-    axes: Any, rows: pandas.DataFrame, y: Sequence[float], colour: str, mark: str, label: str | None = None
+    axes: Any, rows: pandas.DataFrame, y: Sequence[float], *, colour: str, mark: str, label: str | None = None
 ) -> None:
-    """Rates in percent at heights y, with their intervals; a row without one (NaN) is a mark alone."""
+    """Draw rates in percent at heights y with their intervals; a row without one (NaN) is a mark alone."""
     x, lo, hi = (100 * rows[name].to_numpy(dtype=float) for name in ("rate", "lo", "hi"))
     known = lo == lo
     axes.hlines([at for at, is_known in zip(y, known, strict=True) if is_known], lo[known], hi[known], color=colour)
     axes.plot(x, y, mark, color=colour, label=label, markersize=5, clip_on=False)
-
-
-def legend_above(axes: Any, columns: int) -> None:
-    """The legend over the axes, where no mark can reach it."""
-    axes.legend(ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), title=None, fontsize=8)

@@ -1,4 +1,7 @@
-"""Paper B's figures 3 to 7: languages, gains, advantage variance, surprise, failures."""
+"""Pictures of what PolyCode measures: languages, gains, variance of advantages, surprise, failures.
+
+Differs from the paper in: none of these is one of its figures; a published rate is grey and in a panel of its own.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,31 +9,28 @@ from typing import Any
 import pandas
 
 from lib.evaluation.failures.taxonomy import POLYCODE_TYPES
-from lib.figures.plots import COLOURS, note, whole_steps
-from lib.figures.plots import _subplots as subplots
-from lib.papers.parts import GREY, MARKS, failure_picture, failure_rates, interval_marks, legend_above
+from lib.figures.style import COLOURS, GREY, MARKS, Picture, legend_above, subplots, whole_steps
+from lib.papers.parts import failure_picture, failure_rates, interval_marks
 from lib.papers.published import Published
 
-Picture = tuple[Any, pandas.DataFrame]
 NORMALISERS = {
     "gmpo": "GMPO", "grpo": "GRPO, per prompt", "dr_grpo": "Dr. GRPO", "rloo": "RLOO", "batch": "whole batch",
 }  # fmt: skip
-NOTHING_PRINTED = "no published values at hand"
 COLUMNS = ["source", "language", "model", "rate", "lo", "hi", "n_tasks", "draws"]
 
 
 def _printed(numbers: Sequence[Published]) -> pandas.DataFrame:
-    """Paper B's published rates, a row a system and language."""
-    chosen = [number.row() for number in numbers if number.paper == "B"]
+    """Return published rates by language, from PolyCode and from Agnostics, one row per system and language."""
+    chosen = [number.row() for number in numbers if number.paper in ("PolyCode", "Agnostics")]
     data = pandas.DataFrame(chosen).rename(columns={"system": "model"})
     return data.assign(draws=None).rename(columns={"source": "printed_in"}).assign(source="published")
 
 
 def languages(scores: pandas.DataFrame, numbers: Sequence[Published]) -> Picture:
-    """Figure 3: pass@1 by language. Above, this run's models (rows of scores.csv) with intervals; below, published."""
+    """Draw pass@1 by language: above, this run's models (rows of scores.csv) with intervals; below, published rates."""
     ours = scores[(scores["tests"] == "hidden") & (scores["protocol"] == "draws")].assign(source="this run")
     data = pandas.concat([ours, _printed(numbers)], ignore_index=True)[[*COLUMNS, "printed_in"]]
-    size = f"this run: {ours['n_tasks'].max()} held-out tasks × {ours['draws'].max()} draws, hidden tests"
+    size = f"this run: {ours['n_tasks'].max()} held-out tasks × {ours['draws'].max()} samples, hidden tests"
     figure, panels = _two_panels(data, size)
     for axes in panels:
         axes.set_xlim(0, None)
@@ -39,7 +39,10 @@ def languages(scores: pandas.DataFrame, numbers: Sequence[Published]) -> Picture
 
 
 def gains(rows: Sequence[Mapping[str, Any]], language: str, numbers: Sequence[Published]) -> Picture:
-    """Figure 4: points over the base model. `rows` are those of `lib.evaluation.comparison.together`, paired over tasks."""
+    """Draw gains over the model that training started from: this run's, paired over tasks, above published ones.
+
+    `rows`: those of `lib.evaluation.comparison.pool_runs`.
+    """
     ours = [
         {"source": "this run", "language": language, "model": row["model"], "rate": row["difference"],
          "lo": row["difference_lo"], "hi": row["difference_hi"], "n_tasks": row["n_tasks"], "draws": row["draws"]}
@@ -51,7 +54,7 @@ def gains(rows: Sequence[Mapping[str, Any]], language: str, numbers: Sequence[Pu
     origin = [start[row.language, row.printed_in.split(",")[0]] for row in after.itertuples()]
     after = after.assign(rate=(after["rate"] - origin).round(9))
     data = pandas.concat([pandas.DataFrame(ours), after], ignore_index=True)[[*COLUMNS, "printed_in"]]
-    figure, panels = _two_panels(data, "this run: against the base, bars: 95 % over tasks (BCa)")
+    figure, panels = _two_panels(data, "this run: against the base, bars: 95 % over tasks")
     for axes in panels:
         axes.axvline(0, color="black", linewidth=0.8)
     panels[1].set_xlabel("gain in pass@1, points")
@@ -59,7 +62,7 @@ def gains(rows: Sequence[Mapping[str, Any]], language: str, numbers: Sequence[Pu
 
 
 def _two_panels(data: pandas.DataFrame, title: str) -> tuple[Any, Any]:
-    """This run's languages above, the published ones below in grey, on one scale; a mark a model."""
+    """Draw this run's languages above, the published ones below in grey, on one scale; one mark per model."""
     parts = [data[data["source"] == source] for source in ("this run", "published")]
     heights = [part["language"].nunique() + 0.6 for part in parts]
     shape = {"figsize": (5.4, 0.36 * sum(heights) + 1.5), "sharex": True, "height_ratios": heights}
@@ -72,7 +75,8 @@ def _two_panels(data: pandas.DataFrame, title: str) -> tuple[Any, Any]:
         for index, model in enumerate(models):
             rows = part[part["model"] == model]
             y = [order.index(found) + (index - (len(models) - 1) / 2) * 0.18 for found in rows["language"]]
-            interval_marks(axes, rows, y, COLOURS[index] if ours else GREY, MARKS[index], model)
+            colour = COLOURS[index] if ours else GREY
+            interval_marks(axes, rows, y, colour=colour, mark=MARKS[index], label=model)
         axes.set_yticks(range(len(order)), order)
         axes.set_ylim(len(order) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
@@ -82,7 +86,7 @@ def _two_panels(data: pandas.DataFrame, title: str) -> tuple[Any, Any]:
 
 
 def advantage_variance(steps: Sequence[Mapping[str, Any]]) -> Picture:
-    """Figure 5: variance of the advantages that each normaliser makes of the same rewards, step by step."""
+    """Draw the variance of the advantages that each estimator makes of the same rewards, step by step."""
     known = [name for name in NORMALISERS if f"advantage_var_{name}" in steps[0]]
     rows = [{"step": step["step"], "normaliser": NORMALISERS[name], "variance": step[f"advantage_var_{name}"]}
             for step in steps for name in known]  # fmt: skip
@@ -92,12 +96,11 @@ def advantage_variance(steps: Sequence[Mapping[str, Any]]) -> Picture:
         axes.plot(part["step"], part["variance"], color=COLOURS[index], marker=MARKS[index], label=name)
     axes.set(xlabel="step", ylabel="variance of advantages", ylim=(0, None))
     _steps_only(axes, columns=3)
-    note(figure, NOTHING_PRINTED)
     return figure, data
 
 
 def surprise(steps: Sequence[Mapping[str, Any]]) -> Picture:
-    """Figure 6: SBAM. Left, the standardised log-likelihood of right and wrong programs; right, the share amplified."""
+    """Draw surprise (SBAM): left, the standardised log-likelihood of right and wrong programs; right, the share amplified."""
     names = ["step", "l_hat_right", "l_hat_wrong", "amplified"]
     data = pandas.DataFrame([{name: step.get(name) for name in names} for step in steps])
     figure, (left, right) = subplots(1, 2, figsize=(6.2, 2.8))
@@ -109,14 +112,13 @@ def surprise(steps: Sequence[Mapping[str, Any]]) -> Picture:
     right.set(xlabel="step", ylabel="programs, %", ylim=(0, None))
     for axes in (left, right):
         _steps_only(axes, columns=2)
-    note(figure, NOTHING_PRINTED)
     return figure, data
 
 
 def failure_kinds(failures: pandas.DataFrame, sizes: Mapping[str, tuple[int, int]]) -> Picture:
-    """Figure 7: failed draws by surface, format, semantic, performance."""
-    data = failure_rates(failures, sizes, "type_polycode", POLYCODE_TYPES)
-    return failure_picture(data, "type_polycode", {kind: kind for kind in POLYCODE_TYPES}), data
+    """Draw failed samples by surface, format, semantic, performance."""
+    data = failure_rates(failures, sizes, "polycode_type", POLYCODE_TYPES)
+    return failure_picture(data, "polycode_type", {kind: kind for kind in POLYCODE_TYPES}), data
 
 
 def _steps_only(axes: Any, columns: int) -> None:

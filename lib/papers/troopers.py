@@ -1,4 +1,10 @@
-"""Paper A's tables 1 to 3 and figures 1 to 3, and its published submission run again."""
+"""Troopers' Tables 1 and 2 and Figures 1 and 2 with a run's numbers, and its published submission run again.
+
+Differs from the paper in:
+- every rate has an interval, ours for published rates too, computed from the printed counts;
+- best-of-K is scored by all tests as well as by the visible ones that chose, averaged over all orders of the samples;
+- settings and failures are pictures of our own: they show this run's settings and our failure types.
+"""
 
 import csv
 import json
@@ -12,26 +18,17 @@ import numpy
 import pandas
 from matplotlib.patches import FancyBboxPatch
 
-from lib.figures.plots import COLOURS, TYPE_NAMES, bangla_font
-from lib.figures.plots import _subplots as subplots
-from lib.papers.parts import (
-    GREY,
-    MARKS,
-    failure_picture,
-    failure_rates,
-    interval_marks,
-    legend_above,
-    table_picture,
-)
+from lib.figures.failures import TYPE_NAMES
+from lib.figures.style import COLOURS, GREY, MARKS, Picture, bangla_font, legend_above, subplots
+from lib.papers.parts import failure_picture, failure_rates, interval_marks, table_picture
 from lib.papers.published import SUITES, Findings, Published, rows
 from lib.stats.intervals import wilson_interval
 from lib.stats.pass_at_k import best_of_k_per_task, pass_at_k_per_task
 from lib.tasks import readers as corpora
 from lib.tasks.task import Task
 
-Picture = tuple[Any, pandas.DataFrame]
 SUBMISSION = (
-    "Paper A's published submission, run again: 500 programs, each the best of 100 by one visible assert. Trained on: "
+    "Troopers' published submission, run again: 500 programs, each the best of 100 by one visible assert. Trained on: "
     "tasks whose prompt stands word for word in the submission's training file. Grey: as printed. Bars: 95 % Wilson."
 )
 
@@ -39,7 +36,7 @@ SUBMISSION = (
 
 
 def splits(files: Sequence[Path]) -> Picture:
-    """Table 1: one row a file, counted from the file itself."""
+    """Draw Table 1: one row per file, counted from the file itself."""
     data = pandas.DataFrame([_split_row(path) for path in files])
     shown = data.assign(fields=data["fields"].where(data["fields"] != data["fields"].shift(), "as above"))
     return table_picture(shown, (22, 6, 6, 8, 11, 13, 50)), data
@@ -53,28 +50,27 @@ def _split_row(path: Path) -> dict[str, Any]:
         "file": path.name,
         "split": tasks[0].split,
         "tasks": len(tasks),
-        "tests a task": f"{few}" if few == many else f"{few} to {many}",
+        "tests per task": f"{few}" if few == many else f"{few} to {many}",
         "with a reference": sum(bool(task.reference) for task in tasks),
-        "characters a prompt": f"{numpy.median([len(task.prompt) for task in tasks]):g}",
+        "characters per prompt": f"{numpy.median([len(task.prompt) for task in tasks]):g}",
         "fields": ", ".join(_fields(path)),
     }
 
 
 def _fields(path: Path) -> list[str]:
-    """Columns of a csv file; of JSON Lines, the names of the first row that hold something."""
+    """Return the columns of a CSV file; of JSON Lines, the names in the first row that hold something."""
     with path.open(encoding="utf-8", newline="") as lines:
         if path.suffix == ".csv":
             return list(csv.DictReader(lines).fieldnames or ())
         return [name for name, value in json.loads(next(lines)).items() if value]
 
 
-def settings(published: Mapping[str, Any], ours: Mapping[str, Any]) -> Picture:
-    """Table 3: settings of mining and fine-tuning, by stage and name; "—" where this run has none of that name."""
-    table = [{"stage": stage[3:], "setting": name.replace("_", " "), "published": value,
-              "this run": ours.get(stage, {}).get(name, "—")}
-             for stage in ("02_mining", "03_sft") for name, value in published[stage].items()]  # fmt: skip
-    data = pandas.DataFrame(table)
-    return table_picture(data, (10, 26, 14, 14), grey_columns=(2,)), data
+def settings(ours: Mapping[str, Mapping[str, Any]]) -> Picture:
+    """Draw this run's settings of mining and fine-tuning, by stage and name; `ours[stage][name]`."""
+    rows = [(stage[3:], name.replace("_", " "), value)
+            for stage in ("02_mining", "03_sft") for name, value in ours.get(stage, {}).items()]  # fmt: skip
+    data = pandas.DataFrame(rows, columns=["stage", "setting", "this run"])
+    return table_picture(data, (10, 26, 26)), data
 
 
 # ------------------------------------------------------------------------------------------------------------ figure 1
@@ -118,13 +114,13 @@ _ARROWS = (
 
 
 def best_of_k_rows(visible: Any, hidden: Any) -> Iterator[dict[str, Any]]:
-    """This run's part of table 2, K = 1, 2, 4, … n: chosen by visible tests, scored by these and by the hidden ones.
+    """Yield this run's part of Table 2 for K = 1, 2, 4, … n: chosen by visible tests, scored by these and by all tests.
 
-    `visible`, `hidden`: (tasks, n) bool of the same draws. Both are means over every order of the draws.
+    `visible`, `hidden`: (tasks, n) bool of the same samples. Both rates are means over every order of the samples.
     """
     n_tasks, draws = visible.shape
     for k in [2**power for power in range(draws.bit_length()) if 2**power <= draws]:
-        found = {"visible": pass_at_k_per_task(visible, k), "hidden": best_of_k_per_task(visible, hidden, k)}
+        found = {"visible": pass_at_k_per_task(visible, k), "all": best_of_k_per_task(visible, hidden, k)}
         for tests, values in found.items():
             lo, hi = wilson_interval(round(float(values.sum()), 9), n_tasks)
             yield {"source": "this run", "K": k, "quantity": "best-of-K", "tests": tests,
@@ -132,10 +128,10 @@ def best_of_k_rows(visible: Any, hidden: Any) -> Iterator[dict[str, Any]]:
 
 
 def published_best_of_k(numbers: Sequence[Published], found: Findings | None) -> Iterator[dict[str, Any]]:
-    """The published part of table 2; the full suite's row at K = 100 is the submission run again, where it could be."""
+    """Yield the published part of Table 2, and the submission run again on the full suite, where it could be."""
     for number in numbers:
-        if number.paper == "A" and number.protocol == "best-of-k":
-            source = "published, leaderboard" if number.item == "leaderboard" else "published"
+        if number.system == "Troopers RSFT" and number.protocol == "best-of-k":
+            source = "published, leaderboard" if number.paper == "BLP-2025" else "published"
             yield {"source": source, "K": number.k, "quantity": "best-of-K", "tests": number.tests,
                    "rate": number.rate, "lo": number.interval[0], "hi": number.interval[1],
                    "n_tasks": number.n_tasks}  # fmt: skip
@@ -146,7 +142,7 @@ def published_best_of_k(numbers: Sequence[Published], found: Findings | None) ->
 
 
 def best_of_k_table(data: pandas.DataFrame) -> Any:
-    """Table 2 as a picture."""
+    """Draw Table 2."""
     shown = pandas.DataFrame(
         {
             "source": data["source"],
@@ -165,7 +161,7 @@ def best_of_k_table(data: pandas.DataFrame) -> Any:
 
 
 def best_of_k_figure(data: pandas.DataFrame) -> Any:
-    """Figure 2: rates against K, this run's in colour, published ones in grey; solid: visible, dashed: hidden or all."""
+    """Draw Figure 2: rates against K, this run's in colour, published ones in grey; solid: visible, dashed: all tests."""
     figure, axes = subplots(figsize=(5.2, 3.4))
     for index, ((source, tests), part) in enumerate(data.groupby(["source", "tests"], sort=False)):
         ours, wide = source == "this run", tests == "visible"
@@ -178,7 +174,7 @@ def best_of_k_figure(data: pandas.DataFrame) -> Any:
     axes.set_xscale("log")
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="K, programs a task", ylabel="tasks solved, %", ylim=(0, None))
+    axes.set(xlabel="K, programs per task", ylabel="tasks solved, %", ylim=(0, None))
     figure.legend(ncols=2, loc="outside upper center", fontsize=7)
     return figure
 
@@ -187,15 +183,15 @@ def best_of_k_figure(data: pandas.DataFrame) -> Any:
 
 
 def failure_types(failures: pandas.DataFrame, sizes: Mapping[str, tuple[int, int]]) -> Picture:
-    """Figure 3: failed draws by the paper's Types 1 to 4."""
-    data = failure_rates(failures, sizes, "type_bangla", list(TYPE_NAMES))
-    return failure_picture(data, "type_bangla", TYPE_NAMES), data
+    """Draw failed samples by our Types 1 to 4."""
+    data = failure_rates(failures, sizes, "troopers_type", list(map(int, TYPE_NAMES)))
+    return failure_picture(data, "troopers_type", {int(kind): name for kind, name in TYPE_NAMES.items()}), data
 
 
 def submission(found: Findings, numbers: Sequence[Published]) -> Picture:
-    """The published submission run again, by suite and by whether a task stood in its training file; printed values grey."""
+    """Draw the submission run again, by suite and by whether a task was in its training file; printed rates are grey."""
     data = pandas.DataFrame(rows(found)).assign(source="run again")
-    printed = [number for number in numbers if number.paper == "A" and number.k == 100]
+    printed = [number for number in numbers if number.system == "Troopers RSFT" and number.k == 100]
     suites = {SUITES[number.tests]: number.rate for number in printed}
     more = [
         {"group": "all tasks", "tests": suite, "rate": rate, "source": "published"} for suite, rate in suites.items()
@@ -206,7 +202,7 @@ def submission(found: Findings, numbers: Sequence[Published]) -> Picture:
     for index, suite in enumerate(SUITES.values()):
         chosen = data[(data["tests"] == suite) & (data["source"] == "run again")]
         y = [groups.index(group) + 0.18 * (2 * index - 1) for group in chosen["group"]]
-        interval_marks(axes, chosen, y, COLOURS[index], MARKS[index], suite)
+        interval_marks(axes, chosen, y, colour=COLOURS[index], mark=MARKS[index], label=suite)
         for place, row in zip(y, chosen.itertuples(), strict=True):
             axes.text(100 * row.hi + 1, place, f"{row.passed:g} of {row.n_tasks:g}", va="center", fontsize=7)
     x = [100 * suites.get(suite, math.nan) for suite in SUITES.values()]
@@ -220,5 +216,5 @@ def submission(found: Findings, numbers: Sequence[Published]) -> Picture:
 
 
 def example_prompt(tasks: Sequence[Task]) -> str:
-    """The shortest prompt of the first tier, for the diagram."""
+    """Return the shortest prompt, for the diagram."""
     return min((task.prompt for task in tasks), key=len)

@@ -15,9 +15,9 @@ from lib.sandbox import Status
 from lib.tasks.task import Task
 
 SOLVED = "solved"
-TAXONOMIES = ("type_bangla", "type_polycode")
+TAXONOMIES = ("troopers_type", "polycode_type")
 BROWSED = (
-    "model", "task_id", "type_bangla", "type_polycode", "rule", "status",
+    "model", "task_id", "troopers_type", "polycode_type", "rule", "status",
     "prompt", "program", "test", "got", "expected", "evidence",
 )  # fmt: skip
 

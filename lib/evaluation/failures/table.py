@@ -5,7 +5,7 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-FILTERS = ("model", "type_bangla", "type_polycode", "rule", "status")
+FILTERS = ("model", "troopers_type", "polycode_type", "rule", "status")
 TEXTS = (
     ("prompt", "task"), ("program", "program"), ("test", "failing test"), ("got", "got"), ("expected", "expected"),
 )  # fmt: skip
@@ -36,7 +36,7 @@ def _choice(column: str, values: Sequence[str]) -> str:
 
 def _fold(row: Mapping[str, Any]) -> str:
     data = "".join(f' data-{column.replace("_", "-")}="{_e(row[column])}"' for column in FILTERS)
-    head = f"{row['task_id']} · {row['model']} · Type {row['type_bangla']}, {row['type_polycode']} · {row['rule']}"
+    head = f"{row['task_id']} · {row['model']} · Type {row['troopers_type']}, {row['polycode_type']} · {row['rule']}"
     parts = (_part(column, label, str(row[column])) for column, label in TEXTS)
     return f"<details{data}><summary>{_e(head)}</summary><dl>{''.join(parts)}</dl></details>"
 

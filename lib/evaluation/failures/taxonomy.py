@@ -36,7 +36,7 @@ from lib.tasks.task import Task
 if TYPE_CHECKING:
     from lib.sandbox import Verdict
 
-BANGLA_TYPES = {1: "no code or syntax", 2: "names or interface", 3: "fails while running", 4: "wrong logic"}
+TROOPERS_TYPES = {1: "no code or syntax", 2: "names or interface", 3: "fails while running", 4: "wrong logic"}
 POLYCODE_TYPES: tuple[Polycode, ...] = ("surface", "format", "semantic", "performance")
 RESOURCE_LIMITS = (Status.TIMEOUT, Status.MEMORY, Status.OUTPUT_LIMIT)
 LAZY = re.compile(r"<(?:map|filter|zip|enumerate|reversed|generator|<genexpr>) object.*>")
@@ -47,8 +47,8 @@ QUOTED = 159  # how much of a failed test a message opens with at least
 class Label:
     """One failure's place in both taxonomies; `rule` is the rule that fired, `evidence` what it saw."""
 
-    type_bangla: int
-    type_polycode: Polycode
+    troopers_type: int
+    polycode_type: Polycode
     evidence: str
     rule: str
 
@@ -66,12 +66,12 @@ class Counts:
 def tally(labels: Iterable[Label]) -> Counts:
     """Counts of labels in both taxonomies, and of rules, most frequent first."""
     found = list(labels)
-    bangla = collections.Counter(label.type_bangla for label in found)
-    polycode = collections.Counter(label.type_polycode for label in found)
+    bangla = collections.Counter(label.troopers_type for label in found)
+    polycode = collections.Counter(label.polycode_type for label in found)
     rules = collections.Counter(label.rule for label in found)
     return Counts(
         len(found),
-        {kind: bangla[kind] for kind in BANGLA_TYPES},
+        {kind: bangla[kind] for kind in TROOPERS_TYPES},
         {kind: polycode[kind] for kind in POLYCODE_TYPES},
         dict(rules.most_common()),
     )
@@ -152,14 +152,14 @@ class MessageRule:
     """A label for every message a pattern matches; `compile` marks those that also name compile errors."""
 
     pattern: re.Pattern[str]
-    type_bangla: int
-    type_polycode: Polycode
+    troopers_type: int
+    polycode_type: Polycode
     rule: str
     compile: bool = False
 
     def label(self, match: re.Match[str], message: str) -> Label:
         """The label, with what was matched ahead of the whole message."""
-        return Label(self.type_bangla, self.type_polycode, f"{match[0]} | {message}", self.rule)
+        return Label(self.troopers_type, self.polycode_type, f"{match[0]} | {message}", self.rule)
 
 
 def _rules(kind: int, polycode: Polycode, rule: str, *patterns: str, compiles: bool = False) -> Iterator[MessageRule]:

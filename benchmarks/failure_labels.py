@@ -9,7 +9,7 @@ import numpy
 import pandas
 
 from lib.base.files import ROOT
-from lib.evaluation.failures.taxonomy import BANGLA_TYPES, POLYCODE_TYPES
+from lib.evaluation.failures.taxonomy import POLYCODE_TYPES, TROOPERS_TYPES
 
 HALVES = ("develop", "held-out")
 SHIPPED = ROOT / "data" / "failure_labels.csv"
@@ -22,12 +22,12 @@ class Read:
     task_id: str
     sha256: str
     half: str
-    type_bangla_1: str
-    type_polycode_1: str
-    type_bangla_2: str
-    type_polycode_2: str
-    type_bangla: str
-    type_polycode: str
+    troopers_type_1: str
+    polycode_type_1: str
+    troopers_type_2: str
+    polycode_type_2: str
+    troopers_type: str
+    polycode_type: str
     note: str
 
 
@@ -77,7 +77,7 @@ def read_labels(path: str | Path = SHIPPED) -> list[Read]:
 
 
 def _checked(label: Read, where: str) -> Read:
-    known = {"type_bangla": tuple(map(str, BANGLA_TYPES)), "type_polycode": POLYCODE_TYPES, "half": HALVES}
+    known = {"troopers_type": tuple(map(str, TROOPERS_TYPES)), "polycode_type": POLYCODE_TYPES, "half": HALVES}
     for name, value in dataclasses.asdict(label).items():
         allowed = known.get(name.removesuffix("_1").removesuffix("_2"))
         if allowed and value not in allowed:
