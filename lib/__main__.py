@@ -111,6 +111,28 @@ def score(args: argparse.Namespace) -> tuple[Payload, str]:
     return payload, score_words(payload)
 
 
+def prompt(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Print exactly what a model sees for one task, the opening of its answer included."""
+    from transformers import AutoTokenizer
+
+    from lib.models.resolve import resolve
+    from lib.tasks import readers as corpora
+    from lib.tasks.prompts import build_prompt
+
+    tasks = {task.task_id: task for task in corpora.read(args.tasks)}
+    if args.id not in tasks:
+        raise CommandError(f"{args.tasks}: no task {args.id!r}; the first of {len(tasks)} is {next(iter(tasks))!r}")
+    built = build_prompt(tasks[args.id], AutoTokenizer.from_pretrained(resolve(args.model)))
+    payload = {
+        "task_id": args.id,
+        "model": args.model,
+        "text": built.text,
+        "prefill": built.prefill,
+        "digest": built.digest,
+    }
+    return payload, built.text
+
+
 def execute(args: argparse.Namespace) -> tuple[Payload, str]:
     """Run one program in the sandbox."""
     from lib.sandbox import Sandbox
@@ -410,6 +432,10 @@ def parser() -> argparse.ArgumentParser:
     _sweep_arguments(command("sweep", sweep, "several presets or seeds, a process and a folder each"))
     command("doctor", doctor, "versions, device, sandbox layers, toolchains, and what each preset would do here")
     _score_arguments(command("score", score, "verdicts for an existing submission file"))
+    sub = command("prompt", prompt, "exactly what a model sees for one task")
+    sub.add_argument("--tasks", required=True, metavar="FILE", help="JSON Lines, or any public format that is read")
+    sub.add_argument("--id", required=True, metavar="ID", help="the task")
+    sub.add_argument("--model", default="embedded", metavar="NAME", help="whose chat template (default: embedded)")
     _execute_arguments(command("execute", execute, "one program in the sandbox, its verdict"))
     sub = command("decontaminate", decontaminate, "exclusion list, borderline sample and summary of a two-sided screen")
     sub.add_argument("--train", required=True, metavar="FILE", help="training tasks, any format that is read")

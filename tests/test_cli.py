@@ -13,7 +13,7 @@ from lib.__main__ import main
 from lib.run.pipeline import ROOT
 from lib.tasks.task import Case, Task, write_tasks
 
-COMMANDS = ("run", "sweep", "doctor", "score", "execute", "decontaminate", "report", "figures",
+COMMANDS = ("run", "sweep", "doctor", "score", "prompt", "execute", "decontaminate", "report", "figures",
             "compare", "merge", "published")  # fmt: skip
 Capture = pytest.CaptureFixture[str]
 
@@ -67,6 +67,14 @@ def test_every_command_has_help(command: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0 and "--json" in capsys.readouterr().out
+
+
+def test_prompt_prints_exactly_what_a_model_sees(files: Callable, capsys: Capture) -> None:
+    tasks = files({})[:2]
+    assert main(["prompt", *tasks, "--id", "b"]) == 0
+    text = capsys.readouterr().out
+    assert text.endswith("```python\ndef double(n):\n") and "assert double(2) == 4" in text and "-1" not in text
+    assert "no task 'zz'" in refusal(capsys, "prompt", *tasks, "--id", "zz")
 
 
 # --------------------------------------------------------------------------------------------------------------- score

@@ -1,5 +1,8 @@
 """Prompts end in their prefill; completions become programs and programs completions."""
 
+import ast
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +16,7 @@ from lib.tasks.prompts import (
     signature,
     winning_completion,
 )
-from lib.tasks.task import Task
+from lib.tasks.task import Task, TaskError
 
 
 class PlainChat:
@@ -49,7 +52,7 @@ def test_a_program_prompt_names_its_language_and_opens_its_fence():
 
 def test_unstated_arguments_are_left_to_the_model():
     task = Task("t", "s", "x", "no signature here", "en", "python", "function", entry_point="f")
-    assert signature(task) == "f("
+    assert signature(task) == "def f("
 
 
 @pytest.mark.parametrize("tail", ["\n```\nand so on", "\nprint(add(1, 2))", "\n# demo", '\nif __name__ == "__main__":'])
@@ -61,6 +64,48 @@ def test_what_follows_the_function_is_cut(tail):
 def test_a_helper_before_the_fence_is_kept():
     prompt = build_prompt(FUNCTION, PlainChat())
     assert "def helper" in prompt.program("\n    return helper(a)\n\ndef helper(x):\n    return x\n```")
+
+
+@pytest.mark.parametrize("show, shown", [(None, 1), (0, 0), (1, 1), (2, 2), (9, 2)])
+def test_a_prompt_shows_as_many_visible_tests_as_asked_for(show, shown):
+    tests = ("assert add(1, 2) == 3", "assert add(2, 2) == 4")
+    text = question(dataclasses.replace(FUNCTION, visible_tests=tests, show_tests=show))
+    assert sum(test in text for test in tests) == shown and ("should pass" in text) == (shown > 0)
+
+
+@pytest.mark.parametrize(
+    "compare, words", [("exact", "byte by byte"), ("lines", "line by line"), ("tokens", "word by word")]
+)
+def test_a_program_prompt_says_how_output_is_compared_and_how_its_language_prints(compare, words):
+    text = question(dataclasses.replace(PROGRAM, compare=compare))
+    assert words in text and "tabs" in text
+
+
+def test_an_edited_template_changes_the_attempts_key(tmp_path, monkeypatch):
+    before = build_prompt(FUNCTION, PlainChat())
+    (tmp_path / "function.md").write_text("Do this {now}: {prompt}\n", encoding="utf-8")
+    monkeypatch.setattr("lib.tasks.prompts.TEMPLATES", tmp_path)
+    after = build_prompt(FUNCTION, PlainChat())
+    assert question(FUNCTION) == "Do this {now}: লেখো `add(a, b)`।" and before.digest != after.digest
+
+
+def test_a_missing_template_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.tasks.prompts.TEMPLATES", tmp_path)
+    with pytest.raises(TaskError, match="function.md: cannot be read"):
+        question(FUNCTION)
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c: int", "d=')'", "*args", "e={1: 2}"]), unique=True, max_size=4),
+    st.booleans(),
+)
+def test_the_prefill_closed_with_a_body_is_valid_python(parameters, as_stub):
+    stub = f"def f({', '.join(sorted(parameters, key=lambda p: ('=' in p) + 2 * ('*' in p)))}):"
+    prompt = f"Finish it.\n\n{stub}\n    # do it" if as_stub else f"Finish it: {stub[4:-1]} does it."
+    task = Task("t", "s", "x", prompt, "en", "python", "function", "f", ("assert f(1, k=2) == 3",))
+    prefill = build_prompt(task, PlainChat()).code_prefill
+    ast.parse(prefill + "\n    return 0\n")
+    assert prefill == stub or not as_stub
 
 
 @given(st.text(alphabet="ab\n #`print(", max_size=60))

@@ -170,7 +170,7 @@ def final_answer(answer: str, language: str) -> str:
 def _outside_code(marks: re.Pattern[str], text: str, language: str) -> list[re.Match[str]]:
     """Return the matches of `marks` that are not inside a string or comment of a program in `text`."""
     found = list(marks.finditer(text))
-    if not found or (language == "python" and _parsed(text)):
+    if not found or (language == "python" and parsed(text)):
         return []
     taken: list[tuple[int, int]] = []
     for part in parts(text, language):
@@ -257,7 +257,7 @@ def close_fence(text: str, start: int, mark: str, language: str) -> tuple[int, i
     tokens = _tokens(text, language, start, fence=mark[0])
     run = next((token for token in tokens if token.is_run and _closes(token, text, mark)), None)
     end = run.start if run else len(text)
-    if language == "python" and not _parsed(text[start:end]):  # an open string may have hidden the fence
+    if language == "python" and not parsed(text[start:end]):  # an open string may have hidden the fence
         line = re.compile(rf"^[ \t]*{mark}{mark[0]}*[ \t]*$", re.MULTILINE).search(text, start, end)
         if line:
             return line.start(), line.end()
@@ -359,7 +359,7 @@ def _cleaned(code: str, info: str, lead: str, language: str) -> str:
     words = info.strip().split(None, 1)  # a block whose code begins on the line of its fence
     if language == "python" and len(words) == 2 and re.match(r"(?:def|class|import|from)\s", words[1]):
         code = f"{words[1]}\n{code}"
-    if language == "python" and not _parsed(code, dedent=False) and _definitions(textwrap.dedent(code)):
+    if language == "python" and not parsed(code, dedent=False) and _definitions(textwrap.dedent(code)):
         return textwrap.dedent(code)
     return code
 
@@ -375,11 +375,11 @@ def defines(code: str, name: str, language: str) -> bool:
 def defined_names(code: str, language: str) -> set[str]:
     """Return the names that a program binds at its top level."""
     if language == "python":
-        return _bound(tree) if (tree := _parsed(code, dedent=False)) else _definitions(code)
+        return _bound(tree) if (tree := parsed(code, dedent=False)) else _definitions(code)
     if language not in _BINDINGS:
         return set()
     bare = _without_text(code.lower() if language == "fortran" else code, language)
-    return {name for groups in re.findall(_BINDINGS[language], bare, re.MULTILINE) for name in groups if name}
+    return {name for match in re.finditer(_BINDINGS[language], bare, re.MULTILINE) for name in match.groups() if name}
 
 
 def _definitions(code: str) -> set[str]:
@@ -406,7 +406,7 @@ def _bound(tree: ast.AST) -> set[str]:
 
 def missing_names(code: str) -> set[str]:
     """Return the names that Python code reads and neither it nor Python defines; the empty set when it does not parse."""
-    tree = _parsed(code)
+    tree = parsed(code)
     if tree is None:
         return set()
     read: set[str] = set()
@@ -461,12 +461,12 @@ def _bare(text: str, language: str, entry_point: str, prompt: str) -> str | None
     text = _before_fence(text, language, entry_point)
     if language != "python":
         return _without_sentences(_unwrapped(text))
-    if _parsed(text, dedent=False) and not _trivial_ends(text) and not _returns(text):
+    if parsed(text, dedent=False) and not _trivial_ends(text) and not _returns(text):
         return text
     if whole := continued(prompt, text, entry_point):
         return whole
     text = _unwrapped(text)
-    if re.search(r"^>>> ", text, re.MULTILINE) and not _parsed(text):
+    if re.search(r"^>>> ", text, re.MULTILINE) and not parsed(text):
         text = "\n".join(line[4:] for line in text.split("\n") if re.match(r"(?:>>>|\.\.\.)(?: |$)", line))
     runs = _runs(text)
     if found := [run for run in runs if defines(run, entry_point, language)]:
@@ -536,7 +536,7 @@ def _error_line(lines: Sequence[str], start: int, end: int) -> int:
 
 def _trivial_ends(code: str) -> tuple[int, int] | None:
     """Return the lines [first, last) of a module without bare words at its ends, or None when there are none."""
-    tree = _parsed(code, dedent=False)
+    tree = parsed(code, dedent=False)
     body = list(tree.body) if tree else []
     while body and _is_trivial(body[-1]):
         body.pop()
@@ -567,14 +567,14 @@ def _begins_with_code(text: str, language: str, entry_point: str) -> bool:
             if entry_point and first == text.strip()
             else bool(_CODE_LINE.search(text))
         )
-    if tree := _parsed(text):
+    if tree := parsed(text):
         return not all(map(_is_trivial, tree.body)) and bool(tree.body)
-    return bool(text.strip()) and bool(_parsed(f"def _():\n    {text.lstrip()}\n", dedent=False))
+    return bool(text.strip()) and bool(parsed(f"def _():\n    {text.lstrip()}\n", dedent=False))
 
 
 def _returns(code: str) -> bool:
     """Return whether a module holds a `return` of its own, so that it is the body of a function."""
-    tree = _parsed(code, dedent=False)
+    tree = parsed(code, dedent=False)
     return bool(tree) and any(isinstance(node, ast.Return) for node in _own_nodes(tree))
 
 
@@ -594,10 +594,10 @@ def _own_nodes(tree: ast.Module | None) -> list[ast.AST]:
 
 def continued(prompt: str, body: str, entry_point: str) -> str | None:
     """Return the prompt's open Python function closed with `body`, or None when it is open no more or `body` is no body."""
-    if not entry_point or not body.strip() or (_parsed(body, dedent=False) and not _returns(body)):
+    if not entry_point or not body.strip() or (parsed(body, dedent=False) and not _returns(body)):
         return None
     opened = (
-        prompt if _parsed(f"{prompt.rstrip()}\n        pass\n", dedent=False) else open_function(prompt, entry_point)
+        prompt if parsed(f"{prompt.rstrip()}\n        pass\n", dedent=False) else open_function(prompt, entry_point)
     )
     if not opened or not defines(f"{opened.rstrip()}\n        pass\n", entry_point, "python"):
         return None
@@ -606,7 +606,7 @@ def continued(prompt: str, body: str, entry_point: str) -> str | None:
     variants = [body, *(pad + body.lstrip() for pad in ("    ", "        "))]
     variants += [textwrap.indent(flat, pad) for pad in ("    ", "        ")]
     for variant in variants:
-        if _parsed(whole := f"{opened}\n{variant}\n", dedent=False) and not _returns(whole):
+        if parsed(whole := f"{opened}\n{variant}\n", dedent=False) and not _returns(whole):
             return whole
     return None
 
@@ -623,7 +623,7 @@ def _parse(code: str) -> ast.Module:
         return ast.parse(code)
 
 
-def _parsed(code: str, *, dedent: bool = True) -> ast.Module | None:
+def parsed(code: str, *, dedent: bool = True) -> ast.Module | None:
     """Return the syntax tree of Python code, or None when it does not parse; `dedent` takes common indentation off first."""
     try:
         return _parse(textwrap.dedent(code) if dedent else code)

@@ -1,34 +1,47 @@
 """From a task to the text a model continues, and from its continuation back to a program.
 
-Every prompt ends in a prefill, the first characters of the answer: "```python\\ndef name(arguments):" for function
-tasks. It ends exactly at the colon: a trailing newline would split the token that carries newline and indentation, and a
-small model then writes nothing usable. The prefill's code is part of the program.
+Every prompt ends in a prefill, the first characters of the answer: "```python\\ndef name(arguments):" for function tasks. It
+ends exactly at the colon: a trailing newline would split the token that carries newline and indentation, and a small model
+then writes nothing usable. The prefill's code is part of the program.
+
+The user's message comes from `templates/function.md` or `templates/program.md`, which may be edited; a paragraph whose
+placeholder has nothing to show is left out. Whatever changes the text changes `Prompt.digest`, and with it an attempt's key.
 """
 
+import ast
 import dataclasses
+import functools
 import hashlib
 import re
+from pathlib import Path
 from typing import Any
 
-from lib.tasks.task import Task
+import yaml  # type: ignore[import-untyped]
+
+from lib.tasks.extract import close_fence, defined_names, missing_names, parsed
+from lib.tasks.task import Task, TaskError
 
 FENCE = "```"
-# A function is over when top-level code begins again; what small models add there is demonstration, not answer.
-FUNCTION_STOPS = (FENCE, "\nprint(", "\nassert", "\nif __name__", "\n#")
-PROGRAM_STOPS = (FENCE,)
-LANGUAGE_NAMES = {
-    "python": "Python",
-    "lua": "Lua",
-    "ocaml": "OCaml",
-    "r": "R",
-    "fortran": "Fortran",
-    "julia": "Julia",
+SHOW_TESTS = 1  # visible tests in the prompt of a function task that does not say how many
+TEMPLATES = Path(__file__).parent / "templates"
+MANIFESTS = Path(__file__).parents[1] / "sandbox" / "languages"  # read as data: how a language reads and prints
+# Where sampling may end: a closing fence, or a demonstration after the function.
+FUNCTION_STOPS = (f"\n{FENCE}", "\nprint(", "\nassert ", "\nif __name__")
+PROGRAM_STOPS = (f"\n{FENCE}",)
+DEMONSTRATION = re.compile(r"\n(?=print\(|assert\b|if __name__|#)")
+MAX_CUTS = 20  # places at which a demonstration may begin that are tried
+MAX_COLONS = 50  # colons of a signature that are tried
+LANGUAGE_NAMES = {"python": "Python", "lua": "Lua", "ocaml": "OCaml", "r": "R", "fortran": "Fortran", "julia": "Julia"}
+COMPARE = {
+    "exact": "Output is compared byte by byte, blanks and line ends included.",
+    "lines": "Output is compared line by line; blanks at both ends of a line and blank lines at the end do not count.",
+    "tokens": "Output is compared word by word; blanks and line ends only separate, and numbers may differ by 0.000001.",
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """What a model is given for one task: `text` ends with `prefill`."""
+    """What a model is given for one task: `text` ends with `prefill`; sampling may end at a stop."""
 
     task_id: str
     text: str
@@ -46,48 +59,144 @@ class Prompt:
         return self.prefill.partition("\n")[2]
 
     def program(self, completion: str) -> str:
-        """The program a completion stands for: the prefill's code and the text up to the first stop."""
-        return (self.code_prefill + cut_at_stops(completion, self.stops)).rstrip() + "\n"
+        """Return the program that a completion stands for: the prefill's code and what follows it in the same block.
+
+        After a Python function, what only prints, asserts or comments is left out.
+        """
+        language = self.prefill.partition("\n")[0].strip("`")
+        text = self.code_prefill + completion
+        code = text[: close_fence(text, 0, FENCE, language)[0]]
+        return (without_demonstration(code) if self.stops == FUNCTION_STOPS else code).rstrip() + "\n"
 
 
 def build_prompt(task: Task, tokenizer: Any) -> Prompt:
-    """The model's own chat template around the task, then the prefill."""
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": question(task)}], tokenize=False, add_generation_prompt=True
-    )
-    prefill = f"{FENCE}{task.programming_language}\n"
-    if task.mode == "function" and task.programming_language == "python":
-        prefill += f"def {signature(task)}"
-    stops = FUNCTION_STOPS if task.mode == "function" else PROGRAM_STOPS
-    return Prompt(task.task_id, text + prefill, prefill, stops)
+    """Return the model's own chat template around the task's question, and the prefill."""
+    messages = [{"role": "user", "content": question(task)}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    opens_function = task.mode == "function" and task.programming_language == "python"
+    prefill = f"{FENCE}{task.programming_language}\n" + (signature(task) if opens_function else "")
+    return Prompt(task.task_id, text + prefill, prefill, FUNCTION_STOPS if opens_function else PROGRAM_STOPS)
 
 
 def question(task: Task) -> str:
-    """The user's message: the task in its own words, nothing hidden.
+    """Return the user's message: the task in its own words, and what `show_tests` visible tests or the language ask for.
 
-    Visible tests are left out too: on the training and development splits they cost the embedded model 16 % more tokens and left
-    45 instead of 50 of 180 tasks solved. They serve to select, not to prompt.
+    Hidden tests are never shown. Raises TaskError for a template that cannot be read.
     """
-    if task.mode == "program":
-        name = LANGUAGE_NAMES.get(task.programming_language, task.programming_language)
-        return f"{task.prompt}\n\nWrite the program in {name}."
-    return task.prompt
+    language = task.programming_language
+    shown = SHOW_TESTS if task.show_tests is None else task.show_tests
+    fields = {
+        "prompt": task.prompt,
+        "tests": "\n".join(task.visible_tests[:shown]),
+        "language": LANGUAGE_NAMES.get(language, language),
+        "compare": COMPARE[task.compare],
+        "conventions": _conventions(language),
+    }
+    kept = [part for part in _template(f"{task.mode}.md") if all(fields.get(name, " ") for name in _placeholders(part))]
+    if not fields["tests"]:  # nor is there anything to announce
+        kept = [part for part in kept if not part.endswith(":")]
+    return "\n\n".join(re.sub(r"\{(\w+)\}", lambda match: fields.get(match[1], match[0]), part) for part in kept)
+
+
+def _template(name: str) -> list[str]:
+    """Return a template's paragraphs."""
+    try:
+        text = (TEMPLATES / name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TaskError(f"{TEMPLATES / name}: cannot be read ({error}); it holds the text around a task") from None
+    return [part for part in text.strip().split("\n\n") if part.strip()]
+
+
+def _placeholders(part: str) -> list[str]:
+    return re.findall(r"\{(\w+)\}", part)
+
+
+@functools.cache
+def _conventions(language: str) -> str:
+    """Return what a language's manifest says about reading and printing in it, "" for a language without a manifest."""
+    path = MANIFESTS / f"{language}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")).get("conventions", "") if path.is_file() else ""
+
+
+# ---------------------------------------------------------------------------------------------------------- signatures
 
 
 def signature(task: Task) -> str:
-    """`name(arguments):` where the prompt states the arguments, else `name(` for the model to finish."""
-    stated = re.search(rf"\b{re.escape(task.entry_point)}\(([\w\s,*=]*)\)", task.prompt)
-    return f"{task.entry_point}({stated[1].strip()}):" if stated else f"{task.entry_point}("
+    """Return the line that opens the function asked for, or `def name(` for the model to finish.
+
+    In this order: a line of the prompt that opens it, annotations and defaults included; a mention `name(parameters)` in the
+    prompt with valid names; as many parameters as the call in the first visible test has arguments.
+    """
+    name = task.entry_point
+    if not name.isidentifier():
+        return ""
+    return (
+        _opened(task.prompt, name)
+        or _mentioned(task.prompt, name)
+        or _called(task.visible_tests, name)
+        or f"def {name}("
+    )
+
+
+def _opened(prompt: str, name: str) -> str:
+    """Return the last `def name(…):` or `class name…:` that begins a line of the prompt."""
+    for start in reversed(
+        list(re.finditer(rf"^[ \t]*((?:async )?def|class) +{re.escape(name)}\b", prompt, re.MULTILINE))
+    ):
+        text = prompt[start.start(1) :]
+        for colon in list(re.finditer(":", text[:10_000]))[:MAX_COLONS]:
+            if parsed(f"{text[: colon.end()]} pass"):
+                return text[: colon.end()]
+    return ""
+
+
+def _mentioned(prompt: str, name: str) -> str:
+    for mention in re.finditer(rf"(?<![\w.]){re.escape(name)}\(([^()\n]*)\)", prompt):
+        if mention[1].strip() and parsed(line := f"def {name}({mention[1].strip()}):\n pass"):
+            return line.partition("\n")[0]
+    return ""
+
+
+def _called(tests: tuple[str, ...], name: str) -> str:
+    calls = [
+        node for test in tests for node in ast.walk(parsed(test) or ast.Module([], [])) if isinstance(node, ast.Call)
+    ]
+    for call in calls:
+        if isinstance(call.func, ast.Name) and call.func.id == name:
+            named = [keyword.arg for keyword in call.keywords]
+            free = (letter for letter in "abcdeghijklmnopqrstuvwxyz" if letter not in named)
+            given = ["*args" if isinstance(value, ast.Starred) else next(free, "*args") for value in call.args]
+            parameters = [*dict.fromkeys(given), *(keyword or "**kwargs" for keyword in named)]
+            return f"def {name}({', '.join(parameters)}):"
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------------------- completions
+
+
+def without_demonstration(code: str) -> str:
+    """Return Python code up to the first print, assertion, comment or main block at the margin after the function.
+
+    Nothing is cut where what stands before does not parse, where the body goes on after a comment, or where a definition
+    that the function uses follows.
+    """
+    for cut in list(DEMONSTRATION.finditer(code))[:MAX_CUTS]:
+        before, after = code[: cut.start()], code[cut.end() :]
+        following = re.search(r"^(?![ \t]*(?:#|$))[ \t]*", after, re.MULTILINE)
+        inside = after.startswith("#") and following is not None and following[0] != ""
+        if not inside and parsed(before) and not missing_names(before) & defined_names(after, "python"):
+            return before
+    return code
 
 
 def cut_at_stops(text: str, stops: tuple[str, ...]) -> str:
-    """`text` up to the earliest stop string, exclusive."""
+    """Return `text` up to the earliest stop string, exclusive."""
     cuts = [position for stop in stops if (position := text.find(stop)) >= 0]
     return text[: min(cuts)] if cuts else text
 
 
 def winning_completion(prompt: Prompt, program: str) -> str:
-    """What the model should have written after the prompt to give `program`: its text after the prefill, then the fence.
+    """Return what the model should have written after the prompt to give `program`: its text after the prefill, then the fence.
 
     Raises ValueError when the program does not begin with the prefill's code.
     """

@@ -48,6 +48,7 @@ class Task:
     setup_code: str = ""
     time_limit_s: float = 5.0
     memory_limit_mb: int = 512
+    show_tests: int | None = None  # visible tests in the prompt; None: as many as lib.tasks.prompts.SHOW_TESTS
     compare: Compare = "exact"  # how the output of a program task is compared, see lib/sandbox/trusted/outputs.py
     reference: str = ""
     licence: str = ""
@@ -90,6 +91,9 @@ FIELDS = {field.name: field for field in dataclasses.fields(Task)}
 REQUIRED = tuple(name for name, field in FIELDS.items() if field.default is dataclasses.MISSING)
 
 
+DEFAULTS = (("compare", "exact"), ("show_tests", None))
+
+
 def task_to_row(task: Task) -> dict[str, Any]:
     """The JSON object written for a task; empty optional fields are left out."""
     row = dataclasses.asdict(task)
@@ -97,7 +101,7 @@ def task_to_row(task: Task) -> dict[str, Any]:
     return {
         name: value
         for name, value in row.items()
-        if name in REQUIRED or value not in ((), "", {}, 0) and (name, value) != ("compare", "exact")
+        if name in REQUIRED or (name == "show_tests" or value not in ((), "", {}, 0)) and (name, value) not in DEFAULTS
     }
 
 
@@ -151,6 +155,8 @@ def _check(task: Task, where: str) -> None:
         raise TaskError(f"{name} has no tests; a function task needs visible_tests or hidden_tests")
     if task.mode == "program" and not task.cases:
         raise TaskError(f"{name} has no cases; a program task needs at least one")
+    if task.show_tests is not None and (type(task.show_tests) is not int or task.show_tests < 0):
+        raise TaskError(f"{name}: show_tests is {task.show_tests!r}; it should be a whole number, 0 or more")
     if task.compare not in get_args(Compare):
         raise TaskError(f"{name}: compare is {task.compare!r}; it should be one of {', '.join(get_args(Compare))}")
     for limit in ("time_limit_s", "memory_limit_mb"):

@@ -8,6 +8,7 @@
 | run          | command that runs it, once a case |
 | version      | command that prints the toolchain's version |
 | stdin/stdout | how programs read and write, in words for a prompt |
+| conventions  | one line for prompts: how programs print numbers and blanks |
 | processes    | true when `run` itself must start processes |
 | reserve_mb   | address space the runtime maps beyond what programs use |
 | stop_tokens  | where a completion of a function prompt ends |
@@ -45,6 +46,7 @@ class Language:
     version: str
     stdin: str
     stdout: str
+    conventions: str = ""
     compile: str = ""
     processes: bool = False
     reserve_mb: int = 0
