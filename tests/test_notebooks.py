@@ -1,6 +1,9 @@
 """The notebooks: their shape, then all of them from first to last on the smoke preset."""
 
+import ast
 import concurrent.futures
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
@@ -13,8 +16,7 @@ import pytest
 import yaml
 
 from lib.evaluation import comparison
-from lib.run import executed
-from lib.run import presets as pipeline
+from lib.run import executed, presets
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
@@ -48,6 +50,15 @@ def test_cells_are_short_and_define_nothing_long(notebook):
     assert not any(line.startswith(("def ", "class ")) for cell in code(notebook) for line in cell.source.splitlines())
 
 
+def test_every_name_that_a_notebook_imports_from_lib_exists(notebook):
+    for node in (node for cell in code(notebook) for node in ast.walk(ast.parse(cell.source))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "lib":
+            module = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                found = hasattr(module, name) or importlib.util.find_spec(f"{node.module}.{name}")
+                assert found, f"{node.module}.{name}"
+
+
 def test_prose_opens_every_notebook(notebook):
     assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
 
@@ -62,7 +73,7 @@ def test_headings_make_a_table_of_contents_and_the_last_proposes_a_change(notebo
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_defaults_are_the_values_of_preset_cpu(path):
     preset = yaml.safe_load((ROOT / "notebooks" / "presets" / "cpu.yaml").read_text(encoding="utf-8"))
-    defaults = pipeline.read_notebook(path).defaults
+    defaults = presets.read_notebook(path).defaults
     wanted = {name: value for name, value in preset["shared"].items() if name in defaults} | preset.get(path.stem, {})
     assert {name: defaults[name] for name in wanted} == wanted
 
