@@ -175,13 +175,13 @@ class Remote:
         return family if isinstance(family, type) and not isinstance(family, RemoteClass) else type(self)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__array") or name in ("__reduce_ex__", "__wrapped__"):
+        if name.startswith("__array") or name == "__reduce_ex__":
             raise AttributeError(name)
         facts = self._facts
         if name == "__signature__" and facts.kind == "function":
             return facts.talk.signature(facts.number)  # type: ignore[attr-defined]
         value = self._ask("getattr", name)
-        if facts.kind not in ("function", "iterator") and not facts.under_test and callable(value):
+        if not facts.under_test and callable(value):
             if (
                 isinstance(value, type)
                 and not isinstance(value, RemoteClass)
@@ -213,7 +213,7 @@ class Remote:
         facts = facts_of(value)
         if name in _OF_BUILTINS and facts is None and value is not None:
             raise Misuse(told)
-        if name in _OF_BUILTINS and facts is not None and value is not owner:
+        if name in _OF_BUILTINS and facts is not None:
             facts.informed = True
         elif type(value) is bool:
             self._facts.talk.refuse(told)
@@ -358,7 +358,7 @@ class Remote:
         if value is NotImplemented or not informed:
             return value
         gave = facts_of(value)
-        if gave is not None and (gave.under_test or value is self):
+        if gave is not None and gave.under_test:
             return value
         if gave is not None:
             gave.informed = True
