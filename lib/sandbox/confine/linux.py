@@ -54,12 +54,14 @@ def prctl(option: int, argument: int = 0, third: int = 0) -> int:
     return _checked(_libc.prctl(option, long(argument), long(third), long(0), long(0)), f"prctl({option})")
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends. A change of user id undoes it."""
-    parent = os.getppid()
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends; exit now if that has happened already.
+
+    `parent` is the process id of the one that started it. A change of user id undoes it.
+    """
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os._exit(0)
 
 
 def unshare(flags: int) -> None:

@@ -121,11 +121,11 @@ def cause_of_death(code: int | None, cpu_s: float, limit_s: float, largest_outpu
 def main(descriptor: int, settings: str) -> None:
     """Entry point of the grader process."""
     options = json.loads(settings)
+    kernel.die_with_parent(options["parent"])
     for folder in options["worker"]["path"]:
         sys.path.append(folder)
     for name in options["worker"]["modules"]:
         __import__(name)
-    kernel.die_with_parent()
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     sys.setrecursionlimit(5000)
     resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))

@@ -7,7 +7,6 @@ import socket
 import struct
 import subprocess
 import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Iterator
@@ -118,10 +117,11 @@ def grader_settings(plan: Plan, modules: tuple[str, ...], python_path: str) -> d
         "OPENBLAS_NUM_THREADS": "1",
     } | loader_path()
     return {
+        "parent": os.getpid(),
         "worker": {
             "plan": dataclasses.asdict(plan),
             "modules": list(modules),
-            "path": [sysconfig.get_path("purelib")] if modules else [],
+            "path": sorted({os.path.dirname(probe.package_files(name)[0]) for name in modules}),
         },
         "launcher": {
             "plan": dataclasses.asdict(programs),

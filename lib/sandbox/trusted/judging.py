@@ -118,9 +118,11 @@ def judge_in_copy(
     """How the tests went, and which limit ended them ("" for none, "cpu", "wall")."""
     asserts.warm(suite)
     ours, theirs = os.pipe()
+    grader = os.getpid()
     copy = kernel.plain_fork()
     if copy == 0:
         try:
+            kernel.die_with_parent(grader)
             _judge_and_tell(theirs, candidates, suite, job, modules, judge_here)
         finally:
             os._exit(0)
@@ -181,7 +183,6 @@ def _judge_and_tell(
     judge_here: Judge,
 ) -> None:
     """Become the copy: take on the limits, judge, and tell one line per test."""
-    kernel.die_with_parent()
     seconds = int(rest_limit(job["cpu_s"])) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     space = _mapped_bytes() + int(job["memory_mb"]) * MEBIBYTE
