@@ -9,6 +9,7 @@ others. The covariate is the logarithm of the prompt's length; made-up tasks hav
 
 import argparse
 import collections
+import dataclasses
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,13 +21,74 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.common import show  # noqa: E402
-from lib.mining.adaptive import Pool, simulate  # noqa: E402
-from lib.mining.collect import syntax_digest  # noqa: E402
+from lib.mining.adaptive import fit_prior, plan  # noqa: E402
 from lib.mining.ledger import Ledger  # noqa: E402
+from lib.mining.select import syntax_digest  # noqa: E402
 from lib.tasks.task import read_tasks  # noqa: E402
 
 WINNERS_PER_TASK = 4
 Row = dict[str, Any]
+Pool = Sequence[tuple[bool, str]]  # a task's samples: solved?, syntax digest
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayResult:
+    """What a way of spending draws brought: `winners` at most m a task, `distinct` without that limit."""
+
+    draws: int
+    winners: int
+    distinct: int
+    solved: int  # tasks with a winner
+
+    @property
+    def per_draw(self) -> float:
+        """Winners for one draw."""
+        return self.winners / self.draws if self.draws else 0.0
+
+
+def simulate(
+    pools: Sequence[Pool], budget: int, m: int, *, covariate: Sequence[float] | None = None, seed: int = 0
+) -> tuple[ReplayResult, ReplayResult]:
+    """Return (adaptive, uniform): recorded attempts replayed in an order shuffled by `seed`, at one budget.
+
+    Uniform gives every task budget // tasks samples, and one more to as many as the remainder says. Adaptive makes rounds
+    of a tenth of the tasks. Neither takes more of a task than was recorded, which costs adaptive the more, the nearer
+    budget / tasks comes to the length of the pools. Raises ValueError for a budget below 1 or one that uniform cannot spend.
+    """
+    tasks, shortest = len(pools), min(map(len, pools), default=0)
+    if not 1 <= budget <= tasks * shortest:
+        raise ValueError(f"budget={budget}: 1 to {tasks * shortest} draws, {tasks} tasks of {shortest} draws")
+    rng = np.random.default_rng(seed)
+    found = [_distinct([pool[i] for i in rng.permutation(len(pool))]) for pool in pools]
+    uniform = np.full(tasks, budget // tasks)
+    uniform[rng.permutation(tasks)[: budget % tasks]] += 1
+    made = np.zeros(tasks, dtype=np.int64)
+    while made.sum() < budget:
+        counts = [(int(n), winners[n]) for n, winners in zip(made, found, strict=True)]
+        closed = [bool(n >= len(pool)) for pool, n in zip(pools, made, strict=True)]
+        total = min(max(1, tasks // 10), budget - int(made.sum()))
+        chosen = plan(counts, m, total, prior=fit_prior(counts, covariate), closed=closed, seed=seed)
+        if not chosen:
+            break
+        made[chosen] += 1
+    return _yield(found, made, m), _yield(found, uniform, m)
+
+
+def _distinct(pool: Pool) -> list[int]:
+    """Distinct winners after 0, 1, … draws."""
+    seen: set[str] = set()
+    found = [0]
+    for solved, digest in pool:
+        if solved:
+            seen.add(digest)
+        found.append(len(seen))
+    return found
+
+
+def _yield(found: Sequence[Sequence[int]], made: np.ndarray, m: int) -> ReplayResult:
+    distinct = np.array([winners[n] for winners, n in zip(found, made, strict=True)])
+    capped = int(np.minimum(distinct, m).sum())
+    return ReplayResult(int(made.sum()), capped, int(distinct.sum()), int((distinct > 0).sum()))
 
 
 def recorded(ledger: str, tasks: str) -> tuple[list[Pool], list[float]]:
@@ -56,7 +118,9 @@ def rows(pools: Sequence[Pool], covariate: Sequence[float] | None, ks: Sequence[
     kinds = [("no covariate", None), ("prompt length", covariate)] if covariate else [("no covariate", None)]
     for name, known in kinds:
         for k in ks:
-            pairs = [simulate(pools, k * len(pools), WINNERS_PER_TASK, known, seed=seed) for seed in range(seeds)]
+            pairs = [
+                simulate(pools, k * len(pools), WINNERS_PER_TASK, covariate=known, seed=seed) for seed in range(seeds)
+            ]
             ratios = [ours.per_draw / uniform.per_draw for ours, uniform in pairs]
             where = f"K={k}, {name}"
             for what in ("winners", "distinct", "solved", "draws"):

@@ -60,8 +60,9 @@ def ours(sizes: dict[str, int], folder: Path) -> dict[str, float]:
 
     from benchmarks.sft import settings
     from lib.mining.answers import passed_matrix, sample_answers
-    from lib.mining.collect import Source, local_runner, select_winners
+    from lib.mining.collect import Source, local_runner
     from lib.mining.ledger import Ledger
+    from lib.mining.select import select_winners
     from lib.models.adapters import adapter_name
     from lib.models.resolve import resolve
     from lib.sampling import SamplingParams, open_engine
@@ -71,10 +72,10 @@ def ours(sizes: dict[str, int], folder: Path) -> dict[str, float]:
 
     (train, test), clock = tasks_of(sizes), [time.perf_counter()]
     plan = RoundSettings(
-        draws=sizes["draws"], winners_per_task=WINNERS, sampling=SamplingParams(TEMPERATURE, 0.95, TOKENS)
+        num_samples=sizes["draws"], winners_per_task=WINNERS, sampling=SamplingParams(TEMPERATURE, 0.95, TOKENS)
     )
     with Sandbox() as sandbox:
-        mined = mine(MODEL, None, train, Ledger(folder / "mining.jsonl"), plan, sandbox)
+        mined = mine(MODEL, None, train, Ledger(folder / "mining.jsonl"), settings=plan, sandbox=sandbox)
         winners = select_winners(mined, WINNERS, 0)
         clock.append(time.perf_counter())
         rows = examples(winners, train, AutoTokenizer.from_pretrained(resolve(MODEL)))
@@ -82,8 +83,15 @@ def ours(sizes: dict[str, int], folder: Path) -> dict[str, float]:
         clock.append(time.perf_counter())
         engine = open_engine(MODEL, str(folder / "adapter"))
         source = Source("end_to_end", MODEL, adapter_name(folder / "adapter"), 0)
-        how = sizes["answers"], ANSWERS_TEMPERATURE, TOKENS
-        given = sample_answers(test, local_runner(engine, sandbox), Ledger(folder / "answers.jsonl"), source, *how)
+        given = sample_answers(
+            test,
+            sizes["answers"],
+            Ledger(folder / "answers.jsonl"),
+            attempt=local_runner(engine, sandbox),
+            temperature=ANSWERS_TEMPERATURE,
+            max_new_tokens=TOKENS,
+            source=source,
+        )
         engine.close()
     clock.append(time.perf_counter())
     rate = float(passed_matrix(given["draws"], test, "all").mean())

@@ -20,8 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show  # noqa: E402
 from lib.mining import fuzzing  # noqa: E402
-from lib.mining.collect import syntax_digest  # noqa: E402
 from lib.mining.ledger import Ledger  # noqa: E402
+from lib.mining.select import syntax_digest  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.stats.intervals import wilson_interval  # noqa: E402
 from lib.tasks.task import Task, read_tasks  # noqa: E402

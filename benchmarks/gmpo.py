@@ -195,8 +195,8 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
     # isort: split
     import pandas
 
-    from lib.mining.collect import mixed_outcome, select_winners
     from lib.mining.ledger import Ledger
+    from lib.mining.select import mixed_outcome, select_winners
     from lib.sandbox import Sandbox
     from lib.tasks.task import by_split, read_tasks
 

@@ -23,7 +23,7 @@ from lib.base.files import write_json  # noqa: E402
 from lib.base.progress import track  # noqa: E402
 from lib.figures.mining import k_ablation  # noqa: E402
 from lib.figures.style import save, set_style  # noqa: E402
-from lib.mining.collect import Source, attempt_all  # noqa: E402
+from lib.mining.collect import Source, local_runner  # noqa: E402
 from lib.mining.k_curve import Row, ablation, pools, table  # noqa: E402
 from lib.mining.ledger import Ledger  # noqa: E402
 from lib.run import doctor  # noqa: E402
@@ -89,8 +89,9 @@ def measured(tasks: Sequence[Task], options: argparse.Namespace) -> list[Row]:
     engine = open_engine("embedded")
     show = (lambda items, total: items) if options.json else track
     with Sandbox() as sandbox:
-        attempts = attempt_all(tasks, options.draws, engine, sandbox, ledger, sampled, source, show)
-        answers = attempt_all(tasks, 1, engine, sandbox, ledger, greedy, source, show)
+        run = local_runner(engine, sandbox)
+        attempts = run(tasks, options.draws, ledger, params=sampled, source=source, progress=show)
+        answers = run(tasks, 1, ledger, params=greedy, source=source, progress=show)
     engine.close()
     return ablation(pools(attempts, tasks), [int(k) for k in options.ks.split(",")], answers)
 

@@ -70,7 +70,7 @@ class Kill:
 
 def mine(path: str, tasks: int, draws: int) -> None:
     """Child side: one mining run as the notebook makes it."""
-    from lib.mining.collect import Source, attempt_all
+    from lib.mining.collect import Source, local_runner
     from lib.sampling import SamplingParams, open_engine
     from lib.sandbox import Sandbox
     from lib.tasks.task import by_split, read_tasks
@@ -79,7 +79,7 @@ def mine(path: str, tasks: int, draws: int) -> None:
     with contextlib.closing(open_engine("embedded", engine="openvino")) as engine, Sandbox() as sandbox:
         print("ready", flush=True)
         settings, source = SamplingParams(max_new_tokens=NEW_TOKENS), Source("kills", "embedded", "", 0)
-        attempt_all(chosen, draws, engine, sandbox, Ledger(path), settings, source)
+        local_runner(engine, sandbox)(chosen, draws, Ledger(path), params=settings, source=source)
 
 
 class Run:

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show, spread  # noqa: E402
 from benchmarks.sandbox import tree_cpu  # noqa: E402
-from lib.mining.collect import Source, attempt_all  # noqa: E402
+from lib.mining.collect import Source, local_runner  # noqa: E402
 from lib.mining.ledger import Ledger  # noqa: E402
 from lib.sampling import Engine, Request, SamplingParams, open_engine, sample_seed  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
@@ -105,7 +105,7 @@ def mining(tasks: Sequence[Task], draws: int, seed: int, engine: Engine, setting
         sandbox.grade_many([(tasks[0], f"# {number}") for number in range(2 * (os.cpu_count() or 1))])
         ledger, source = Ledger(Path(folder) / "mining.jsonl"), Source("benchmark", "embedded", "", seed)
         with Clock(children(os.getpid()) - engines) as graders, Clock(engines) as clock:
-            attempts = attempt_all(tasks, draws, engine, sandbox, ledger, settings, source)
+            attempts = local_runner(engine, sandbox)(tasks, draws, ledger, params=settings, source=source)
     tokens = sum(attempt.n_tokens for attempt in attempts)
     return Turn(
         clock.wall_s, clock.own_cpu_s, clock.other_cpu_s, len(attempts), tokens,

@@ -40,13 +40,15 @@ sys.path.insert(0, str(ROOT))
 
 from transformers import AutoTokenizer  # noqa: E402
 
+from benchmarks.controls import equally_many, failing_draws, random_winners  # noqa: E402
 from lib.base.files import write_json  # noqa: E402
 from lib.base.progress import track  # noqa: E402
 from lib.decontamination import check_split  # noqa: E402
 from lib.figures.style import save, set_style  # noqa: E402
 from lib.mining.answers import passed_matrix, sample_answers  # noqa: E402
-from lib.mining.collect import Source, local_runner, select_winners  # noqa: E402
+from lib.mining.collect import Source, local_runner  # noqa: E402
 from lib.mining.ledger import Attempt, Ledger  # noqa: E402
+from lib.mining.select import select_winners  # noqa: E402
 from lib.models.adapters import adapter_name  # noqa: E402
 from lib.models.card import read_facts  # noqa: E402
 from lib.models.resolve import resolve  # noqa: E402
@@ -61,12 +63,7 @@ from lib.tasks import readers as corpora  # noqa: E402
 from lib.tasks.task import Task, by_split, read_tasks  # noqa: E402
 from lib.training.rounds import RoundSettings, mine, round_metrics  # noqa: E402
 from lib.training.sft import SftSettings, Solution, examples, train_once  # noqa: E402
-from lib.training.training_set import (  # noqa: E402
-    equally_many,
-    failing_draws,
-    random_winners,
-    references,
-)
+from lib.training.training_set import references  # noqa: E402
 
 MODEL = "embedded"
 ARMS = ("rsft-1", "rsft-2", "random-winners", "failing-draws", "references")
@@ -118,12 +115,16 @@ def run_seed(seed: int, arms: Sequence[str], tasks: Sequence[Task], options: arg
     tokenizer, found = AutoTokenizer.from_pretrained(resolve(MODEL)), dict[str, Answers]()
     with Sandbox() as sandbox:
         found["base"] = evaluated(None, test, folder / "base.jsonl", sizes, sandbox)
-        mined = mine(MODEL, None, train, Ledger(folder / "mining.jsonl"), sizes.mining, sandbox, track)
+        mined = mine(
+            MODEL, None, train, Ledger(folder / "mining.jsonl"), settings=sizes.mining, sandbox=sandbox, progress=track
+        )
         winners = select_winners(mined, sizes.mining.winners_per_task, seed)
         for arm in arms:
             solutions = chosen(arm, train, mined, winners, folder, sizes, tokenizer, sandbox)
             adapter = folder / arm
-            train_once(MODEL, examples(solutions, train, tokenizer), adapter, sizes.sft, say(f"seed {seed}, {arm}"))
+            train_once(
+                MODEL, examples(solutions, train, tokenizer), adapter, sizes.sft, on_log=say(f"seed {seed}, {arm}")
+            )
             found[arm] = evaluated(adapter, test, folder / f"{arm}.jsonl", sizes, sandbox)
     return found
 
@@ -143,7 +144,7 @@ def chosen(
         return winners
     if arm == "rsft-2":
         ledger = Ledger(folder / "mining-2.jsonl")
-        again = mine(MODEL, folder / "rsft-1", train, ledger, sizes.mining, sandbox, track)
+        again = mine(MODEL, folder / "rsft-1", train, ledger, settings=sizes.mining, sandbox=sandbox, progress=track)
         return select_winners([*mined, *again], sizes.mining.winners_per_task, seed)
     if arm == "random-winners":
         return random_winners(mined, len(winners), seed)
@@ -157,8 +158,16 @@ def evaluated(adapter: Path | None, tasks: Sequence[Task], ledger: Path, sizes: 
     engine = open_engine(MODEL, str(adapter) if adapter else None)
     source = Source("rsft", MODEL, adapter_name(adapter) if adapter else "", sizes.mining.seed)
     try:
-        how = sizes.draws, sizes.temperature, sizes.max_new_tokens
-        return sample_answers(tasks, local_runner(engine, sandbox), Ledger(ledger), source, *how, track)
+        return sample_answers(
+            tasks,
+            sizes.draws,
+            Ledger(ledger),
+            attempt=local_runner(engine, sandbox),
+            temperature=sizes.temperature,
+            max_new_tokens=sizes.max_new_tokens,
+            source=source,
+            progress=track,
+        )
     finally:
         engine.close()
 
@@ -284,7 +293,7 @@ def warm_start(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str,
         before = evaluated(None, test, folder / "base.jsonl", sizes, sandbox)
         programs, left_out = references(train, tokenizer, sandbox)
         print(f"{len(programs)} references, left out: {left_out or 'none'}")
-        train_once(MODEL, examples(programs, train, tokenizer), folder / "warm", sft, say("warm start"))
+        train_once(MODEL, examples(programs, train, tokenizer), folder / "warm", sft, on_log=say("warm start"))
         after = evaluated(folder / "warm", test, folder / "warm.jsonl", sizes, sandbox)
     parts = []
     for name in [*here, "all"]:
@@ -323,9 +332,9 @@ def blp(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, str], 
     tokenizer = AutoTokenizer.from_pretrained(resolve(MODEL))
     with Sandbox() as sandbox:
         before = evaluated(None, test, kept / "base.jsonl", sizes, sandbox)
-        mined = mine(MODEL, None, train, Ledger(kept / "mining.jsonl"), plan, sandbox, track)
+        mined = mine(MODEL, None, train, Ledger(kept / "mining.jsonl"), settings=plan, sandbox=sandbox, progress=track)
         winners = select_winners(mined, plan.winners_per_task, 0)
-        train_once(MODEL, examples(winners, train, tokenizer), kept / "rsft", sizes.sft, say("BLP"))
+        train_once(MODEL, examples(winners, train, tokenizer), kept / "rsft", sizes.sft, on_log=say("BLP"))
         after = evaluated(kept / "rsft", test, kept / "rsft.jsonl", sizes, sandbox)
     solved = len({winner.task_id for winner in winners})
     words = f"{len(winners)} winners of {solved} of {len(train)} tasks; {len(leaking)} left out for their overlap with the test tasks"

@@ -1,4 +1,4 @@
-"""Adaptive K: promises against exact sums, plans by hand, replays that spend what they may and no more."""
+"""Adaptive K: expectations against exact fractions, plans by hand, replays that spend what they may and no more."""
 
 import math
 from fractions import Fraction
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.adaptive import simulate
 from lib.mining import adaptive
 
 counts_of = st.lists(
@@ -15,49 +16,34 @@ counts_of = st.lists(
 )
 
 
-def rising(a, n):
-    return math.prod((a + i for i in range(n)), start=Fraction(1))
+@given(counts_of, st.integers(1, 5), st.integers(1, 9), st.integers(1, 9))
+def test_the_expected_number_of_new_winners_is_the_posterior_mean(counts, m, a, b):
+    got = adaptive.expected_new_winners(counts, m, (a, b))
+    assert got == pytest.approx([float(Fraction(a + d, a + b + n)) if d < m else 0 for n, d in counts])
 
 
-def exact_promise(n, d, m, batch, a, b):
-    """E[min(m − d, X)] with X beta-binomial, as a sum of fractions."""
-    a, b = a + d, b + n - d
-    ways = [math.comb(batch, x) * rising(a, x) * rising(b, batch - x) for x in range(batch + 1)]
-    return float(sum(w * max(0, min(m - d, x)) for x, w in enumerate(ways)) / rising(a + b, batch))
-
-
-@given(counts_of, st.integers(1, 5), st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
+@given(counts_of, st.integers(1, 4), st.integers(1, 30), st.data())
 @settings(deadline=None, max_examples=60)
-def test_the_promise_is_the_expected_number_of_new_winners(counts, m, batch, a, b):
-    got = adaptive.expected_new_winners(counts, m, batch, (a, b))
-    assert got == pytest.approx([exact_promise(n, d, m, batch, a, b) for n, d in counts])
+def test_a_plan_keeps_to_its_limits(counts, m, total, data):
+    closed = data.draw(st.lists(st.booleans(), min_size=len(counts), max_size=len(counts)))
+    chosen = adaptive.plan(counts, m, total, prior=(0.5, 1.5), closed=closed)
+    possible = [i for i, (_, d) in enumerate(counts) if d < m and not closed[i]]
+    assert set(chosen) <= set(possible) and len(chosen) == len(set(chosen)) == min(total, len(possible))
 
 
-@given(counts_of, st.integers(1, 4), st.integers(1, 30), st.integers(1, 3), st.integers(0, 3))
-@settings(deadline=None, max_examples=60)
-def test_a_plan_keeps_to_its_limits(counts, m, total, batch, spare):
-    left = np.full(len(counts), spare)
-    draws = adaptive.plan(counts, m, total, (0.5, 1.5), batch, left)
-    assert draws.sum() <= total and (draws <= min(batch, spare)).all() and (draws >= 0).all()
-    assert all(d < m for (_, d), made in zip(counts, draws, strict=True) if made)
-    open_ = sum(min(batch, spare) for _, d in counts if d < m)
-    assert draws.sum() == min(total, open_)
-
-
-def test_draws_go_where_winners_are_still_to_come():
+def test_samples_go_where_winners_are_still_to_come():
     counts = [(4, 4), (4, 2), (4, 0), (0, 0)]  # has its m; wins half; never; not tried
-    assert adaptive.plan(counts, 4, 1, (1.0, 3.0)).tolist() == [0, 1, 0, 0]
-    assert adaptive.plan(counts, 4, 2, (1.0, 3.0)).tolist() == [0, 1, 0, 1]
-    assert adaptive.plan(counts, 4, 9, (1.0, 3.0)).tolist() == [0, 1, 1, 1]
-    assert adaptive.plan(counts, 4, 9, (1.0, 3.0), min_gain=0.2).tolist() == [0, 1, 0, 1]
-    assert adaptive.plan(counts, 4, 5, (1.0, 3.0), batch=3).tolist() == [0, 3, 0, 2]
-    assert not adaptive.plan([(3, 3), (9, 3)], 3, 5, (1.0, 1.0)).any()
+    assert adaptive.plan(counts, 4, 1, prior=(1.0, 3.0)) == [1]
+    assert adaptive.plan(counts, 4, 2, prior=(1.0, 3.0)) == [1, 3]
+    assert adaptive.plan(counts, 4, 9, prior=(1.0, 3.0)) == [1, 2, 3]
+    assert adaptive.plan(counts, 4, 9, prior=(1.0, 3.0), closed=[False, True, False, False]) == [2, 3]
+    assert adaptive.plan([(3, 3), (9, 3)], 3, 5, prior=(1.0, 1.0)) == []
 
 
 def test_the_order_of_the_tasks_decides_nothing():
     counts = [(0, 0)] * 100
-    first, second = (np.flatnonzero(adaptive.plan(counts, 4, 10, (1.0, 1.0), seed=seed)) for seed in (1, 2))
-    assert len(first) == len(second) == 10 and first.tolist() != second.tolist() and first.max() > 20
+    first, second = (adaptive.plan(counts, 4, 10, prior=(1.0, 1.0), seed=seed) for seed in (1, 2))
+    assert len(first) == len(second) == 10 and first != second and max(first) > 20
 
 
 def test_the_fitted_prior_finds_how_tasks_differ():
@@ -91,30 +77,30 @@ def pools(tasks=60, draws=20, seed=0):
 
 def test_a_replay_spends_the_same_budget_both_ways_and_gains():
     for budget in (60, 131, 240):
-        ours, uniform = adaptive.simulate(pools(), budget, m=4, seed=1)
+        ours, uniform = simulate(pools(), budget, m=4, seed=1)
         assert uniform.draws == budget >= ours.draws
         assert max(ours.winners, uniform.winners) <= 20 * 4 and ours.winners <= ours.distinct
     assert ours.per_draw > 1.4 * uniform.per_draw
-    assert adaptive.simulate(pools(), 240, m=4, seed=1) == (ours, uniform)
+    assert simulate(pools(), 240, m=4, seed=1) == (ours, uniform)
 
 
 def test_a_replay_stops_when_every_task_has_its_winners():
     easy = [[(True, str(i)) for i in range(10)]] * 7
-    ours, uniform = adaptive.simulate(easy, 70, m=2)
+    ours, uniform = simulate(easy, 70, m=2)
     assert (ours.draws, ours.winners, ours.solved) == (14, 14, 7)
     assert (uniform.draws, uniform.winners, uniform.distinct) == (70, 14, 70)
 
 
 def test_repeats_are_no_new_winners():
     same = [[(True, "x")] * 10] * 3
-    ours, uniform = adaptive.simulate(same, 15, m=4)
+    ours, uniform = simulate(same, 15, m=4)
     assert ours.winners == uniform.winners == ours.distinct == 3
 
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="budget=61: 1 to 60 draws"):
-        adaptive.simulate([[(True, "x")] * 20] * 3, 61, m=4)
+        simulate([[(True, "x")] * 20] * 3, 61, m=4)
     with pytest.raises(ValueError, match="each should be at least 1"):
-        adaptive.plan([(0, 0)], 0, 1, (1, 1))
-    with pytest.raises(ValueError, match="one number a task"):
+        adaptive.plan([(0, 0)], 0, 1, prior=(1, 1))
+    with pytest.raises(ValueError, match="one number per task"):
         adaptive.fit_prior([(1, 0)], [1.0, 2.0])

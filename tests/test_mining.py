@@ -6,21 +6,14 @@ from pathlib import Path
 import pytest
 
 from lib.base.progress import watch
-from lib.mining.collect import (
-    Source,
-    attempt_adaptively,
-    attempt_all,
-    fits_context,
-    grade_visible_and_hidden,
-    matched_random_sample,
-    mixed_outcome,
-    select_winners,
-    syntax_digest,
-)
+from lib.mining.answers import passed_matrix
+from lib.mining.collect import Source, attempt_adaptively, fits_context, local_runner
+from lib.mining.grading import decisive, grade_all, grade_visible_and_hidden
 from lib.mining.ledger import Ledger
-from lib.sampling import SamplingParams, open_engine
-from lib.sandbox import Sandbox
-from lib.tasks.task import by_split, read_tasks
+from lib.mining.select import matched_random_sample, mixed_outcome, select_winners, supported_tasks, syntax_digest
+from lib.sampling import Completion, SamplingParams, open_engine
+from lib.sandbox import Sandbox, SandboxError
+from lib.tasks.task import Case, by_split, read_tasks
 from tests.test_ledger import ROW
 
 TASKS = [
@@ -45,7 +38,7 @@ def sandbox():
 
 def test_every_draw_of_every_task_is_in_the_ledger_once(tmp_path, engine, sandbox):
     ledger = Ledger(tmp_path / "a.jsonl")
-    attempts = attempt_all(TASKS, 3, engine, sandbox, ledger, SETTINGS, SOURCE)
+    attempts = local_runner(engine, sandbox)(TASKS, 3, ledger, params=SETTINGS, source=SOURCE)
     assert [(a.task_id, a.draw) for a in attempts] == [(t.task_id, d) for d in range(3) for t in TASKS]
     assert sorted(a.key for a in ledger) == sorted(a.key for a in attempts)
     assert all(a.program.startswith(f"def {t.entry_point}(") for a, t in zip(attempts, TASKS * 3, strict=True))
@@ -53,26 +46,31 @@ def test_every_draw_of_every_task_is_in_the_ledger_once(tmp_path, engine, sandbo
 
 def test_a_rerun_asks_for_nothing_that_is_there(tmp_path, engine, sandbox):
     ledger = Ledger(tmp_path / "a.jsonl")
-    first = attempt_all(TASKS, 1, engine, sandbox, ledger, SETTINGS, SOURCE)
+    first = local_runner(engine, sandbox)(TASKS, 1, ledger, params=SETTINGS, source=SOURCE)
     asked = []
-    again = attempt_all(
-        TASKS, 2, engine, sandbox, ledger, SETTINGS, SOURCE, lambda items, total: (asked.append(total), items)[1]
-    )
+
+    def progress(items, total):
+        asked.append(total)
+        return items
+
+    again = local_runner(engine, sandbox)(TASKS, 2, ledger, params=SETTINGS, source=SOURCE, progress=progress)
     assert asked == [len(TASKS)] and again[: len(TASKS)] == first
     assert len(list(ledger)) == 2 * len(TASKS)
 
 
 def test_an_attempt_judged_by_other_tests_is_made_again(tmp_path, engine, sandbox):
     ledger = Ledger(tmp_path / "a.jsonl")
-    attempt_all(TASKS[:1], 1, engine, sandbox, ledger, SETTINGS, SOURCE)
+    local_runner(engine, sandbox)(TASKS[:1], 1, ledger, params=SETTINGS, source=SOURCE)
     changed = [dataclasses.replace(TASKS[0], hidden_tests=TASKS[0].hidden_tests[:-1])]
-    attempt_all(changed, 1, engine, sandbox, ledger, SETTINGS, SOURCE)
+    local_runner(engine, sandbox)(changed, 1, ledger, params=SETTINGS, source=SOURCE)
     assert len(list(ledger)) == 2 and len(ledger.keys()) == 2
 
 
 def test_greedy_with_several_draws_is_refused(tmp_path, engine, sandbox):
     with pytest.raises(ValueError, match="greedy decoding has one answer"):
-        attempt_all(TASKS, 2, engine, sandbox, Ledger(tmp_path / "a"), SamplingParams(temperature=0), SOURCE)
+        local_runner(engine, sandbox)(
+            TASKS, 2, Ledger(tmp_path / "a"), params=SamplingParams(temperature=0), source=SOURCE
+        )
 
 
 def test_visible_and_hidden_tests_are_judged_apart(sandbox):
@@ -113,35 +111,6 @@ def test_which_winners_are_kept_depends_on_the_seed_alone():
     assert select_winners(pool, 3, 1) == select_winners(pool[::-1], 3, 1) != select_winners(pool, 3, 2)
 
 
-@pytest.mark.parametrize(
-    ("scorer", "first"),
-    [("shortest", "def f(a):\n    return a\n"), ("likeliest", "def f(a):\n    return a + 0\n")],
-)
-def test_a_scorer_says_which_winner_comes_first(scorer, first):
-    pool = [
-        won("t", "def f(a):\n    return a\n", logprob_sum=-9.0, n_tokens=3),
-        won("t", "def f(a):\n    return a + 0\n", logprob_sum=-8.0, n_tokens=8),
-        won("t", "def f(a):\n    b = a\n    return b\n", logprob_sum=-9.0, n_tokens=6),
-    ]
-    assert [winner.program for winner in select_winners(pool, 1, 0, scorer)] == [first]
-
-
-def test_distinct_winners_are_far_from_each_other():
-    near = [won("t", f"def f(a):\n    return a + {n}\n") for n in range(9)]
-    far = won("t", "def f(a):\n    while True:\n        break\n    yield from [a]\n")
-    assert far in select_winners([*near, far], 2, 0, "distinct")
-
-
-def test_likeliest_needs_log_probabilities():
-    with pytest.raises(ValueError, match="t: no log-probability was kept"):
-        select_winners([won("t", "p", logprob_sum=None)], 1, 0, "likeliest")
-
-
-def test_an_unknown_scorer_is_named():
-    with pytest.raises(ValueError, match="scorer='best': choose one of random, shortest"):
-        select_winners([], 1, 0, "best")
-
-
 def test_a_control_has_as_many_of_each_task():
     pool = [won(task, f"def f(a):\n    return {n}\n") for task in "ab" for n in range(9)]
     lost = [
@@ -170,39 +139,96 @@ def test_decidable_tasks_have_right_and_wrong_draws():
     assert mixed_outcome(TASKS, rows) == [a]
 
 
+class Scripted:
+    """An engine that answers each task's samples from a list, and then with an answer that fails."""
+
+    name, tokenizer, context_length = "scripted", None, 10**6
+
+    def __init__(self, tokenizer, answers):
+        self.tokenizer, self.answers = tokenizer, answers
+
+    def stream(self, requests, params):
+        for request in requests:
+            program = (self.answers.get(request.key.task.task_id, []) + ["?"] * 99)[request.key.draw]
+            prefill = request.key.prompt.code_prefill
+            text = program.removeprefix(prefill) if program.startswith(prefill) else "\n    return None\n"
+            yield request, Completion(text, (1,), True)
+
+
+def adaptively(budget, ledger, engine, sandbox, **more):
+    how = {"max_winners": 1, "params": SETTINGS, "source": SOURCE}
+    return attempt_adaptively(TASKS, budget, ledger, engine=engine, sandbox=sandbox, **how | more)
+
+
 def test_adaptive_rounds_spend_the_budget_and_are_found_again(tmp_path, engine, sandbox):
-    ledger = Ledger(tmp_path / "a.jsonl")
-    first = attempt_adaptively(TASKS, 6, 1, engine, sandbox, ledger, SETTINGS, SOURCE)
-    assert len({attempt.key for attempt in first}) == len(list(ledger)) <= 6
+    ledger, wrong = Ledger(tmp_path / "a.jsonl"), Scripted(engine.tokenizer, {})
+    first = adaptively(6, ledger, wrong, sandbox)
+    assert len(first) == len({attempt.key for attempt in first}) == len(list(ledger)) == 6
     for task in TASKS:
-        mine = [attempt for attempt in first if attempt.task_id == task.task_id]
-        assert [attempt.draw for attempt in mine] == list(range(len(mine)))
-    asked = []
-    again = attempt_adaptively(
-        TASKS, 6, 1, engine, sandbox, ledger, SETTINGS, SOURCE, lambda items, total: (asked.append(list(items)), ())[1]
+        mine = [attempt.draw for attempt in first if attempt.task_id == task.task_id]
+        assert mine == list(range(len(mine))) and 1 <= len(mine) <= 3
+    sampled = []
+
+    def progress(items, total):
+        sampled.extend(items)
+        return ()
+
+    assert adaptively(6, ledger, wrong, sandbox, progress=progress) == first and sampled == []
+
+
+def test_a_task_with_enough_winners_gets_no_more_samples(tmp_path, engine, sandbox):
+    right = Scripted(
+        engine.tokenizer, {TASKS[0].task_id: ["?", TASKS[0].reference], TASKS[1].task_id: [TASKS[1].reference]}
     )
-    assert asked == [[]] and again == first
-
-
-def test_a_task_with_enough_winners_is_drawn_no_more(tmp_path, engine, sandbox):
-    made = attempt_adaptively(TASKS, 40, 1, engine, sandbox, Ledger(tmp_path / "a.jsonl"), SETTINGS, SOURCE)
-    for task in TASKS:
-        solved = [attempt.solved for attempt in made if attempt.task_id == task.task_id]
-        assert True not in solved[:-1]
+    made = adaptively(12, Ledger(tmp_path / "a.jsonl"), right, sandbox)
+    solved = [[attempt.solved for attempt in made if attempt.task_id == task.task_id] for task in TASKS]
+    assert solved[0] == [False, True] and solved[1] == [True] and len(made) == 12
 
 
 def test_a_budget_below_one_is_refused(tmp_path, engine, sandbox):
     with pytest.raises(ValueError, match="budget=0"):
-        attempt_adaptively(TASKS, 0, 1, engine, sandbox, Ledger(tmp_path / "a"), SETTINGS, SOURCE)
+        adaptively(0, Ledger(tmp_path / "a"), engine, sandbox)
 
 
-def test_fuzzed_tests_reject_winners_or_rank_them():
+UNSUPPORTED = {"status": "unsupported-test", "hidden_ok": False, "visible_ok": False, "failure": "reads stdout"}
+
+
+def test_an_unsupported_test_counts_neither_for_nor_against():
+    a, b = TASKS[:2]
+    attempts = [won(a.task_id, "p"), won(a.task_id, "q", draw=1, status="timeout")]
+    attempts += [won(b.task_id, "p"), won(b.task_id, "q", draw=1, **UNSUPPORTED)]
+    assert mixed_outcome([a, b], attempts) == [a]
+    assert all(attempt.counts for attempt in select_winners(attempts, 4, 0))
+    assert not matched_random_sample(attempts, attempts[2:3] * 2, 0, lambda attempt: not attempt.solved)
+    assert supported_tasks([a, b], attempts) == ([a], {b.task_id: "reads stdout"})
+    assert passed_matrix(attempts, [a], "all").tolist() == [[True, False]]
+    with pytest.raises(ValueError, match=f"{b.task_id}: unsupported-test"):
+        passed_matrix(attempts, [a, b], "all")
+
+
+def test_a_failure_decides_before_a_test_that_cannot_be_run(sandbox):
+    right = sandbox.grade(TASKS[0], TASKS[0].reference)
+    wrong = sandbox.grade(TASKS[0], TASKS[0].wrong_answers[0])
+    unsupported = dataclasses.replace(right, status="unsupported-test")
+    assert decisive(unsupported, wrong) is wrong and decisive(wrong, unsupported) is wrong
+    assert decisive(unsupported, right) is unsupported and decisive(right, unsupported) is unsupported
+    assert decisive(right, wrong) is wrong and decisive(right, right) is right
+
+
+def test_an_error_of_the_sandbox_is_raised(sandbox):
+    fields = {"programming_language": "julia", "mode": "program", "cases": (Case("1", "1"),)}
+    broken = dataclasses.replace(TASKS[0], visible_tests=(), hidden_tests=(), entry_point="", **fields)
+    if sandbox.grade(broken, "print(1)").status != "sandbox-error":
+        pytest.skip("Julia is installed here")
+    with pytest.raises(SandboxError, match=TASKS[0].task_id):
+        grade_all(sandbox, [(broken, "print(1)")])
+    with pytest.raises(SandboxError, match=TASKS[0].task_id):
+        grade_visible_and_hidden(sandbox, broken, "print(1)")
+
+
+def test_programs_that_fuzzed_tests_reject_are_not_selected():
     strong, weak = (won("t", f"def f(a):\n    return a + {n}\n", seed=n) for n in range(2))
-    share = {strong.key: 1.0, weak.key: 0.5}
-    assert select_winners([weak, strong], 2, 0, "random", share) == [strong]
-    assert select_winners([weak, strong], 2, 0, "margin", share) == [strong, weak]
-    with pytest.raises(ValueError, match="margin.*needs fuzzed tests"):
-        select_winners([weak], 1, 0, "margin")
+    assert select_winners([weak, strong], 2, 0, rejected={weak.key}) == [strong]
 
 
 def test_the_live_line_counts_prompts_and_winners(capsys, monkeypatch):
@@ -218,5 +244,5 @@ def test_prompts_longer_than_the_context_are_named(engine):
 
 def test_log_probabilities_are_kept_where_asked(tmp_path, engine, sandbox):
     asked = dataclasses.replace(SETTINGS, logprobs=True)
-    (attempt,) = attempt_all(TASKS[:1], 1, engine, sandbox, Ledger(tmp_path / "a"), asked, SOURCE)
+    (attempt,) = local_runner(engine, sandbox)(TASKS[:1], 1, Ledger(tmp_path / "a"), params=asked, source=SOURCE)
     assert attempt.logprob_sum is not None and attempt.logprob_sum < 0

@@ -19,7 +19,7 @@ TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/s
 TRAIN = [TASKS["bn/add_numbers"], TASKS["bn/square"]]
 HELD_OUT = [TASKS["bn/subtract"]]
 SETTINGS = SftSettings(steps=2, batch_size=2, lora_rank=4, lora_alpha=8, learning_rate=1e-3)
-ROUNDS = RoundSettings(rounds=2, draws=6, dev_samples=2, sampling=SamplingParams(0.8, 0.95, 16))
+ROUNDS = RoundSettings(rounds=2, num_samples=6, dev_samples=2, sampling=SamplingParams(0.8, 0.95, 16))
 
 
 def attempt(task, draw, passed, program):
@@ -35,10 +35,11 @@ def test_two_rounds_mine_with_the_newest_adapter_and_go_on_where_they_stopped(tm
     winners = [attempt(task, 0, True, task.reference) for task in TRAIN]
     rows = examples(winners, TRAIN, tokenizer)
     with Sandbox() as sandbox:
-        given = (TRAIN, HELD_OUT, winners, rows, tmp_path, ROUNDS, SETTINGS, tokenizer, sandbox)
-        found = iterate("embedded", *given)
+        given = {"winners": winners, "rows": rows, "folder": tmp_path, "rounds": ROUNDS, "settings": SETTINGS}
+        given |= {"tokenizer": tokenizer, "sandbox": sandbox}
+        found = iterate("embedded", TRAIN, HELD_OUT, **given)
         stamps = [one.adapter.joinpath("adapter_model.safetensors").stat().st_mtime_ns for one in found[1:]]
-        again = iterate("embedded", *given)
+        again = iterate("embedded", TRAIN, HELD_OUT, **given)
     assert [one.metrics["round"] for one in found] == [0, 1, 2]
     mined = list(Ledger(tmp_path / "mining.jsonl"))
     assert len(mined) == 2 * 6 and {one.adapter.split("-")[0] for one in mined} == {"round1"}
@@ -62,6 +63,14 @@ def test_figures_count_distinct_programs_and_pass_at_n():
     assert (found["distinct"], found["distinct_winners"]) == (0.75, 1.0)
 
 
+def test_a_task_whose_tests_cannot_be_run_counts_neither_way():
+    task, other = TRAIN
+    samples = [attempt(task, 0, True, "def f(): return 1"), attempt(other, 0, False, "def f(): return 2")]
+    samples[1] = dataclasses.replace(samples[1], status="unsupported-test")
+    found = round_metrics({"greedy": samples, "draws": samples}, TRAIN)
+    assert (found["greedy"], found["n_tasks"], found["unsupported"]) == (1.0, 1, 1)
+
+
 def test_before_and_after_stand_side_by_side():
     rounds = []
     for passed in (False, True):
@@ -74,14 +83,14 @@ def test_before_and_after_stand_side_by_side():
 def test_later_rounds_are_mined_as_the_first():
     mined = [dataclasses.replace(ROW, task_id=task, draw=draw) for task in "ab" for draw in range(5)]
     older = [dataclasses.replace(ROW, task_id="a", draw=draw, temperature=0.2) for draw in range(50)]
-    plan = settings_from_mining(mined[:3], mined + older, 2, "replace", "openvino", 7)
-    assert (plan.draws, plan.winners_per_task, plan.rounds, plan.winners_from) == (5, 3, 2, "replace")
+    plan = settings_from_mining(mined[:3], mined + older, rounds=2, winners_from="replace", engine="openvino", seed=7)
+    assert (plan.num_samples, plan.winners_per_task, plan.rounds, plan.winners_from) == (5, 3, 2, "replace")
     assert plan.sampling == SamplingParams(0.8, 0.95, 96) and plan.seed == 7
 
 
 def test_no_winners_and_unknown_choices_are_refused():
-    with pytest.raises(TrainingError, match="no winners among 3 draws"):
-        settings_from_mining([], [ROW] * 3, 1, "union", "auto", 0)
+    with pytest.raises(TrainingError, match="no winners among 3 samples"):
+        settings_from_mining([], [ROW] * 3, rounds=1, winners_from="union", engine="auto", seed=0)
     with pytest.raises(ValueError, match="union or replace"):
         RoundSettings(winners_from="newest")
     with pytest.raises(ValueError, match="rounds=0"):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 from safetensors.torch import load_file
 
-from lib.mining.collect import Source, attempt_all
+from lib.mining.collect import Source, local_runner
 from lib.mining.ledger import Ledger
 from lib.models.card import read_facts
 from lib.models.resolve import resolve
@@ -102,7 +102,7 @@ def whole(tmp_path_factory, rows):
         seen[step] = a_weight(model.named_parameters())
         return scored(model, step)
 
-    return folder, train("embedded", rows, folder, STOPPABLE, held_out=held_out), seen
+    return folder, train("embedded", rows, folder, STOPPABLE, eval_fn=held_out), seen
 
 
 def losses(summary):
@@ -262,7 +262,7 @@ def test_what_is_kept_is_what_was_evaluated(whole):
 
 def test_training_ends_when_held_out_scores_stop_rising(rows, tmp_path):
     changed = dataclasses.replace(SETTINGS, steps=6, checkpoint_every=1, patience=2)
-    summary = train("embedded", rows, tmp_path / "adapter", changed, held_out=lambda model, step: 1 / (1 + step))
+    summary = train("embedded", rows, tmp_path / "adapter", changed, eval_fn=lambda model, step: 1 / (1 + step))
     assert (summary["steps"], summary["kept_step"]) == (3, 1)
 
 
@@ -278,12 +278,12 @@ def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(whole, rows, 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train("embedded", rows, folder, STOPPABLE, pull_the_plug, scored)
+        train("embedded", rows, folder, STOPPABLE, on_log=pull_the_plug, eval_fn=scored)
     assert not folder.exists()
     shutil.copytree(tmp_path / "adapter.trainer/checkpoint-2", tmp_path / "adapter.trainer/checkpoint-3")
     (tmp_path / "adapter.trainer/checkpoint-3/trainer_state.json").write_text('{"best_metric": 0.')
     seen = []
-    summary = train("embedded", rows, folder, STOPPABLE, seen.append, scored)
+    summary = train("embedded", rows, folder, STOPPABLE, on_log=seen.append, eval_fn=scored)
     assert summary["resumed_from"] == 2 and summary["optimizer_state"] == ["torch.uint8"]
     assert [row["step"] for row in seen] == [1, 2, 3, 4]
     assert losses(summary) == pytest.approx(losses(whole[1]), abs=1e-6)
@@ -314,7 +314,7 @@ def test_the_newest_whole_checkpoint_is_found(tmp_path):
 def test_an_adapter_that_is_there_is_not_trained_again(trained, rows):
     folder, history, summary = trained
     before, seen = (folder / "adapter_model.safetensors").stat().st_mtime_ns, []
-    assert losses(train_once("embedded", rows, folder, SETTINGS, seen.append)) == losses(summary)
+    assert losses(train_once("embedded", rows, folder, SETTINGS, on_log=seen.append)) == losses(summary)
     assert (folder / "adapter_model.safetensors").stat().st_mtime_ns == before
     assert [row["loss"] for row in seen] == [row["loss"] for row in history]
 
@@ -343,7 +343,7 @@ def test_a_loss_that_is_no_number_stops_and_the_best_adapter_is_kept(rows, tmp_p
 
     changed = dataclasses.replace(SETTINGS, checkpoint_every=1)
     with pytest.raises(TrainingError, match=r"step 3: a gradient is not a number; the adapter of step 1 is kept"):
-        train("embedded", rows, tmp_path / "adapter", changed, held_out=poison)
+        train("embedded", rows, tmp_path / "adapter", changed, eval_fn=poison)
     kept = load_file(tmp_path / "adapter/adapter_model.safetensors")
     assert all(weight.isfinite().all() for weight in kept.values())
     assert read_facts(tmp_path / "adapter")["summary"]["kept_step"] == 1
@@ -364,7 +364,7 @@ def test_running_out_of_memory_names_the_setting_to_change(rows, tmp_path):
 
     changed = dataclasses.replace(SETTINGS, checkpoint_every=1)
     with pytest.raises(TrainingError, match="at batch_size=2.*set batch_size=1 and gradient_accumulation=2"):
-        train("embedded", rows, tmp_path / "adapter", changed, held_out=hungry)
+        train("embedded", rows, tmp_path / "adapter", changed, eval_fn=hungry)
 
 
 def test_the_advice_on_memory_ends_where_nothing_is_left_to_halve():
@@ -404,7 +404,9 @@ def test_held_out_pass_at_1_is_that_of_a_run_of_the_transformers_engine(tmp_path
     with Sandbox() as sandbox:
         score = greedy_pass_at_1("embedded", PICKED, sandbox, 16)(loaded, 0)
         ledger, how = Ledger(tmp_path / "a.jsonl"), SamplingParams(temperature=0.0, max_new_tokens=16)
-        attempts = attempt_all(PICKED, 1, sampler, sandbox, ledger, how, Source("test", "embedded", "", 0))
+        attempts = local_runner(sampler, sandbox)(
+            PICKED, 1, ledger, params=how, source=Source("test", "embedded", "", 0)
+        )
     assert score == sum(attempt.solved for attempt in attempts) / 4 > 0
     assert loaded.generation_config is own
 

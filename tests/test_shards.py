@@ -17,7 +17,7 @@ from lib.base import parallel as cluster
 from lib.base.parallel import ClusterError  # noqa: E402
 from lib.decontamination import screen  # noqa: E402
 from lib.mining import ray_runner as shards  # noqa: E402
-from lib.mining.collect import Source, attempt_all  # noqa: E402
+from lib.mining.collect import Source, local_runner  # noqa: E402
 from lib.mining.ledger import Attempt, Ledger  # noqa: E402
 from lib.mining.ray_runner import Work, attempt_in_shards, ray_runner  # noqa: E402
 from lib.sampling import SamplingParams  # noqa: E402
@@ -33,8 +33,8 @@ WORK = Work(2, SamplingParams(temperature=0.8, max_new_tokens=8), Source("test",
 def whole(tmp_path_factory) -> Iterator[list[Attempt]]:
     """The attempts of one machine in one piece, by the engine and sandbox that the shards then use."""
     ledger = Ledger(tmp_path_factory.mktemp("whole") / "a.jsonl")
-    engine, sandbox = shards._opened(WORK)
-    yield attempt_all(TASKS, WORK.draws, engine, sandbox, ledger, WORK.settings, WORK.source)
+    engine, sandbox = shards.open_for(WORK)
+    yield local_runner(engine, sandbox)(TASKS, WORK.num_samples, ledger, params=WORK.params, source=WORK.source)
     shards.close()
 
 
@@ -45,7 +45,7 @@ def backwards(function: Callable[[Any], Any], parts: Iterable[Any]) -> Iterator[
 
 def test_shards_give_what_one_machine_gives_in_its_order(tmp_path: Path, whole: list[Attempt]) -> None:
     ledger = Ledger(tmp_path / "a.jsonl")
-    attempts = attempt_in_shards(TASKS, WORK, ledger, backwards, size=1)
+    attempts = attempt_in_shards(TASKS, WORK, ledger, map_fn=backwards, size=1)
     assert [attempt.key for attempt in attempts] == [attempt.key for attempt in whole]
     assert sorted(attempt.key for attempt in ledger) == sorted(attempt.key for attempt in whole)
 
@@ -53,7 +53,7 @@ def test_shards_give_what_one_machine_gives_in_its_order(tmp_path: Path, whole: 
 def test_what_is_in_the_ledger_is_not_made_again(tmp_path: Path, whole: list[Attempt]) -> None:
     ledger = Ledger(tmp_path / "a.jsonl")
     ledger.append(whole[:3])
-    attempts = attempt_in_shards(TASKS, WORK, ledger, backwards, size=1)
+    attempts = attempt_in_shards(TASKS, WORK, ledger, map_fn=backwards, size=1)
     assert attempts[:3] == whole[:3] and len(list(ledger)) == len(whole)
 
 
@@ -64,13 +64,13 @@ def test_what_came_back_before_a_failure_is_on_disk(tmp_path: Path, whole: list[
 
     ledger = Ledger(tmp_path / "a.jsonl")
     with pytest.raises(ConnectionError):
-        attempt_in_shards(TASKS, WORK, ledger, dies, size=1)
+        attempt_in_shards(TASKS, WORK, ledger, map_fn=dies, size=1)
     assert {attempt.task_id for attempt in ledger} == {task.task_id for task in TASKS[:1]}
 
 
 def test_shards_of_no_task_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="size=0"):
-        attempt_in_shards(TASKS, WORK, Ledger(tmp_path / "a.jsonl"), map, size=0)
+        attempt_in_shards(TASKS, WORK, Ledger(tmp_path / "a.jsonl"), map_fn=map, size=0)
 
 
 def test_a_screen_in_shards_finds_what_one_piece_does(monkeypatch) -> None:
@@ -83,7 +83,7 @@ def test_a_screen_in_shards_finds_what_one_piece_does(monkeypatch) -> None:
 def test_without_ray_one_line_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match="Ray is not installed here; pip install ray=="):
-        ray_runner("embedded", None, "auto", "10.0.0.1:6379")
+        ray_runner("embedded", None, "auto", cluster="10.0.0.1:6379")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_two_nodes_give_what_one_machine_gives_though_a_worker_is_killed(tmp_pat
             killed.extend([] if killed else kill_one_worker())
 
     ledger = Ledger(tmp_path / "a.jsonl")
-    attempts = attempt_in_shards(TASKS, WORK, ledger, under_fire, size=1)
+    attempts = attempt_in_shards(TASKS, WORK, ledger, map_fn=under_fire, size=1)
     assert killed and [attempt.key for attempt in attempts] == [attempt.key for attempt in whole]
     assert len(list(ledger)) == len(whole)
 
@@ -139,7 +139,7 @@ def test_a_killed_driver_loses_only_what_had_not_come_back(tmp_path: Path, whole
         driver.kill()
         driver.wait()
     before = path.read_bytes()
-    attempt_in_shards(TASKS, WORK, Ledger(path), cluster.machines(two_nodes), size=1)
+    attempt_in_shards(TASKS, WORK, Ledger(path), map_fn=cluster.machines(two_nodes), size=1)
     assert path.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     assert sorted(attempt.key for attempt in Ledger(path)) == sorted(attempt.key for attempt in whole)
 
@@ -160,4 +160,4 @@ def kill_one_worker() -> list[int]:
 
 
 if __name__ == "__main__":  # the driver that a test kills
-    attempt_in_shards(TASKS, WORK, Ledger(sys.argv[2]), cluster.machines(sys.argv[1]), size=1)
+    attempt_in_shards(TASKS, WORK, Ledger(sys.argv[2]), map_fn=cluster.machines(sys.argv[1]), size=1)

@@ -5,18 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.controls import equally_many, failing_draws, random_winners
 from lib.models.resolve import resolve
 from lib.sandbox import Sandbox
 from lib.tasks.task import read_tasks
-from lib.training.training_set import (
-    ReferenceProgram,
-    balanced,
-    difficulty,
-    equally_many,
-    failing_draws,
-    random_winners,
-    references,
-)
+from lib.training.training_set import ReferenceProgram, balanced, difficulty, references
 from tests.test_ledger import ROW
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}

@@ -17,6 +17,7 @@ import pandas
 from lib.base.errors import WorkbookError
 from lib.mining.answers import passed_matrix
 from lib.mining.ledger import Attempt, Ledger
+from lib.mining.select import supported_tasks
 from lib.stats.intervals import rate_over_tasks, wilson_interval
 from lib.stats.paired import Comparison, compare, paired_over_runs
 from lib.tasks.task import Task, read_tasks
@@ -49,6 +50,7 @@ def read_run(folder: Path) -> Run:
     adapters = json.loads((folder / "evaluation.json").read_text())["adapters"]
     tasks = read_tasks(folder / "tasks" / "test.jsonl")
     attempts = list(Ledger(folder / "attempts" / "evaluation.jsonl"))
+    tasks, _ = supported_tasks(tasks, attempts)
     passed = {
         (model, protocol): passed_matrix(chosen, tasks, "hidden")
         for model, adapter in adapters.items()

@@ -9,6 +9,7 @@ import numpy
 from lib.evaluation.failures.taxonomy import classify
 from lib.mining.answers import PASSED_FIELD, passed_matrix
 from lib.mining.ledger import Attempt
+from lib.mining.select import supported_tasks
 from lib.sandbox import Status, Verdict
 from lib.stats.intervals import Rate, by_group, rate_over_tasks
 from lib.stats.paired import compare
@@ -27,8 +28,10 @@ def scores(
     """Tidy rows for every model, test set and protocol, each compared with the first model on the same tasks.
 
     `answers[model]` is what `answer` returned. Rates are means over tasks, intervals Wilson's over tasks.
+    Tasks whose tests cannot be run are left out.
     """
     base = next(iter(answers))
+    tasks, _ = supported_tasks(tasks, *(attempts for protocols in answers.values() for attempts in protocols.values()))
     matrices = {
         (model, protocol, tests): passed_matrix(attempts, tasks, tests)
         for model, protocols in answers.items()

@@ -18,29 +18,39 @@ PASSED_FIELD: dict[str, Callable[[Attempt], bool]] = {
 
 def sample_answers(
     tasks: Sequence[Task],
-    attempt: AttemptRunner,
+    num_samples: int,
     ledger: Ledger,
-    source: Source,
-    draws: int,
+    *,
+    attempt: AttemptRunner,
     temperature: float,
     max_new_tokens: int,
+    source: Source,
     progress: Progress = lambda items, total: items,
 ) -> dict[str, list[Attempt]]:
-    """One greedy answer and `draws` answers at `temperature` (top-p 0.95) for every task: the `polycode` protocol."""
+    """Return one greedy answer and `num_samples` at `temperature` (top-p 0.95) per task: the `polycode` protocol."""
     greedy = SamplingParams(temperature=0.0, max_new_tokens=max_new_tokens)
     sampled = SamplingParams(temperature=temperature, top_p=0.95, max_new_tokens=max_new_tokens)
     return {
-        "greedy": attempt(tasks, 1, ledger, greedy, source, progress),
-        "draws": attempt(tasks, draws, ledger, sampled, source, progress),
+        "greedy": attempt(tasks, 1, ledger, params=greedy, source=source, progress=progress),
+        "draws": attempt(tasks, num_samples, ledger, params=sampled, source=source, progress=progress),
     }
 
 
 def passed_matrix(attempts: Iterable[Attempt], tasks: Sequence[Task], tests: str) -> "numpy.ndarray":
-    """(tasks, draws) bool: did each draw pass every test of the set? Raises ValueError when draws are missing."""
+    """Return (tasks, samples) bool: did each sample pass every test of the set? Attempts at other tasks are ignored.
+
+    Raises ValueError when samples are missing, or for a task whose tests cannot be run (`supported_tasks` leaves it out).
+    """
     rows: dict[str, dict[int, bool]] = {task.task_id: {} for task in tasks}
     for attempt in attempts:
+        if attempt.task_id not in rows:
+            continue
+        if not attempt.counts:
+            raise ValueError(
+                f"{attempt.task_id}: unsupported-test ({attempt.failure}); leave it out by supported_tasks"
+            )
         rows[attempt.task_id][attempt.draw] = PASSED_FIELD[tests](attempt)
-    counts = {len(draws) for draws in rows.values()}
+    counts = {len(samples) for samples in rows.values()}
     if len(counts) != 1 or counts == {0}:
-        raise ValueError(f"tasks have {sorted(counts)} draws; every task needs the same number, at least 1")
-    return numpy.array([[draws[draw] for draw in sorted(draws)] for draws in rows.values()])
+        raise ValueError(f"tasks have {sorted(counts)} samples; every task needs the same number, at least 1")
+    return numpy.array([[samples[draw] for draw in sorted(samples)] for samples in rows.values()])

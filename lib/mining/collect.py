@@ -1,32 +1,35 @@
-"""Drawing programs, running them, keeping winners (RSFT paper, Algorithm 1).
+"""Sampling programs and running them (RSFT paper, Algorithm 1, lines 1 to 7).
 
-Differs from the paper in: the draws of all prompts are interleaved (draw 0 of every prompt, then draw 1, …), so a prompt's
-prefill is computed once and found in the engine's cache afterwards; winners are de-duplicated by syntax tree; a winner
-must pass the hidden tests of its training task too, not only the visible one.
+Differs from the paper in: the samples of all prompts are interleaved (sample 0 of every prompt, then sample 1, …), so a
+prompt's prefill is computed once and found in the engine's cache afterwards; a passing sample must pass the hidden tests
+of its training task too, not only the visible one.
 """
 
-import ast
 import collections
 import dataclasses
+import functools
+import itertools
 import math
 import os
-import random
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Literal, get_args
+from typing import Any, Protocol
 
 from lib.mining.adaptive import fit_prior, plan
-from lib.mining.ledger import Attempt, Ledger, now
+from lib.mining.grading import decisive, grade_visible_and_hidden
+from lib.mining.ledger import Attempt, Key, Ledger, now
+from lib.mining.select import syntax_digest
 from lib.sampling import Completion, Engine, Request, SamplingParams, exceeds_context, sample_seed
-from lib.sandbox import Sandbox, SandboxError, Status, Verdict
+from lib.sandbox import Sandbox, Status, Verdict
 from lib.tasks.prompts import Prompt, build_prompt
 from lib.tasks.task import Task
+
+Progress = Callable[[Iterable[Any], int], Iterable[Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Whose attempts these are."""
+    """Where attempts come from: the run, the model with its adapter ("" for none), and the run's seed."""
 
     run_id: str
     model: str
@@ -34,330 +37,206 @@ class Source:
     seed: int
 
 
+class AttemptRunner(Protocol):
+    """What `attempt_all` does once engine and sandbox are chosen, in this process or on a cluster."""
+
+    def __call__(
+        self,
+        tasks: Sequence[Task],
+        num_samples: int,
+        ledger: Ledger,
+        *,
+        params: SamplingParams,
+        source: Source,
+        progress: Progress = ...,
+    ) -> list[Attempt]: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class _Job:
+    """One sample to make: `draw` is its number among the task's samples."""
+
     task: Task
     prompt: Prompt
     draw: int
+    params: SamplingParams
+    source: Source
+
+    @property
+    def seed(self) -> int:
+        return sample_seed(self.source.seed, self.task.task_id, self.draw)
+
+    @property
+    def key(self) -> Key:
+        """The ledger's key of the attempt that this job makes."""
+        prompt = (self.task.task_id, self.prompt.digest, self.task.tests_digest, self.source.model, self.source.adapter)
+        return (*prompt, self.params.temperature, self.params.top_p, self.params.max_new_tokens, self.seed)
 
 
-Queue = collections.deque[tuple[Request, Completion, str, "Future[tuple[Verdict, Verdict]]"]]
-SAME_FOR_EVERY_TEST = (Status.TIMEOUT, Status.MEMORY, Status.COMPILE_ERROR, Status.NO_CODE)
-Scorer = Literal["random", "shortest", "likeliest", "distinct", "margin"]
-Progress = Callable[[Iterable[Any], int], Iterable[Any]]
-AttemptRunner = Callable[
-    [Sequence[Task], int, Ledger, SamplingParams, Source, Progress], list[Attempt]
-]  # `attempt_all`, somewhere
-
-
-def fits_context(tasks: Sequence[Task], engine: Engine, settings: SamplingParams) -> tuple[list[Task], list[str]]:
-    """The tasks whose prompts leave room for `max_new_tokens` in the model's context, and the ids of the others."""
+def fits_context(tasks: Sequence[Task], engine: Engine, params: SamplingParams) -> tuple[list[Task], list[str]]:
+    """Return the tasks whose prompts leave room for `max_new_tokens` in the model's context, and the other tasks' ids."""
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
-    skipped = [prompt.task_id for prompt in exceeds_context(prompts, engine, settings)]
+    skipped = [prompt.task_id for prompt in exceeds_context(prompts, engine, params)]
     return [task for task in tasks if task.task_id not in skipped], skipped
 
 
 def attempt_all(
     tasks: Sequence[Task],
-    draws: int,
+    num_samples: int,
+    ledger: Ledger,
+    *,
     engine: Engine,
     sandbox: Sandbox,
-    ledger: Ledger,
-    settings: SamplingParams,
+    params: SamplingParams,
     source: Source,
     progress: Progress = lambda items, total: items,
 ) -> list[Attempt]:
-    """`draws` attempts for every task, those already in the ledger included; each new one is on disk once graded.
+    """Return `num_samples` attempts per task, those already in the ledger included; new ones are on disk once graded.
 
-    Sampling and execution overlap: programs are graded in other processes while the engine draws the next ones.
-    Raises ValueError for draws < 1 or greedy decoding with more than one draw, SandboxError when the sandbox itself fails.
+    Sampling and execution overlap: programs are graded in other processes while the engine writes the next ones.
+    Raises ValueError for num_samples < 1 or greedy decoding with more than one sample, SandboxError when the sandbox
+    itself fails.
     """
-    if draws < 1:
-        raise ValueError(f"draws={draws}: should be at least 1")
-    if settings.temperature == 0 and draws > 1:
-        raise ValueError(f"draws={draws} at temperature 0: greedy decoding has one answer; use draws=1")
+    if num_samples < 1:
+        raise ValueError(f"num_samples={num_samples}: should be at least 1")
+    if params.temperature == 0 and num_samples > 1:
+        raise ValueError(f"num_samples={num_samples} at temperature 0: greedy decoding has one answer; use 1")
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
-    jobs = [_Job(task, prompt, draw) for draw in range(draws) for task, prompt in zip(tasks, prompts, strict=True)]
-    keys = [_key(job, settings, source) for job in jobs]
+    jobs = [
+        _Job(task, prompt, draw, params, source)
+        for draw in range(num_samples)
+        for task, prompt in zip(tasks, prompts, strict=True)
+    ]
     done = {attempt.key: attempt for attempt in ledger}
-    todo = [job for key, job in zip(keys, jobs, strict=True) if key not in done]
-    for attempt in progress(_attempts(todo, engine, sandbox, ledger, settings, source), len(todo)):
+    todo = [job for job in jobs if job.key not in done]
+    for attempt in progress(_attempts(todo, engine, sandbox, ledger), len(todo)):
         done[attempt.key] = attempt
-    return [done[key] for key in keys]
+    return [done[job.key] for job in jobs]
 
 
 def local_runner(engine: Engine, sandbox: Sandbox) -> AttemptRunner:
-    """`attempt_all` with this engine and this sandbox."""
-
-    def attempt(
-        tasks: Sequence[Task], draws: int, ledger: Ledger, settings: SamplingParams, source: Source, progress: Progress
-    ) -> list[Attempt]:
-        return attempt_all(tasks, draws, engine, sandbox, ledger, settings, source, progress)
-
-    return attempt
+    """Return `attempt_all` with this engine and this sandbox."""
+    return functools.partial(attempt_all, engine=engine, sandbox=sandbox)
 
 
 def attempt_adaptively(
     tasks: Sequence[Task],
     budget: int,
-    per_task: int,
+    ledger: Ledger,
+    *,
+    max_winners: int,
     engine: Engine,
     sandbox: Sandbox,
-    ledger: Ledger,
-    settings: SamplingParams,
+    params: SamplingParams,
     source: Source,
     progress: Progress = lambda items, total: items,
 ) -> list[Attempt]:
-    """`budget` attempts spread over the tasks by what the next draw of each promises, `per_task` distinct winners being enough.
+    """Return `budget` attempts, spread over the tasks by how many new winners the next sample of each should bring.
 
-    Rounds of a tenth of the tasks, planned by `lib.mining.adaptive` with the prompt's length as a covariate. A rerun finds each round's
-    attempts in the ledger and so plans the same rounds. Raises ValueError for a budget below 1 or greedy decoding.
+    `max_winners` distinct winners of a task are enough. Rounds of a tenth of the tasks are planned by
+    `lib.mining.adaptive` with the prompt's length as covariate. A rerun finds each round's attempts in the ledger and so
+    plans the same rounds. A task whose tests cannot be run gets no further samples. Raises ValueError for a budget below
+    1 or greedy decoding.
     """
-    if budget < 1 or settings.temperature == 0:
-        raise ValueError(f"budget={budget}, temperature={settings.temperature}: a budget of 1 or more, and sampling")
+    if budget < 1 or params.temperature == 0:
+        raise ValueError(f"budget={budget}, temperature={params.temperature}: a budget of 1 or more, and sampling")
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
-    covariate = [math.log(len(task.prompt)) for task in tasks]
-    there = {attempt.key: attempt for attempt in ledger}
+    lengths = [math.log(len(task.prompt)) for task in tasks]
+    existing = {attempt.key: attempt for attempt in ledger}
     made: list[Attempt] = []
 
     def rounds() -> Iterator[Attempt]:
         while len(made) < budget:
             counts = _counts(tasks, made)
+            unsupported = {attempt.task_id for attempt in made if not attempt.counts}
+            closed = [task.task_id in unsupported for task in tasks]
             total = min(budget - len(made), max(1, len(tasks) // 10))
-            chosen = plan(counts, per_task, total, fit_prior(counts, covariate), seed=source.seed)
-            jobs = [
-                _Job(*pair, n)
-                for pair, (n, _), one in zip(zip(tasks, prompts, strict=True), counts, chosen, strict=True)
-                if one
-            ]
+            prior = fit_prior(counts, lengths)
+            chosen = plan(counts, max_winners, total, prior=prior, closed=closed, seed=source.seed)
+            jobs = [_Job(tasks[i], prompts[i], counts[i][0], params, source) for i in chosen]
             if not jobs:
                 return
-            keys = [_key(job, settings, source) for job in jobs]
-            todo = [job for key, job in zip(keys, jobs, strict=True) if key not in there]
-            for attempt in _attempts(todo, engine, sandbox, ledger, settings, source):
-                there[attempt.key] = attempt
+            for attempt in _attempts([job for job in jobs if job.key not in existing], engine, sandbox, ledger):
+                existing[attempt.key] = attempt
                 yield attempt
-            made.extend(there[key] for key in keys)
+            made.extend(existing[job.key] for job in jobs)
 
-    collections.deque(progress(rounds(), budget), maxlen=0)
+    for _ in progress(rounds(), budget):
+        pass
     return made
 
 
 def _counts(tasks: Sequence[Task], attempts: Iterable[Attempt]) -> list[tuple[int, int]]:
-    """(draws made, distinct winners) of each task."""
-    draws: collections.Counter[str] = collections.Counter()
+    """Return (samples, distinct winners) of each task."""
+    samples: collections.Counter[str] = collections.Counter()
     winners: dict[str, set[str]] = collections.defaultdict(set)
     for attempt in attempts:
-        draws[attempt.task_id] += 1
+        samples[attempt.task_id] += 1
         if attempt.solved:
             winners[attempt.task_id].add(syntax_digest(attempt.program))
-    return [(draws[task.task_id], len(winners[task.task_id])) for task in tasks]
+    return [(samples[task.task_id], len(winners[task.task_id])) for task in tasks]
 
 
-def _key(job: _Job, settings: SamplingParams, source: Source) -> tuple[Any, ...]:
-    """The ledger's KEY of an attempt that may not have been made yet."""
-    asked = (job.task.task_id, job.prompt.digest, job.task.tests_digest, source.model, source.adapter)
-    how = (settings.temperature, settings.top_p, settings.max_new_tokens)
-    return (*asked, *how, sample_seed(source.seed, job.task.task_id, job.draw))
+Pending = tuple[Request, Completion, str, "Future[tuple[Verdict, Verdict]]"]
 
 
-def _attempts(
-    jobs: Sequence[_Job], engine: Engine, sandbox: Sandbox, ledger: Ledger, settings: SamplingParams, source: Source
-) -> Iterator[Attempt]:
-    requests = (
-        Request(job, job.prompt.text, job.prompt.stops, sample_seed(source.seed, job.task.task_id, job.draw))
-        for job in jobs
-    )
-    queue: Queue = collections.deque()
-    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as judges:
-        for request, completion in engine.stream(requests, settings):
+def _attempts(jobs: Sequence[_Job], engine: Engine, sandbox: Sandbox, ledger: Ledger) -> Iterator[Attempt]:
+    """Yield an attempt per job as soon as it is graded and on disk."""
+    if not jobs:
+        return
+    requests = (Request(job, job.prompt.text, job.prompt.stops, job.seed) for job in jobs)
+    pending: list[Pending] = []
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as graders:
+        for request, completion in engine.stream(requests, jobs[0].params):
             program = request.key.prompt.program(completion.text)
-            queue.append(
-                (
-                    request,
-                    completion,
-                    program,
-                    judges.submit(grade_visible_and_hidden, sandbox, request.key.task, program),
-                )
-            )
-            yield from _collect(queue, ledger, settings, source, engine.name, wait=False)
-        yield from _collect(queue, ledger, settings, source, engine.name, wait=True)
+            verdicts = graders.submit(grade_visible_and_hidden, sandbox, request.key.task, program)
+            pending.append((request, completion, program, verdicts))
+            graded = [one[3].done() for one in pending]
+            yield from _write(list(itertools.compress(pending, graded)), ledger, engine.name)
+            pending = [one for one, done in zip(pending, graded, strict=True) if not done]
+        yield from _write(pending, ledger, engine.name)
 
 
-def grade_visible_and_hidden(sandbox: Sandbox, task: Task, program: str) -> tuple[Verdict, Verdict]:
-    """The verdicts on the visible and on the hidden tests; a program task's cases count as both.
-
-    A program that never gets as far as a test, or does not end, is not run a second time.
-    """
-    if task.mode == "program" or not (task.visible_tests and task.hidden_tests):
-        verdict = sandbox.grade(task, program, "all")
-        return verdict, verdict
-    visible = sandbox.grade(task, program, "visible")
-    if visible.status in SAME_FOR_EVERY_TEST:
-        return visible, dataclasses.replace(visible, passed=0, total=len(task.hidden_tests), cpu_s=0.0, wall_s=0.0)
-    return visible, sandbox.grade(task, program, "hidden")
+def _write(graded: Sequence[Pending], ledger: Ledger, sampler: str) -> list[Attempt]:
+    """Append finished attempts to the ledger; waits for verdicts that are not there yet."""
+    attempts = [_attempt(one, sampler) for one in graded]
+    ledger.append(attempts)
+    return attempts
 
 
-def _collect(
-    queue: Queue,
-    ledger: Ledger,
-    settings: SamplingParams,
-    source: Source,
-    sampler: str,
-    wait: bool,
-) -> Iterator[Attempt]:
-    """Take what has been judged, write it down, hand it on; a slow program holds up nobody behind it."""
-    batch = []
-    for _ in range(len(queue)):
-        request, completion, program, judged = queue.popleft()
-        if wait or judged.done():
-            batch.append(_attempt(request, completion, program, judged.result(), settings, source, sampler))
-        else:
-            queue.append((request, completion, program, judged))
-    ledger.append(batch)
-    yield from batch
-
-
-def _attempt(
-    request: Request,
-    completion: Completion,
-    program: str,
-    verdicts: tuple[Verdict, Verdict],
-    settings: SamplingParams,
-    source: Source,
-    sampler: str,
-) -> Attempt:
-    for verdict in verdicts:
-        if verdict.status == Status.SANDBOX_ERROR:
-            raise SandboxError(f"{request.key.task.task_id}: the sandbox failed, not the program: {verdict.failure}")
-    visible, hidden = verdicts
-    worst = hidden if visible.status == Status.SUCCESS else visible
-    counted = verdicts if visible is not hidden else verdicts[:1]
+def _attempt(graded: Pending, sampler: str) -> Attempt:
+    request, completion, program, verdicts = graded
+    job: _Job = request.key
+    visible, hidden = verdicts.result()
+    decided = decisive(visible, hidden)
+    counted = (visible, hidden) if visible is not hidden else (visible,)
     return Attempt(
-        run_id=source.run_id,
-        task_id=request.key.task.task_id,
-        draw=request.key.draw,
+        run_id=job.source.run_id,
+        task_id=job.task.task_id,
+        draw=job.draw,
         seed=request.seed,
-        model=source.model,
-        adapter=source.adapter,
+        model=job.source.model,
+        adapter=job.source.adapter,
         sampler=sampler,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_new_tokens=settings.max_new_tokens,
-        prompt_hash=request.key.prompt.digest,
-        tests_hash=request.key.task.tests_digest,
+        temperature=job.params.temperature,
+        top_p=job.params.top_p,
+        max_new_tokens=job.params.max_new_tokens,
+        prompt_hash=job.prompt.digest,
+        tests_hash=job.task.tests_digest,
         completion=completion.text,
         program=program,
         finished=completion.finished,
         n_tokens=len(completion.token_ids),
         logprob_sum=completion.logprob_sum,
-        status=worst.status,
+        status=decided.status,
         passed=sum(verdict.passed for verdict in counted),
         total=sum(verdict.total for verdict in counted),
         visible_ok=visible.status == Status.SUCCESS,
         hidden_ok=hidden.status == Status.SUCCESS,
-        failure=worst.failure,
+        failure=decided.failure,
         cpu_s=sum(verdict.cpu_s for verdict in counted),
         wall_s=sum(verdict.wall_s for verdict in counted),
-        peak_rss_mb=max(verdict.peak_rss_mb for verdict in verdicts),
-        sandbox_mode=worst.sandbox_mode,
+        peak_rss_mb=max(verdict.peak_rss_mb for verdict in counted),
+        sandbox_mode=decided.sandbox_mode,
         created_at=now(),
     )
-
-
-def select_winners(
-    attempts: Iterable[Attempt],
-    per_task: int,
-    seed: int,
-    scorer: Scorer = "random",
-    margins: Mapping[tuple[Any, ...], float] | None = None,
-) -> list[Attempt]:
-    """At most `per_task` attempts a task among those that pass every test, no two with one syntax tree.
-
-    scorer s(p, y): `random` draws with `seed`, so that neither short nor early programs are favoured; `shortest`; `likeliest`
-    by log-probability a token; `distinct` takes, one after the other, the program least like those taken (Jaccard distance of
-    tokens); `margin` prefers those that pass more of the fuzzed tests. `margins` gives that share by an attempt's key; under
-    every other scorer a winner must pass them all. Ties go by syntax tree. Raises ValueError for an unknown scorer, `likeliest`
-    without log-probabilities, `margin` without margins.
-    """
-    if scorer not in get_args(Scorer):
-        raise ValueError(f"scorer={scorer!r}: choose one of {', '.join(get_args(Scorer))}")
-    if scorer == "margin" and margins is None:
-        raise ValueError("scorer='margin': needs fuzzed tests; set fuzzed_tests to 1 or more")
-    share = margins or {}
-    by_task: dict[str, dict[str, Attempt]] = collections.defaultdict(dict)
-    for attempt in attempts:
-        if attempt.solved and (scorer == "margin" or share.get(attempt.key, 1.0) == 1.0):
-            by_task[attempt.task_id].setdefault(syntax_digest(attempt.program), attempt)
-    rng = random.Random(seed)
-    kept = []
-    for task_id in sorted(by_task):
-        distinct = [by_task[task_id][digest] for digest in sorted(by_task[task_id])]
-        if scorer == "margin":
-            kept += sorted(distinct, key=lambda attempt: -share.get(attempt.key, 1.0))[:per_task]
-        else:
-            kept += _best(distinct, min(per_task, len(distinct)), scorer, rng)
-    return kept
-
-
-def _best(distinct: Sequence[Attempt], count: int, scorer: Scorer, rng: random.Random) -> list[Attempt]:
-    if scorer == "random":
-        return rng.sample(distinct, count)
-    if scorer == "shortest":
-        return sorted(distinct, key=lambda attempt: len(attempt.program))[:count]
-    if scorer == "likeliest":
-        return sorted(distinct, key=_likelihood, reverse=True)[:count]
-    tokens = {id(attempt): set(re.findall(r"\w+|[^\w\s]", attempt.program)) for attempt in distinct}
-    taken = [rng.choice(distinct)] if count else []
-    while len(taken) < count:
-        rest = [attempt for attempt in distinct if attempt not in taken]
-        taken.append(max(rest, key=lambda a: min(_jaccard(tokens[id(a)], tokens[id(b)]) for b in taken)))
-    return taken
-
-
-def _likelihood(attempt: Attempt) -> float:
-    if attempt.logprob_sum is None:
-        raise ValueError(f"{attempt.task_id}: no log-probability was kept; `likeliest` needs it")
-    return attempt.logprob_sum / max(1, attempt.n_tokens)
-
-
-def _jaccard(a: set[str], b: set[str]) -> float:
-    """Jaccard distance, 0 for equal sets."""
-    return 1 - len(a & b) / len(a | b) if a | b else 0.0
-
-
-def matched_random_sample(
-    attempts: Iterable[Attempt], winners: Sequence[Attempt], seed: int, keep: Callable[[Attempt], bool]
-) -> list[Attempt]:
-    """As many attempts a task as `winners` has, drawn at random from those that `keep` admits: what selection is measured by.
-
-    With `keep` always true: random draws; with `not attempt.solved`: losers. No two have one syntax tree. A task that has too few
-    gives what it has, so compare the lengths.
-    """
-    wanted = collections.Counter(winner.task_id for winner in winners)
-    pools: dict[str, dict[str, Attempt]] = collections.defaultdict(dict)
-    for attempt in attempts:
-        if attempt.task_id in wanted and keep(attempt):
-            pools[attempt.task_id].setdefault(syntax_digest(attempt.program), attempt)
-    rng = random.Random(seed)
-    control = []
-    for task_id in sorted(wanted):
-        pool = [pools[task_id][digest] for digest in sorted(pools[task_id])]
-        control += rng.sample(pool, min(wanted[task_id], len(pool)))
-    return control
-
-
-def syntax_digest(program: str) -> str:
-    """A Python program's syntax tree as text, without positions, comments or layout; the text itself if it has none."""
-    try:
-        return ast.dump(ast.parse(program))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return program
-
-
-def mixed_outcome(tasks: Iterable[Task], attempts: Iterable[Attempt]) -> list[Task]:
-    """The tasks whose attempts are neither all right nor all wrong."""
-    outcomes: dict[str, set[bool]] = collections.defaultdict(set)
-    for attempt in attempts:
-        outcomes[attempt.task_id].add(attempt.solved)
-    return [task for task in tasks if len(outcomes[task.task_id]) == 2]

@@ -24,9 +24,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from lib.mining.collect import syntax_digest
-from lib.mining.ledger import Attempt
-from lib.sandbox import Sandbox, SandboxError, Status, Verdict
+from lib.mining.grading import checked, grade_all
+from lib.mining.ledger import Attempt, Key
+from lib.mining.select import syntax_digest
+from lib.sandbox import Sandbox, SandboxError, Status
 from lib.stats.intervals import Interval, wilson_interval
 from lib.tasks.readers.literals import parsed
 from lib.tasks.task import Case, Task, TestSet
@@ -34,6 +35,7 @@ from lib.tasks.task import Case, Task, TestSet
 Arguments = tuple[Any, ...]
 Change = Callable[[Any], list[Any]]
 BANGLA = ("ক", "বাংলা", "আমি ভাত খাই")
+NOT_REJECTED = (Status.SUCCESS, Status.UNSUPPORTED_TEST)
 MOST_CHARACTERS = 300  # of the arguments and of the value of a test
 CHOICE = 3  # answers to choose from for each test wanted
 MOST_DEATHS = 3  # of an oracle, by its limits or its own hand, before it is asked no more
@@ -91,22 +93,19 @@ def hardened(tasks: Sequence[Task], tests: TestSet, count: int, seed: int, sandb
     ]
 
 
-def margins(
+def rejected(
     attempts: Iterable[Attempt], tasks: Sequence[Task], asserts: Sequence[Sequence[str]], sandbox: Sandbox
-) -> dict[tuple[Any, ...], float]:
-    """The share of its task's fuzzed asserts that each attempt passes, by the attempt's key; 1 where a task has none.
-
-    Raises SandboxError when the sandbox itself fails.
-    """
-    made = {task.task_id: (task, tests) for task, tests in zip(tasks, asserts, strict=True)}
-    judged = [attempt for attempt in attempts if made[attempt.task_id][1]]
-    alone = {
-        task_id: dataclasses.replace(task, visible_tests=(), hidden_tests=tuple(tests))
-        for task_id, (task, tests) in made.items()
+) -> set[Key]:
+    """Return the keys of the attempts that fail a fuzzed assert of their task. Raises SandboxError as `grade_all` does."""
+    only = {
+        task.task_id: dataclasses.replace(task, visible_tests=(), hidden_tests=tuple(tests))
+        for task, tests in zip(tasks, asserts, strict=True)
+        if tests
     }
-    verdicts = sandbox.grade_many([(alone[attempt.task_id], attempt.program) for attempt in judged])
+    graded = [attempt for attempt in attempts if attempt.task_id in only]
+    verdicts = grade_all(sandbox, [(only[attempt.task_id], attempt.program) for attempt in graded])
     return {
-        attempt.key: _checked(verdict).passed / verdict.total for attempt, verdict in zip(judged, verdicts, strict=True)
+        attempt.key for attempt, verdict in zip(graded, verdicts, strict=True) if verdict.status not in NOT_REJECTED
     }
 
 
@@ -116,18 +115,12 @@ def augment(task: Task, asserts: Sequence[str]) -> Task:
 
 
 def _passes(sandbox: Sandbox, task: Task, program: str) -> bool:
-    return _checked(sandbox.grade(task, program, "all")).status == Status.SUCCESS
+    return checked(sandbox.grade(task, program, "all"), task.task_id).status == Status.SUCCESS
 
 
 def _all_pass(sandbox: Sandbox, task: Task, programs: Sequence[str], tests: Sequence[str]) -> bool:
     alone = dataclasses.replace(task, visible_tests=(), hidden_tests=tuple(tests))
     return all(_passes(sandbox, alone, program) for program in programs)
-
-
-def _checked(verdict: Verdict) -> Verdict:
-    if verdict.status == Status.SANDBOX_ERROR:
-        raise SandboxError(f"fuzzing: {verdict.failure}")
-    return verdict
 
 
 # -------------------------------------------------------------------------------------- from and to text
@@ -400,7 +393,7 @@ def answered(
             patience=task.time_limit_s / 10, most=MOST_CHARACTERS, runs=_RUNS, room=_ROOM,
         )  # fmt: skip
         limits = task.time_limit_s + 1, task.memory_limit_mb
-        verdict = _checked(sandbox.execute("python", source, [Case("", "")], *limits))
+        verdict = checked(sandbox.execute("python", source, [Case("", "")], *limits), task.task_id)
         if verdict.exit_code == 127:
             raise SandboxError(f"fuzzing runs Python as a program: {verdict.stderr_head.strip()}")
         lines = verdict.stdout_head.split("\n")[:-1]

@@ -19,8 +19,8 @@ from collections.abc import Iterable, Sequence
 import numpy
 import numpy.typing
 
-from lib.mining.collect import syntax_digest
 from lib.mining.ledger import Attempt
+from lib.mining.select import syntax_digest
 from lib.stats.intervals import bca_interval, wilson_interval
 from lib.stats.pass_at_k import solved_table
 from lib.tasks.task import Task
@@ -61,7 +61,8 @@ def pools(attempts: Iterable[Attempt], tasks: Sequence[Task]) -> list[Pool]:
     """One pool a task, in order. Raises ValueError when tasks differ in their number of draws, or have none."""
     drawn: dict[str, list[Attempt]] = {task.task_id: [] for task in tasks}
     for attempt in attempts:
-        drawn[attempt.task_id].append(attempt)
+        if attempt.task_id in drawn:
+            drawn[attempt.task_id].append(attempt)
     sizes = {len(pool) for pool in drawn.values()}
     if len(sizes) != 1 or 0 in sizes:
         raise ValueError(f"tasks have {sorted(sizes)} draws; every task needs the same number, at least 1")

@@ -1,4 +1,4 @@
-"""The attempts file: one JSON object a line, only ever appended to, so a kill at any moment costs the rows in flight.
+"""The attempts file: one JSON object per line, only ever appended to, so a kill at any moment costs the rows in flight.
 
 A row is written with one `write` under an advisory lock and synced before `append` returns. A line torn by a kill has no
 newline at its end; it was never acknowledged, and the next append cuts it off. Readers skip it.
@@ -35,9 +35,12 @@ class LedgerError(WorkbookError):
     """A ledger that cannot be read or written; the message names file and line."""
 
 
+Key = tuple[Any, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """One program drawn for one task, and what became of it.
+    """One program sampled for one task, and its verdict.
 
     `passed`/`total` count tests over both sets; `visible_ok` and `hidden_ok` say whether every test of the set passed
     (program tasks have no visible set: both then mean all cases).
@@ -78,7 +81,12 @@ class Attempt:
         return self.status == Status.SUCCESS
 
     @property
-    def key(self) -> tuple[Any, ...]:
+    def counts(self) -> bool:
+        """Whether the attempt counts for or against its model: not where a test of its task cannot be run here."""
+        return self.status != Status.UNSUPPORTED_TEST
+
+    @property
+    def key(self) -> Key:
         """What makes an attempt the same attempt: a rerun never repeats a key."""
         return tuple(getattr(self, name) for name in KEY)
 
@@ -139,9 +147,9 @@ class Ledger:
         """Every whole row, in the order written. Raises LedgerError on a line that is not an attempt."""
         for batch in self._batches():
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield _attempt(values)
+                yield Attempt(*values)
 
-    def keys(self) -> set[tuple[Any, ...]]:
+    def keys(self) -> set[Key]:
         """The keys already present."""
         return {
             key
@@ -183,13 +191,6 @@ class Ledger:
             else:
                 where = str(self.path)
         return LedgerError(f"{where}: not an attempt ({reason}); expected the fields {', '.join(FIELDS)}")
-
-
-def _attempt(values: Iterable[Any]) -> Attempt:
-    """Attempt(*values) in a quarter of the time: a frozen dataclass sets its fields one by one."""
-    attempt = object.__new__(Attempt)
-    attempt.__dict__.update(zip(FIELDS, values, strict=True))
-    return attempt
 
 
 def _where_offered(call: Callable[[], None]) -> None:

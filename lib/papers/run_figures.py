@@ -19,6 +19,7 @@ from lib.figures import mining as mining_figures
 from lib.figures.style import save, set_style, stamp
 from lib.mining.answers import passed_matrix
 from lib.mining.ledger import Attempt, Ledger
+from lib.mining.select import supported_tasks
 from lib.papers import polycode, published, troopers
 from lib.papers.published import Findings, Published
 from lib.sandbox import Sandbox
@@ -50,6 +51,7 @@ def draw_run(run: Path, public: Path = PUBLIC, numbers: Path = published.NUMBERS
         raise WorkbookError(f"{run}: {missing[0]} is missing; run the notebooks 01 to 06 there before its figures")
     set_style()
     train, mined = read_tasks(run / "tasks" / "train.jsonl"), list(Ledger(run / "attempts" / "mining.jsonl"))
+    train, _ = supported_tasks(train, mined)
     facts = {name: read_json(run / f"{name}.json") for name in FACTS}
     scores, failures = pandas.read_csv(run / "scores.csv"), pandas.read_csv(run / "failures.csv")
     known, left_out = published.read_published(numbers), list[str]()

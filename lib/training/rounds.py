@@ -1,20 +1,23 @@
-"""Iterated reward-selective fine-tuning: mine with the newest adapter, select, train, and look at what it cost in diversity.
+"""Iterated reward-selective fine-tuning: mine with the newest adapter, select, train, and measure what it cost in diversity.
 
-Differs from the paper in: any number of rounds, where it has one. Every round's adapter is trained from the base model, on the
-winners of all rounds (`union`) or of the last one (`replace`), so that rounds differ in their data alone. An adapter that is
-there already, trained on the same rows under the same settings, is taken as it is: a run may be cut off anywhere.
+Differs from the paper in: any number of rounds, where it has one. Every round's adapter is trained from the base model,
+on the winners of all rounds (`union`) or of the last one (`replace`), so that rounds differ in their data alone. An
+adapter that exists already, trained on the same rows under the same settings, is taken as it is: a run may be cut off
+anywhere.
 """
 
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 from lib.mining.answers import passed_matrix, sample_answers
-from lib.mining.collect import Progress, Source, attempt_all, local_runner, select_winners
+from lib.mining.collect import Progress, Source, local_runner
 from lib.mining.k_curve import pools
 from lib.mining.ledger import Attempt, Ledger
+from lib.mining.select import select_winners, supported_tasks
 from lib.models.adapters import adapter_name
 from lib.models.card import add_scores
 from lib.sampling import SamplingParams, open_engine
@@ -29,11 +32,14 @@ Answers = dict[str, list[Attempt]]
 
 @dataclasses.dataclass(frozen=True)
 class RoundSettings:
-    """How rounds are mined and looked at. `dev_samples` at the mining temperature measure a round's diversity."""
+    """How rounds are mined and evaluated: `dev_samples` samples per development task, at the mining temperature.
+
+    Raises ValueError for values out of range.
+    """
 
     rounds: int = 1
     winners_from: Literal["union", "replace"] = "union"
-    draws: int = 16
+    num_samples: int = 16
     winners_per_task: int = 4
     dev_samples: int = 4
     sampling: SamplingParams = SamplingParams()
@@ -50,32 +56,37 @@ class RoundSettings:
 def settings_from_mining(
     winners: Sequence[Attempt],
     mined: Sequence[Attempt],
+    *,
     rounds: int,
     winners_from: Literal["union", "replace"],
     engine: str,
     seed: int,
 ) -> RoundSettings:
-    """Later rounds mined as the first one was: as many draws a task on average, sampled alike, as many winners a task.
+    """Return settings that mine later rounds as the first one was: as many samples and winners per task, sampled alike.
 
     Raises TrainingError without winners.
     """
     if not winners:
         raise TrainingError(
-            f"no winners among {len(mined)} draws: mine more, or use a stronger model; nothing was trained"
+            f"no winners among {len(mined)} samples: mine more, or use a stronger model; nothing was trained"
         )
     first = winners[0]
     how = (first.temperature, first.top_p, first.max_new_tokens)
     alike = [one for one in mined if (one.temperature, one.top_p, one.max_new_tokens) == how and not one.adapter]
-    draws = round(len(alike) / max(1, len({one.task_id for one in alike})))
-    per_task = max(Counter(winner.task_id for winner in winners).values())
     return RoundSettings(
-        rounds, winners_from, max(1, draws), per_task, sampling=SamplingParams(*how), engine=engine, seed=seed
+        rounds=rounds,
+        winners_from=winners_from,
+        num_samples=max(1, round(len(alike) / max(1, len({one.task_id for one in alike})))),
+        winners_per_task=max(Counter(winner.task_id for winner in winners).values()),
+        sampling=SamplingParams(*how),
+        engine=engine,
+        seed=seed,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One round: its adapter (None: the base), what training said, what it answers on held-out tasks, and the figures."""
+    """One round: its adapter (None: the base), the training's summary, its answers to development tasks, and metrics."""
 
     number: int
     adapter: Path | None
@@ -87,41 +98,43 @@ class Round:
 def iterate(
     model: str,
     tasks: Sequence[Task],
-    held_out: Sequence[Task],
+    dev: Sequence[Task],
+    *,
     winners: Sequence[Attempt],
     rows: Sequence[Row],
     folder: Path,
-    plan: RoundSettings,
+    rounds: RoundSettings,
     settings: SftSettings,
     tokenizer: Any,
     sandbox: Sandbox,
     on_log: OnLog = lambda row: None,
-    evaluate: EvalFn | None = None,
+    eval_fn: EvalFn | None = None,
     progress: Progress = lambda items, total: items,
 ) -> list[Round]:
-    """The base and `plan.rounds` rounds of mining and training, adapters in folder/round1, folder/round2, …
+    """Return the base and `rounds.rounds` rounds of mining and training; adapters lie in folder/round1, folder/round2, …
 
     `winners` are the base's, `rows` what round 1 learns from: examples of them, and more if wanted.
     Raises TrainingError as `train` does; when a later round has no winners, too.
     """
 
-    def evaluate_round(number: int, adapter: Path | None, summary: dict[str, Any]) -> Round:
+    def evaluate(number: int, adapter: Path | None, summary: dict[str, Any]) -> Round:
         ledger = Ledger(folder / "held_out.jsonl")
-        given = sample_dev_answers(model, adapter, held_out, ledger, plan, sandbox, progress)
-        return Round(number, adapter, summary, given, {"round": number} | round_metrics(given, held_out))
+        answers = sample_dev_answers(model, adapter, dev, ledger, settings=rounds, sandbox=sandbox, progress=progress)
+        return Round(number, adapter, summary, answers, {"round": number} | round_metrics(answers, dev))
 
-    found = [evaluate_round(0, None, {})]
+    found = [evaluate(0, None, {})]
     pool = list(winners)
-    for number in range(1, plan.rounds + 1):
+    for number in range(1, rounds.rounds + 1):
         adapter = folder / f"round{number}"
         if number > 1:
-            mined = mine(model, found[-1].adapter, tasks, Ledger(folder / "mining.jsonl"), plan, sandbox, progress)
-            pool = [*pool, *mined] if plan.winners_from == "union" else mined
-            rows = examples(select_winners(pool, plan.winners_per_task, plan.seed), tasks, tokenizer)
-        summary = train_once(model, rows, adapter, settings, on_log, evaluate)
-        found.append(evaluate_round(number, adapter, summary))
+            ledger = Ledger(folder / "mining.jsonl")
+            mined = mine(model, found[-1].adapter, tasks, ledger, settings=rounds, sandbox=sandbox, progress=progress)
+            pool = [*pool, *mined] if rounds.winners_from == "union" else mined
+            rows = examples(select_winners(pool, rounds.winners_per_task, rounds.seed), tasks, tokenizer)
+        summary = train_once(model, rows, adapter, settings, on_log=on_log, eval_fn=eval_fn)
+        found.append(evaluate(number, adapter, summary))
         found[-1].metrics.update(rows=len(rows), tasks_trained_on=len({row["task_id"] for row in rows}))
-        add_scores(adapter, rates(found[-1].answers, held_out))
+        add_scores(adapter, rates(found[-1].answers, dev))
     return found
 
 
@@ -130,17 +143,16 @@ def mine(
     adapter: Path | None,
     tasks: Sequence[Task],
     ledger: Ledger,
-    plan: RoundSettings,
+    *,
+    settings: RoundSettings,
     sandbox: Sandbox,
     progress: Progress = lambda items, total: items,
 ) -> list[Attempt]:
-    """`plan.draws` attempts at every task by the model with `adapter`."""
-    engine = open_engine(model, str(adapter) if adapter else None, plan.engine)
-    source = Source("mining", model, adapter_name(adapter) if adapter else "", plan.seed)
-    try:
-        return attempt_all(tasks, plan.draws, engine, sandbox, ledger, plan.sampling, source, progress)
-    finally:
-        engine.close()
+    """Return `settings.num_samples` attempts per task by the model with `adapter`."""
+    source = Source("mining", model, adapter_name(adapter) if adapter else "", settings.seed)
+    with closing(open_engine(model, str(adapter) if adapter else None, settings.engine)) as engine:
+        run = local_runner(engine, sandbox)
+        return run(tasks, settings.num_samples, ledger, params=settings.sampling, source=source, progress=progress)
 
 
 def sample_dev_answers(
@@ -148,25 +160,32 @@ def sample_dev_answers(
     adapter: Path | None,
     tasks: Sequence[Task],
     ledger: Ledger,
-    plan: RoundSettings,
+    *,
+    settings: RoundSettings,
     sandbox: Sandbox,
     progress: Progress = lambda items, total: items,
 ) -> Answers:
-    """Greedy answers and `plan.dev_samples` draws for every task by the model with `adapter`."""
-    engine = open_engine(model, str(adapter) if adapter else None, plan.engine)
-    source = Source("held out", model, adapter_name(adapter) if adapter else "", plan.seed)
-    how = plan.sampling.temperature, plan.sampling.max_new_tokens
-    try:
-        return sample_answers(tasks, local_runner(engine, sandbox), ledger, source, plan.dev_samples, *how, progress)
-    finally:
-        engine.close()
+    """Return greedy answers and `settings.dev_samples` samples per task by the model with `adapter`."""
+    source = Source("held out", model, adapter_name(adapter) if adapter else "", settings.seed)
+    with closing(open_engine(model, str(adapter) if adapter else None, settings.engine)) as engine:
+        return sample_answers(
+            tasks,
+            settings.dev_samples,
+            ledger,
+            attempt=local_runner(engine, sandbox),
+            temperature=settings.sampling.temperature,
+            max_new_tokens=settings.sampling.max_new_tokens,
+            source=source,
+            progress=progress,
+        )
 
 
-# ---------------------------------------------------------------------------------------------------------- figures
+# ---------------------------------------------------------------------------------------------------------- metrics
 
 
 def rates(answers: Answers, tasks: Sequence[Task], tests: str = "hidden") -> dict[str, Rate]:
-    """{what was measured: its rate over tasks}."""
+    """Return {what was measured: its rate over tasks}."""
+    tasks, _ = supported_tasks(tasks, *answers.values())
     split = "+".join(sorted({task.split for task in tasks}))
     return {
         f"pass@1, {split}, {protocol}": rate_over_tasks(
@@ -177,26 +196,29 @@ def rates(answers: Answers, tasks: Sequence[Task], tests: str = "hidden") -> dic
 
 
 def round_metrics(answers: Answers, tasks: Sequence[Task], tests: str = "hidden") -> dict[str, Any]:
-    """pass@1 greedy and over n draws, pass@n, and how unlike a task's draws are.
+    """Return pass@1 (greedy and over n samples), pass@n, and how much a task's samples differ.
 
-    `distinct` is the share of a task's n draws that differ in syntax tree, `distinct_winners` how many do among those that pass
-    every test; both are means over tasks. Sharpening raises pass@1 and lowers both; pass@n says whether that costs solutions.
+    `distinct` is the share of a task's n samples that differ in syntax tree, `distinct_winners` how many do among those
+    that pass every test; both are means over tasks. Sharpening raises pass@1 and lowers both; pass@n says whether that
+    costs solutions. Tasks whose tests cannot be run are left out and counted as `unsupported`.
     """
-    greedy, drawn = (passed_matrix(answers[name], tasks, tests) for name in ("greedy", "draws"))
-    n, drawn_pools = drawn.shape[1], pools(answers["draws"], tasks)
+    judged, unsupported = supported_tasks(tasks, *answers.values())
+    greedy, sampled = (passed_matrix(answers[name], judged, tests) for name in ("greedy", "draws"))
+    n, task_pools = sampled.shape[1], pools(answers["draws"], judged)
     return {
-        "n_tasks": len(tasks),
+        "n_tasks": len(judged),
+        "unsupported": len(unsupported),
         "tests": tests,
         "greedy": float(greedy.mean()),
-        "pass@1": float(drawn.mean()),
-        f"pass@{n}": pass_at_k_rate(drawn, n).rate,
-        "distinct": sum(len(pool.programs) / n for pool in drawn_pools) / len(tasks),
-        "distinct_winners": sum(len(pool.winners) for pool in drawn_pools) / len(tasks),
+        "pass@1": float(sampled.mean()),
+        f"pass@{n}": pass_at_k_rate(sampled, n).rate,
+        "distinct": sum(len(pool.programs) / n for pool in task_pools) / len(judged),
+        "distinct_winners": sum(len(pool.winners) for pool in task_pools) / len(judged),
     }
 
 
 def before_and_after(before: Round, after: Round, tasks: Sequence[Task]) -> list[dict[str, Any]]:
-    """The greedy answers of two rounds to the same tasks, side by side."""
+    """Return the greedy answers of two rounds to the same tasks, side by side."""
     answers = [{attempt.task_id: attempt for attempt in one.answers["greedy"]} for one in (before, after)]
     return [
         {

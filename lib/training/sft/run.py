@@ -19,13 +19,14 @@ def train(
     rows: Sequence[Row],
     adapter: Path,
     settings: SftSettings,
+    *,
     on_log: OnLog = lambda row: None,
-    held_out: EvalFn | None = None,
+    eval_fn: EvalFn | None = None,
 ) -> dict[str, Any]:
     """Train an adapter on prompt–completion rows and save it as a PEFT folder, whole or not at all.
 
     With `checkpoint_every`, the same call after a kill goes on from the last whole checkpoint; `on_log` then gets the earlier
-    steps again. With `held_out`, too, the adapter kept is the one that did best (the earliest of equals), else the last.
+    steps again. With `eval_fn`, too, the adapter kept is the one that did best (the earliest of equals), else the last.
 
     Returns {"precision", "steps", "examples", "tokens", "first_loss", "last_loss", "optimizer_state", "too_long", "held_out",
     "kept_step", "resumed_from", "seconds", "log", "identity"}.
@@ -45,7 +46,7 @@ def train(
     checkpoint = continue_from(folder, identity)
     os.environ["TENSORBOARD_LOGGING_DIR"] = f"{adapter}.tensorboard"
     try:
-        trainer, longer = unsloth_trainer.build(model, rows, folder, settings, on_log, held_out)
+        trainer, longer = unsloth_trainer.build(model, rows, folder, settings, on_log=on_log, eval_fn=eval_fn)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     except torch.OutOfMemoryError:
         raise TrainingError(out_of_memory(settings)) from None
@@ -67,7 +68,7 @@ def train(
         "last_loss": log[-1]["loss"],
         "optimizer_state": sorted(unsloth_trainer.state_dtypes(trainer.optimizer)),
         "too_long": [rows[place]["task_id"] for place in longer],
-        "held_out": unsloth_trainer.held_out_curve(trainer),
+        "held_out": unsloth_trainer.eval_curve(trainer),
         "kept_step": trainer.state.best_global_step or trainer.state.global_step,
         "resumed_from": int(checkpoint.name.split("-")[1]) if checkpoint else 0,
         "seconds": round(time.perf_counter() - started, 1),
@@ -84,13 +85,14 @@ def train_once(
     rows: Sequence[Row],
     adapter: Path,
     settings: SftSettings,
+    *,
     on_log: OnLog = lambda row: None,
-    held_out: EvalFn | None = None,
+    eval_fn: EvalFn | None = None,
 ) -> dict[str, Any]:
     """`train`, unless this very adapter is there: the same model, rows and settings. Then its log and summary as they were."""
     summary = finished(adapter, run_identity(model, rows, settings)) if rows else {}
     if not summary:
-        return train(model, rows, adapter, settings, on_log, held_out)
+        return train(model, rows, adapter, settings, on_log=on_log, eval_fn=eval_fn)
     for row in summary["log"]:
         on_log(row)
     return summary

@@ -41,16 +41,16 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
     """SFTTrainer whose evaluation is pass@1 on held-out tasks."""
 
     control: Any
-    held_out: EvalFn | None = None
+    eval_fn: EvalFn | None = None
     good: tuple[int, dict[str, torch.Tensor]] = (0, {})  # the last step whose loss was a number, and its weights
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """pass@1 of the adapter as it is; the stream of random numbers goes on as if nothing had been asked."""
-        assert self.held_out is not None
+        """pass@1 of the adapter as it is; the stream of random numbers goes on as if nothing had been evaluated."""
+        assert self.eval_fn is not None
         FastLanguageModel.for_inference(self.model)
         try:
             with torch.random.fork_rng(), torch.no_grad():
-                score = self.held_out(self.model, self.state.global_step)
+                score = self.eval_fn(self.model, self.state.global_step)
         finally:
             FastLanguageModel.for_training(self.model)
         metrics = {METRIC: score}
@@ -65,7 +65,7 @@ class Trainer(SFTTrainer):  # type: ignore[misc]
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Hands log rows on, keeps the weights that last worked, stops at the first number that is none."""
+    """Forwards log rows, keeps the last good weights, stops at the first NaN or infinity."""
 
     def __init__(self, on_log: OnLog) -> None:
         self.report = on_log
@@ -75,7 +75,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """A continued run first repeats what it logged; a new one is evaluated before its first step."""
         for row in state.log_history:
             self._hand_on(row)
-        if self.trainer.held_out is not None and state.global_step == 0:
+        if self.trainer.eval_fn is not None and state.global_step == 0:
             self.trainer.evaluate()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -89,7 +89,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The last step is evaluated even when it is no multiple of `checkpoint_every`."""
-        if self.trainer.held_out is not None and state.global_step >= state.max_steps:
+        if self.trainer.eval_fn is not None and state.global_step >= state.max_steps:
             control.should_evaluate = control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -109,11 +109,12 @@ def build(
     rows: Sequence[Row],
     folder: Path,
     settings: SftSettings,
+    *,
     on_log: OnLog = lambda row: None,
-    held_out: EvalFn | None = None,
+    eval_fn: EvalFn | None = None,
 ) -> tuple[Trainer, list[int]]:
     """A trainer that is ready to run, and the places of rows left out for their length. Raises TrainingError if all are."""
-    held_out = held_out if settings.checkpoint_every else None
+    eval_fn = eval_fn if settings.checkpoint_every else None
     lora, tokenizer = lora_model(model, settings)
     encoded, longer = within_length(rows, tokenizer, settings.max_length)
     if not encoded:
@@ -127,15 +128,15 @@ def build(
     watch = Watch(on_log)
     trainer = Trainer(
         model=lora,
-        args=config(settings, folder, held_out is not None),
+        args=config(settings, folder, eval_fn is not None),
         train_dataset=data,
-        eval_dataset=data.select([0]) if held_out else None,  # has to be there; `evaluate` asks `held_out`
+        eval_dataset=data.select([0]) if eval_fn else None,  # has to be there; `evaluate` calls `eval_fn`
         processing_class=tokenizer,
         data_collator=DataCollatorForSeq2Seq(tokenizer),
         optimizers=(adamw_8bit(lora, settings), None),
-        callbacks=[watch, *([EarlyStoppingCallback(settings.patience)] if settings.patience and held_out else [])],
+        callbacks=[watch, *([EarlyStoppingCallback(settings.patience)] if settings.patience and eval_fn else [])],
     )
-    trainer.held_out, watch.trainer = held_out, trainer
+    trainer.eval_fn, watch.trainer = eval_fn, trainer
     trainer.remove_callback(PrinterCallback)  # on_log is the display
     return trainer, longer
 
@@ -211,7 +212,7 @@ def state_dtypes(optimizer: Any) -> set[str]:
     return {str(state[name].dtype) for state in states for name in ("state1", "state2") if name in state}
 
 
-def held_out_curve(trainer: Trainer) -> list[dict[str, float]]:
+def eval_curve(trainer: Trainer) -> list[dict[str, float]]:
     """[{"step", "pass_at_1"}], one a held-out evaluation, step 0 first."""
     rows = [row for row in trainer.state.log_history if METRIC in row]
     return [{"step": row["step"], "pass_at_1": row[METRIC]} for row in rows]
