@@ -1,6 +1,6 @@
 """Does each piece that needs a GPU work on this one? A table with a line a piece; not a measurement of speed.
 
-    python benchmarks/gpu_check.py [--model MODEL] [--quick] [--json]
+    python benchmarks/gpu_check.py [--model MODEL] [--only PIECE …] [--quick] [--json]
 
 Each piece runs in a process of its own, so that one that dies or fills the memory spoils no other. Without a CUDA device, or
 without a package that a piece needs, its line says "skipped" and why; a piece that fails makes the exit code 1. --quick
@@ -43,6 +43,65 @@ def device(model: str, folder: Path) -> str:
     check(error < 0.05, f"a product in {precision()} is off by {error:.2g}")
     gpu = torch.cuda.get_device_properties(0)
     return f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute capability {gpu.major}.{gpu.minor}, {precision()}"
+
+
+def same_hash(model: str, folder: Path) -> str:
+    """The seeded noise of sampling: its bits, and what is drawn with them, on the CPU and on the GPU."""
+    import torch
+
+    from lib.sampling import SamplingParams
+    from lib.sampling.draw import draw, hash_words, seed_words
+
+    seeds, steps, ids = seed_words([3**n for n in range(64)][:39]), torch.arange(39).int(), torch.arange(151_936)[None]
+    on_gpu = hash_words(seeds.cuda(), steps.cuda(), ids.cuda()).cpu()
+    check(torch.equal(hash_words(seeds, steps, ids), on_gpu), "the hash differs between CPU and GPU")
+    logits = torch.randn(39, 151_936, generator=torch.Generator().manual_seed(0)) * 4
+    for params in (SamplingParams(0.8, 0.95), SamplingParams(1.0, 1.0), SamplingParams(0.0)):
+        here, _ = draw(logits, seeds, steps, params)
+        there, _ = draw(logits.cuda(), seeds.cuda(), steps.cuda(), params)
+        check(torch.equal(here, there.cpu()), f"{int((here != there.cpu()).sum())} of 39 draws differ at {params}")
+        alone, _ = draw(logits[5:6].cuda(), seeds[5:6].cuda(), steps[5:6].cuda(), params)
+        check(torch.equal(alone, there[5:6]), f"a row alone draws another token at {params}")
+    return f"{on_gpu.numel()} words equal, 117 draws equal"
+
+
+def sampling(model: str, folder: Path) -> str:
+    """512 samples of up to 96 tokens by our engine and by plain `generate`, the same prompts, in tokens/s."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from lib.models.resolve import resolve
+    from lib.sampling import SamplingParams, open_engine, sample
+    from lib.tasks.prompts import build_prompt
+    from lib.tasks.task import read_tasks
+
+    each, engine = 16, open_engine(model, engine="transformers")
+    tasks = [task for task in read_tasks(ROOT / "data" / "starter_bn.jsonl") if task.mode == "function"][:32]
+    prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
+    rates: dict[str, list[float]] = {"top-p 0.95": [], "top-p 1": [], "generate": []}
+    for params in (SamplingParams(0.8, 0.95, 96), SamplingParams(0.8, 1.0, 96)):
+        for seed in range(2):
+            torch.cuda.synchronize()
+            started = time.perf_counter()
+            drawn = sample(engine, prompts, each, params, seed)
+            tokens = sum(completion.n_tokens for row in drawn for completion in row)
+            rates[f"top-p {params.top_p:g}"].append(tokens / (time.perf_counter() - started))
+    engine.close()
+    plain = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=torch.bfloat16).cuda().eval()
+    tokenizer = engine.tokenizer
+    tokenizer.padding_side = "left"
+    batch = tokenizer([p.text for p in prompts], add_special_tokens=False, padding=True, return_tensors="pt").to("cuda")
+    pad = tokenizer.pad_token_id
+    for _ in range(2):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        output = plain.generate(**batch, do_sample=True, temperature=0.8, top_p=0.95, top_k=0, num_return_sequences=each,
+                                max_new_tokens=96, pad_token_id=pad)  # fmt: skip
+        tokens = int((output[:, batch["input_ids"].shape[1] :] != pad).sum())
+        rates["generate"].append(tokens / (time.perf_counter() - started))
+    said = ", ".join(f"{name} {' and '.join(f'{rate:.0f}' for rate in some)}" for name, some in rates.items())
+    check(max(rates["top-p 0.95"]) >= max(rates["generate"]), f"slower than generate: {said} tokens/s")
+    return f"{len(prompts) * each} samples: {said} tokens/s"
 
 
 def sft(model: str, folder: Path, weights: str = "16bit") -> str:
@@ -150,6 +209,8 @@ def check(holds: bool, otherwise: str) -> None:
 
 PIECES: dict[str, tuple[Callable[[str, Path], str], str]] = {  # what checks it, and the package it needs
     "CUDA device and precision": (device, "torch"),
+    "seeded noise, CPU and GPU": (same_hash, "torch"),
+    "sampling beside generate": (sampling, "transformers"),
     "Unsloth LoRA SFT, AdamW in 8 bits": (sft, "unsloth"),
     "base weights in 4 bits": (four_bits, "bitsandbytes"),
     "GMPO trainer, one batch": (gmpo, "trl"),
@@ -198,6 +259,9 @@ def main() -> None:
     parser.add_argument("--model", default="embedded", help="a model that the GPU can hold (default: embedded)")
     parser.add_argument("--quick", action="store_true", help="without the engines")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else on stdout")
+    parser.add_argument(
+        "--only", nargs="+", metavar="PIECE", default=list(PIECES), help="pieces whose names hold these words"
+    )
     parser.add_argument("--piece", choices=PIECES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.piece:
@@ -206,7 +270,7 @@ def main() -> None:
         return
     cuda = has_cuda()
     rows = []
-    for name in PIECES:
+    for name in (name for name in PIECES if any(part in name for part in options.only)):
         rows.append(line(name, options.model, cuda, options.quick))
         if not options.json:
             value = f"{rows[-1]['value']:>7.1f} " if rows[-1]["value"] else ""

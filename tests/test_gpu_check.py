@@ -23,7 +23,7 @@ def rows(*arguments: str, **environment: str) -> tuple[int, list[dict]]:
 def test_without_a_gpu_every_piece_is_skipped_by_name_and_nothing_failed() -> None:
     status, found = rows(CUDA_VISIBLE_DEVICES="")
     assert status == 0 and {row["unit"] for row in found} == {"skipped: no CUDA device"}
-    assert len({row["name"] for row in found}) == len(found) == 6
+    assert len({row["name"] for row in found}) == len(found) == 8
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no GPU here: gpu_check's pieces were not tried")
