@@ -29,9 +29,9 @@ sys.path.insert(0, str(ROOT))
 from lib.base.files import write_bytes  # noqa: E402
 from lib.sampling import Engine, Request, SamplingParams, open_engine, sample_seed  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
-from lib.tasks.prompts import Prompt, build_prompt, cut_at_stops  # noqa: E402
+from lib.tasks.prompts import Prompt, build_prompt  # noqa: E402
 from lib.tasks.readers import read  # noqa: E402
-from lib.tasks.task import FIELDS, Task, by_split, read_tasks  # noqa: E402
+from lib.tasks.task import Task, by_split, read_tasks  # noqa: E402
 
 TEMPERATURE, TOP_P, NEW_TOKENS = 0.8, 0.95, 192
 SLICE, SLICES = 20, 5
@@ -71,21 +71,13 @@ def load(name: str, data: Path) -> list[Task]:
     return [dataclasses.replace(task, task_id=f"{task.task_id}:{name}") for task in tasks]
 
 
-def shown(task: Task, count: int) -> Task:
-    """Return the task with `count` visible tests in its prompt."""
-    if "show_tests" in FIELDS:
-        return dataclasses.replace(task, **{"show_tests": count})
-    tests = "\n".join(task.visible_tests[:count])
-    return dataclasses.replace(task, prompt=f"{task.prompt}\n\nIt has to pass:\n{tests}" if tests else task.prompt)
-
-
 # --------------------------------------------------------------------------------------------------------------- sample
 
 
 def lines(engine: Engine, part: Part, tasks: list[Task], new_tokens: int) -> Iterator[dict[str, Any]]:
     """Draw one part's samples, a task's one after another so that its prompt is read once, and yield a line per task."""
     params = SamplingParams(TEMPERATURE if part.draws else 0.0, TOP_P, new_tokens, logprobs=True)
-    prompts = [build_prompt(shown(task, part.show), engine.tokenizer) for task in tasks]
+    prompts = [build_prompt(dataclasses.replace(task, show_tests=part.show), engine.tokenizer) for task in tasks]
     draws = range(part.first, part.first + max(1, part.draws))
     requests = (
         Request((place, draw), prompt.text, prompt.stops, sample_seed(SEED, prompt.task_id, draw))
@@ -138,7 +130,7 @@ def grade(options: argparse.Namespace) -> None:
     programs = []
     for row in rows:
         prompt = Prompt(row["task_id"], row["prefill"], row["prefill"], tuple(row["stops"]))
-        programs.append([prompt.program(cut_at_stops(text, prompt.stops)) for text, *_ in row["samples"]])
+        programs.append([prompt.program(text) for text, *_ in row["samples"]])
     jobs: dict[tuple[str, str, str], tuple[Task, str]] = {}
     for row, written in zip(rows, programs, strict=True):
         for which in ("visible", "full"):
