@@ -30,7 +30,7 @@ def failure_shares(failures: pandas.DataFrame, column: str) -> Picture:
         where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}
         axes.annotate(f"{row['count']:.0f}", (end, place), **where)
     axes.set_yticks(range(len(kinds)), [TYPE_NAMES.get(str(kind), kind) for kind in kinds])
-    axes.set(xlabel="% of the model's failed samples (number of samples at the bar)", xlim=(0, 109))
+    axes.set(xlabel="% of the model's failed samples (count at the bar)", xlim=(0, 109))
     legend_above(axes, data["model"].nunique())
     return figure, data
 

@@ -50,7 +50,7 @@ def k_ablation(rows: Sequence[Row]) -> Picture:
     _band(repeats, data[data["quantity"] == "repeated programs"], "", "o")
     repeats.set(title="programs seen before", ylabel="share of K samples", ylim=(0, 1))
     _band(cost, data[data["quantity"] == "draws a distinct winner"], "", "o")
-    cost.set(title="cost", ylabel="samples per distinct passing program", ylim=(0, None))
+    cost.set(title="cost", ylabel="samples per distinct pass", ylim=(0, None))
     ks = sorted(set(data["k"]))
     for axes in (shares, repeats, cost):
         axes.set(xscale="log", xlabel="K, samples per task")

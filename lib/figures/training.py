@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas
 
-from lib.figures.style import COLOURS, Picture, subplots, whole_steps
+from lib.figures.style import COLOURS, Picture, legend_above, subplots, whole_steps
 
 
 def loss_curve(
@@ -37,11 +37,10 @@ def gmpo_curves(steps: Sequence[dict[str, Any]]) -> Picture:
     left.plot(data["step"], data["reward"], "o-", label="mean reward")
     left.plot(data["step"], data["decidable"], "s--", label="prompts with mixed outcomes")
     left.set(xlabel="step", ylabel="share", ylim=(0, 1.03))
-    left.legend()
     right.plot(data["step"], data["advantage_var"], "o-", label="this run's advantages")
     right.plot(data["step"], data["advantage_var_per_prompt"], "s--", label="per-prompt z-score")
     right.set(xlabel="step", ylabel="variance of advantages")
-    right.legend()
     for axes in (left, right):
         whole_steps(axes)
+        legend_above(axes, 1)
     return figure, data

@@ -1,4 +1,4 @@
-"""The papers' figures: nothing clipped or overlapping, published numbers grey, numbers by hand, the run's mark."""
+"""Figures: nothing clipped or overlapping, published numbers grey, numbers by hand, the run's mark."""
 
 import json
 import warnings
@@ -11,7 +11,8 @@ import numpy
 import pandas
 import pytest
 
-from lib.figures import style
+from lib.figures import evaluation, failures, mining, preprocessing, style, training
+from lib.mining.k_curve import Row
 from lib.papers import parts, polycode, published, troopers
 from lib.papers.published import Audit, findings
 
@@ -54,7 +55,47 @@ def best_of() -> pandas.DataFrame:
     )
 
 
+PASSED = numpy.random.default_rng(1).random((60, 16)) < numpy.linspace(0, 1, 60)[:, None]
+HISTORY = [
+    {"step": step, "reward": 0.2 * step, "decidable": 0.5, "advantage_var": 1.0, "advantage_var_per_prompt": 0.7,
+     "loss": 1 / step, "mean_token_accuracy": 0.8, "l_hat_right": 0.1, "l_hat_wrong": -1.0}
+    | {f"verdict/{status}": 0.25 for status in ("success", "wrong-output", "runtime-error", "compile-error")}
+    for step in (1, 2, 3)
+]  # fmt: skip
+FAILED = FAILURES.assign(task_id=[f"t{index % 7}" for index in range(len(FAILURES))])
+FLOW = pandas.DataFrame([[5, 1], [2, 3]], index=["solved", "1"], columns=["solved", "1"]).rename_axis("base")
+BARS = pandas.DataFrame(
+    [{"model": model, "tests": "hidden", "protocol": protocol, "rate": 0.3, "lo": 0.2, "hi": 0.42, "n_tasks": 60,
+      "draws": draws, "run": run} for model in ("base", "rsft", "gmpo") for run in ("seed0", "seed1", "seed2")
+     for protocol, draws in (("greedy", 1), ("draws", 20))]
+)  # fmt: skip
+SPENT = pandas.DataFrame(
+    [{"tokenizer": name, "texts": texts, "unit": "word", "n": 90, "rate": 3.0, "lo": 2.5, "hi": 3.4}
+     for name in ("the model's own, 49,152 pieces", "joint BPE, 1,024 pieces", "joint unigram, 1,024 pieces")
+     for texts in ("Bangla prompts, held out", "Python targets, held out")]
+)  # fmt: skip
+ROWS = [
+    Row(k, quantity, tests, 0.1 * (k + 1) ** 0.4, 0.05, 0.9, "share of tasks", 60)
+    for k in (1, 10, 20, 50, 100)
+    for quantity, tests in (("best-of-K", "visible"), ("solved", "all"), ("best-of-K", "hidden"),
+                            ("draws that pass", "all"), ("repeated programs", ""), ("draws a distinct winner", "all"))
+] + [Row(1, "greedy", tests, 0.3, 0.2, 0.4, "share of tasks", 60) for tests in ("visible", "hidden")]  # fmt: skip
+
 DRAWN: dict[str, Callable[[], Any]] = {
+    "scores": lambda: evaluation.score_bars(BARS[BARS["run"] == "seed0"])[0],
+    "runs": lambda: evaluation.over_runs(BARS)[0],
+    "solved against k": lambda: mining.solved_against_k(PASSED)[0],
+    "passes per task": lambda: mining.passes_per_task(PASSED, [1 + index % 4 for index in range(60)])[0],
+    "K ablation": lambda: mining.k_ablation(ROWS)[0],
+    "loss": lambda: training.loss_curve(HISTORY, [{"step": 3, "pass_at_1": 0.3}])[0],
+    "gmpo": lambda: training.gmpo_curves(HISTORY)[0],
+    "failure shares": lambda: failures.failure_shares(FAILED, "troopers_type")[0],
+    "failure flows": lambda: failures.failure_flows([FLOW.rename_axis(columns="rsft")] * 2)[0],
+    "failure steps": lambda: failures.failure_steps(HISTORY)[0],
+    "lengths": lambda: failures.lengths(
+        pandas.DataFrame({"model": ["base", "rsft"] * 4, "status": ["success"] * 4 + ["timeout"] * 4, "n_tokens": 9})
+    )[0],
+    "tokens": lambda: preprocessing.tokens_per_unit(SPENT)[0],
     "table 1": lambda: troopers.splits([ROOT / "data" / "starter_bn.jsonl"])[0],
     "figure 1": lambda: troopers.pipeline(PROMPT, MINING)[0],
     "table 2": lambda: troopers.best_of_k_table(best_of()),
