@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from lib.sandbox import Sandbox, SandboxError, Verdict, probe
+from lib.sandbox.confine import scratch
+from lib.sandbox.trusted import jobs
+from lib.sandbox.trusted.grader_process import GraderProcess
 from lib.sandbox.trusted.outputs import same_output
 from lib.sandbox.trusted.processes import loader_path
 from lib.sandbox.trusted.remote import Remote
@@ -441,3 +444,97 @@ def test_docstrings_of_remotes_do_not_show():
 def test_same_output(got, expected, exact, lines, tokens):
     pair = got.encode(), expected.encode()
     assert [same_output(*pair, mode) for mode in ("exact", "lines", "tokens")] == [exact, lines, tokens]
+
+
+# ----------------------------------------------------------------------------------- programs that start processes
+
+POOL = """
+from multiprocessing import Pool
+def square(x): return x * x
+if __name__ == "__main__":
+    with Pool(2) as pool: print(pool.map(square, range(3)))
+"""
+LOCKS = """
+import multiprocessing
+def work(queue, lock, number):
+    with lock: queue.put(number)
+if __name__ == "__main__":
+    queue, lock = multiprocessing.Queue(), multiprocessing.Lock()
+    parts = [multiprocessing.Process(target=work, args=(queue, lock, n)) for n in range(3)]
+    for part in parts: part.start()
+    print(sum(queue.get() for _ in parts))
+    for part in parts: part.join()
+"""
+SPINNERS = "import os\nfor _ in range(3):\n    if os.fork() == 0:\n        while True: pass\nos.wait()"
+HOARDERS = """
+import os, time
+for _ in range(6):
+    if os.fork() == 0:
+        held = b"x" * (100 << 20)
+        time.sleep(30)
+time.sleep(30)
+"""
+KILLERS = """
+import os, signal
+for target in (os.getppid(), 1):
+    for number in range(1, 65):
+        try: os.kill(target, number)
+        except (OSError, ValueError): pass
+print(6)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "status"),
+    [
+        (POOL, "[0, 1, 4]\n", "success"),
+        (LOCKS, "3\n", "success"),
+        (SPINNERS, "", "timeout"),
+        (HOARDERS, "", "memory"),
+        (KILLERS, "6\n", "success"),
+        ("import os\nif os.fork() == 0:\n    while True: pass\nprint(6)", "6\n", "success"),
+    ],
+)
+def test_program_with_several_processes(sandbox, source, output, status):
+    verdict = sandbox.execute("python", source, [Case("", output)], 2.0, 256)
+    assert verdict.status == status, verdict.failure
+    assert sandbox.execute("python", f"print(6)\n# after {hash(source)}", DOUBLE[:1], 2, 256).status == "success"
+
+
+def test_launcher_that_cannot_start_is_one_clear_line():
+    with Sandbox(workers=1) as box:
+        grader = GraderProcess(box._graders[0].settings | {"launcher": {"plan": None}})
+        row = grader.judge(dict(jobs.for_program("python", "print(6)", DOUBLE[:1], 1, 256, "exact").body), 60)
+        grader.stop()
+        assert row["status"] == "sandbox-error" and "the launcher cannot start" in row["failure"]
+        assert box.execute("python", "print(6)", DOUBLE[:1], 2, 256).status == "success"
+
+
+def test_source_that_is_too_long_is_the_program_s_fault(sandbox):
+    verdicts = (sandbox.grade(SQUARE, "#" * (17 << 20)), sandbox.execute("lua", "-" * (17 << 20), DOUBLE, 1, 256))
+    assert [verdict.status for verdict in verdicts] == ["compile-error"] * 2
+
+
+def test_scratch_is_emptied_whatever_is_in_it(tmp_path):
+    deep = tmp_path
+    for _ in range(40):
+        deep = deep / ("d" * 100)
+        os.mkdir(os.path.relpath(deep)) if len(str(deep)) < 4000 else None
+    (tmp_path / "link").symlink_to("/etc")
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / b"\xff".decode("utf-8", "surrogateescape")).touch()
+    (tmp_path / ("d" * 100)).chmod(0)
+    scratch.empty(str(tmp_path))
+    assert os.listdir(tmp_path) == []
+
+
+def test_usage_counts_what_is_hidden(tmp_path):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed" / "file").write_bytes(b"x" * 100_000)
+    (tmp_path / "closed").chmod(0o300)
+    with open(tmp_path / "gone", "wb") as held:
+        held.write(b"x" * 100_000)
+        held.flush()
+        os.unlink(held.name)
+        size, entries = scratch.usage(str(tmp_path))
+        assert size >= 100_000 and entries == 2 and (scratch.unlinked(os.getpid()) or 0) >= 100_000

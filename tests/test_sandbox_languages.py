@@ -174,3 +174,79 @@ def test_language_without_function_mode_says_so(sandbox):
         Task("f", "s", "d", "p", "en", "fortran", "function", "", ("x",)), programming_language="fortran"
     )
     assert "no function mode" in sandbox.grade(task, "x").failure
+
+
+# ------------------------------------------------------------------------------- programs that want to please the tests
+
+SQUARE = {
+    "lua": "lu = require('luaunit')\nfunction test_humaneval()\n  lu.assertEquals(f(2), 4)\nend\nos.exit(lu.LuaUnit.run())",
+    "r": "test_humaneval <- function() {\n  candidate <- f\n  if (!identical(candidate(2), 4)) { quit('no', 1) }\n}\n"
+    "test_humaneval()",
+    "ocaml": "let assertions =\n  let candidate = f in\n  assert ((candidate 2) = 4);\n  ()",
+}
+CHEATS = {
+    "lua": [
+        "function f() return 0 end rawequal = function() return true end next = nil error = nil",
+        "function f() return 0 end local g = load('return _G')() if g then g.error = nil g.type = function() end end",
+        "function f() return io.open('given.lua') or io.open('main.lua') or io.stdin:read('a') end",
+        "function f() return setmetatable({}, {__eq = function() return true end, __index = function() return 4 end}) end",
+        "function f() return 0 end string.format = function() os.exit(0) end",
+        "function f() error(setmetatable({}, {__tostring = function() os.exit(0) end})) end",
+        "function f() return 0 end setmetatable({}, {__gc = function() os.exit(0) end})",
+        "lu = {assertEquals = function() end} function require() return lu end function f() return 0 end",
+        "getmetatable('').__index = function() return function() end end function f() return 0 end",
+        "os.exit = function() end test_humaneval = print function f() return 0 end",
+    ],
+    "r": [
+        "f <- function(x) 0\nunlockBinding('identical', baseenv())\nassign('identical', function(...) TRUE, baseenv())",
+        "f <- function(x) 0\n`if` <- function(...) NULL\n`!` <- function(x) FALSE\nidentical <- function(...) TRUE",
+        "f <- function(x) 0\nattach(list(identical = function(...) TRUE))",
+        "f <- function(x) 0\nassignInNamespace('identical', function(...) TRUE, 'base')",
+        "f <- function(x) { cat(readLines('main.r')); 0 }",
+        "f <- function(x) { cat(readLines(file('stdin'))); 0 }",
+        "f <- function(x) { options(error = function() quit('no', 0)); stop('x') }",
+        "f <- function(x) 0\n.Last <- function() quit('no', 0)",
+    ],
+    "ocaml": [
+        "let f x = 0\nlet (=) _ _ = true\nmodule Stdlib = struct let (=) _ _ = true end",
+        "let f x = 0\nmodule Program = struct let f x = 4 end",
+        "let f x = 0 end module Other = struct",
+        "let f x = 0\nlet () = at_exit (fun () -> exit 0)",
+        "let f x = print_string (input_line stdin); 0",
+        "let f x = 0\nlet () = Printexc.set_uncaught_exception_handler (fun _ _ -> exit 0)",
+    ],
+}
+HONEST = {
+    "lua": "function string:twice() return self .. self end\nlocal s = ('a'):twice()\nlocal function f(x) return x ^ 2 // 1 end",
+    "r": "`%+%` <- function(a, b) paste0(a, b)\nsame <- function(a, b) a == b\nx <- 'a' %+% 'b'\nf <- function(x) x * x",
+    "ocaml": "let (+) a b = Stdlib.(+) a b\nmodule List = struct include List let sum = fold_left (+) 0 end\nlet f x = x * x",
+}
+
+
+def square(language: str) -> Task:
+    return Task("f", "s", "d", "p", "en", need(language), "function", "f", (SQUARE[language],))
+
+
+@pytest.mark.parametrize(("language", "program"), [(name, each) for name, some in CHEATS.items() for each in some])
+def test_program_that_sets_out_to_please_the_tests_fails(sandbox, language, program):
+    assert sandbox.grade(square(language), program).status in ("wrong-output", "runtime-error", "compile-error")
+
+
+@pytest.mark.parametrize("language", HONEST)
+def test_program_with_helpers_and_operators_of_its_own_passes(sandbox, language):
+    verdict = sandbox.grade(square(language), HONEST[language])
+    assert verdict.status == "success", verdict.failure
+
+
+@pytest.mark.parametrize("language", ["lua", "r", "ocaml"])
+def test_output_shown_holds_no_mark(sandbox, language):
+    assert sandbox.grade(square(language), HONEST[language]).stdout_head == ""
+
+
+def test_manifest_that_is_no_yaml_is_one_clear_error_each_time(tmp_path, monkeypatch):
+    (tmp_path / "odd.yaml").write_text("install: [x\nrun: {")
+    monkeypatch.setattr(languages, "FOLDER", tmp_path)
+    for _ in range(2):
+        with pytest.raises(SandboxError, match="odd.yaml") as raised:
+            languages.load("odd")
+        assert len(str(raised.value).splitlines()) == 1

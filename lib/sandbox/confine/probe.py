@@ -19,7 +19,7 @@ SECOND_UID = 61_000  # workers become this user plus their grader's number where
 _LEFT_OUT = {"site-packages", "dist-packages", "test", "idlelib", "__pycache__", "turtledemo", "ensurepip"}
 _MODES = {
     "A": "A: Linux namespaces; programs see a root directory, a process table and a network of their own",
-    "B": "B: container root; no namespaces here, so programs run without capabilities and behind Landlock and seccomp",
+    "B": "B: container root; no namespaces here, so programs run without capabilities, behind Landlock and seccomp",
     "C": "C: plain user; programs run as you, behind Landlock and seccomp",
     "none": "none: nothing here can confine a program",
 }
@@ -104,6 +104,8 @@ def _in_words(found: dict[str, Any], mode: str) -> tuple[tuple[str, str], ...]:
         ("landlock", f"yes, version {version}" if version else f"no: {without}"),
         ("seccomp", "yes" if found["seccomp"] else "no: this kernel or instruction set has no filter here"),
         ("second user", second),
+        ("scratch", f"64 MiB, {'a file system of its own' if mode == 'A' else 'measured while a program runs'}"),
+        ("signals", "among a program's own processes" if mode == "A" or version >= 6 else "none, also not to its own"),
     )
 
 
