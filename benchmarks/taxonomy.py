@@ -45,7 +45,7 @@ def ruled(wanted: Sequence[Read] | None = None) -> dict[str, Label]:
     tasks = {task.task_id: task for task in corpora.read(BLP / "test_full.csv")}
     responses = corpora.read_submission(BLP / "troopers_submission.json")
     ids = list(tasks) if wanted is None else [read.task_id for read in wanted]
-    programs = {name: program_of(responses[name], tasks[name]) or "" for name in ids}
+    programs = {name: program_of(responses[name][0], tasks[name]) or "" for name in ids}
     for read in wanted or ():
         if hashlib.sha256(programs[read.task_id].encode()).hexdigest() != read.sha256:
             raise ValueError(f"failure_labels.csv, task_id {read.task_id}: the submission holds another program")

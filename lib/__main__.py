@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
@@ -81,7 +81,7 @@ def doctor(args: argparse.Namespace) -> tuple[Payload, str]:
 
 
 def score(args: argparse.Namespace) -> tuple[Payload, str]:
-    """Judge a submission file: a missing response is no-code, a sandbox error stops everything."""
+    """Judge a submission file: a task without an answer is no-code, an error of the sandbox stops everything."""
     from lib import sandbox
     from lib.mining import fuzzing
     from lib.tasks import readers as corpora
@@ -89,12 +89,17 @@ def score(args: argparse.Namespace) -> tuple[Payload, str]:
 
     if args.fuzz < 0:
         raise CommandError(f"--fuzz {args.fuzz}: asserts to add to each task, so 1 or more")
-    tasks, skipped = runnable(corpora.read(args.tasks))
-    responses = corpora.read_submission(args.submission)
-    check_ids(responses, [*tasks, *skipped], args.submission, args.tasks)
+    everything = corpora.read(args.tasks)
+    answers = corpora.read_submission(args.submission, [task.task_id for task in everything])
+    check_ids(answers, everything, args.submission, args.tasks)
+    tested, left_out = with_tests(everything, args.tests, args.tasks)
+    able, skipped = runnable(tested)
+    tasks = [task for task in able for _ in answers.get(task.task_id, [""])]
+    if args.fuzz and len(tasks) > len(able):
+        raise CommandError(f"--fuzz {args.fuzz}: needs one answer per task; {args.submission} holds several samples")
     started = time.monotonic()
     with sandbox.Sandbox(allow_unconfined=args.allow_unconfined) as box:
-        programs = [program_of(responses.get(task.task_id, ""), task) for task in tasks]
+        programs = [program_of(answer, task) for task in able for answer in answers.get(task.task_id, [""])]
         judged = fuzzing.hardened(tasks, args.tests, args.fuzz, 0, box) if args.fuzz else tasks
         jobs = [(task, program or "") for task, program in zip(judged, programs, strict=True)]
         verdicts = box.grade_many(jobs, tests=args.tests, alias=args.alias)
@@ -102,10 +107,13 @@ def score(args: argparse.Namespace) -> tuple[Payload, str]:
         fuzzed = fuzzed_facts(tasks, judged, programs, verdicts, args, box) if args.fuzz else {}
         mode = box.mode
     if args.out:
-        write_verdicts(Path(args.out), tasks, verdicts)
-    payload = summary(verdicts, args.tests, args.alias, mode, time.monotonic() - started)
+        write_verdicts(Path(args.out), judged, programs, verdicts)
+    payload = summary([task.task_id for task in tasks], verdicts, args.tests, args.alias)
+    payload |= {"sandbox_mode": mode, "seconds": round(time.monotonic() - started, 2)}
     if args.fuzz:
         payload["fuzzed"] = fuzzed
+    if left_out:
+        payload["left_out"] = len(left_out)
     if skipped:
         payload["skipped"] = {task.task_id: task.programming_language for task in skipped}
     return payload, score_words(payload)
@@ -274,7 +282,15 @@ def runnable(tasks: Sequence["Task"]) -> tuple[list["Task"], list["Task"]]:
     return able, skipped
 
 
-def check_ids(responses: dict[str, str], tasks: Sequence["Task"], submission: str, tasks_from: str) -> None:
+def with_tests(tasks: Sequence["Task"], tests: str, source: str) -> tuple[list["Task"], list["Task"]]:
+    """Tasks that have the tests asked for, and those to leave out. Raises CommandError when none has any."""
+    kept = [task for task in tasks if task.mode == "program" or task.tests(tests)]  # type: ignore[arg-type]
+    if not kept:
+        raise CommandError(f"{source}: none of the {len(tasks)} tasks has {tests} tests; choose --tests visible or all")
+    return kept, [task for task in tasks if task not in kept]
+
+
+def check_ids(responses: Mapping[str, object], tasks: Sequence["Task"], submission: str, tasks_from: str) -> None:
     """Raise CommandError when a submission answers tasks that are not there."""
     known = {task.task_id for task in tasks}
     unknown = [name for name in responses if name not in known]
@@ -323,44 +339,79 @@ def stop_on_sandbox_error(names: Sequence[str], verdicts: Sequence["Verdict"]) -
         raise CommandError(f"sandbox error at {name}{more}: {reason}")
 
 
-def write_verdicts(path: Path, tasks: Sequence["Task"], verdicts: Sequence["Verdict"]) -> None:
-    """One JSON object a line: task_id and the verdict's fields. The file appears whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
-        for task, verdict in zip(tasks, verdicts, strict=True):
-            row = {"task_id": task.task_id, **dataclasses.asdict(verdict)}
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-    partial.replace(path)
+def write_verdicts(
+    path: Path, tasks: Sequence["Task"], programs: Sequence[str | None], verdicts: Sequence["Verdict"]
+) -> None:
+    """One JSON object per line: task_id, sample, the verdict's fields, and a failure's type in both papers' taxonomies."""
+    from lib.base.files import write_text
+    from lib.evaluation.failures.taxonomy import classify
+    from lib.sandbox import Status
+
+    seen: collections.Counter[str] = collections.Counter()
+    lines = []
+    for task, program, verdict in zip(tasks, programs, verdicts, strict=True):
+        no_failure = verdict.status in (Status.SUCCESS, Status.UNSUPPORTED_TEST)
+        label = None if no_failure else classify(task, program, verdict)
+        types = {name: getattr(label, name, None) for name in ("troopers_type", "polycode_type")}
+        row = {"task_id": task.task_id, "sample": seen[task.task_id], **dataclasses.asdict(verdict), **types}
+        seen[task.task_id] += 1
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text(path, "".join(lines))
 
 
-def summary(verdicts: Sequence["Verdict"], tests: str, alias: str, mode: str, seconds: float) -> Payload:
-    """The scores of a list of verdicts, with the Wilson interval over tasks."""
+def summary(names: Sequence[str], verdicts: Sequence["Verdict"], tests: str, alias: str) -> Payload:
+    """The scores of a list of verdicts by task, with the Wilson interval over tasks.
+
+    A test that cannot be run counts neither for nor against its program. With several samples per task the pass rate is
+    pass@1, and pass@k is given for k up to the smallest number of samples.
+    """
+    from lib.sandbox import Status
     from lib.stats.intervals import wilson_interval
+    from lib.stats.pass_at_k import pass_at_k
 
     counts = collections.Counter(verdict.status for verdict in verdicts)
-    passed, n = counts[Status.SUCCESS], len(verdicts)
-    return {
+    right: dict[str, list[bool]] = collections.defaultdict(list)
+    for name, verdict in zip(names, verdicts, strict=True):
+        if verdict.status != Status.UNSUPPORTED_TEST:
+            right[name].append(verdict.status == Status.SUCCESS)
+    several = len(verdicts) > len(set(names))
+    n, total = len(right), sum(sum(some) / len(some) for some in right.values())
+    payload: Payload = {
         "tests": tests,
         "alias": alias,
         "n": n,
-        "passed": passed,
-        "pass_rate": passed / n,
-        "wilson95": [float(bound) for bound in wilson_interval(passed, n)],
+        "passed": counts[Status.SUCCESS],
+        "pass_rate": total / n if n else 0.0,
+        "wilson95": [float(bound) for bound in wilson_interval(round(total, 9), n)] if n else [0.0, 1.0],
         "statuses": dict(counts.most_common()),
-        "sandbox_mode": mode,
-        "seconds": round(seconds, 2),
     }
+    if several:
+        answered = [some for some in right.values()]
+        ks = range(1, min(map(len, answered), default=0) + 1)
+        rates = {k: sum(pass_at_k(len(some), sum(some), k) for some in answered) / n for k in ks}
+        payload |= {"samples": len(verdicts), "pass_at": {str(k): round(rate, 6) for k, rate in rates.items()}}
+    return payload
 
 
 def score_words(payload: Payload) -> str:
     """A score in words, one fact a line."""
     low, high = payload["wilson95"]
+    unit = "samples" if "samples" in payload else "tasks"
     lines = [
-        f"{payload['passed']} of {payload['n']} tasks pass their {payload['tests']} tests ({payload['alias']} aliases): "
+        f"{payload['passed']} of {payload.get('samples', payload['n'])} {unit} pass their {payload['tests']} tests ({payload['alias']} aliases): "
         f"{payload['pass_rate']:.1%}, 95 % Wilson interval {low:.1%} to {high:.1%}",
         "  ".join(f"{status} {count}" for status, count in payload["statuses"].items()),
         f"sandbox mode {payload['sandbox_mode']}, {payload['seconds']} s",
     ]
+    if "pass_at" in payload:
+        rates = "  ".join(f"pass@{k} {rate:.1%}" for k, rate in payload["pass_at"].items())
+        lines.insert(1, f"{payload['n']} tasks: {rates}")
+    if payload["statuses"].get("unsupported-test"):
+        lines.append(
+            f"{payload['statuses']['unsupported-test']} tests cannot be run here; their programs are not counted"
+        )
+    if "left_out" in payload:
+        lines.append(f"left out {payload['left_out']} tasks without {payload['tests']} tests")
     if "fuzzed" in payload:
         facts = payload["fuzzed"]
         lines.append(
@@ -491,7 +542,12 @@ def _shared_arguments(sub: argparse.ArgumentParser) -> None:
 
 def _score_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--tasks", required=True, metavar="FILE", help="JSON Lines, or any public format that is read")
-    sub.add_argument("--submission", required=True, metavar="FILE", help='[{"id", "response"}], or one a line')
+    sub.add_argument(
+        "--submission",
+        required=True,
+        metavar="FILE",
+        help='{"id", "response"} per line or in a JSON list; several rows of one id are samples',
+    )
     sub.add_argument("--tests", choices=("visible", "hidden", "all"), default="all")
     sub.add_argument("--alias", choices=("strict", "permissive"), default="strict", help="how entry points are matched")
     sub.add_argument("--fuzz", type=int, default=0, metavar="N", help="add N fuzzed asserts a task; needs references")

@@ -115,6 +115,13 @@ def test_score_writes_one_verdict_a_line(files: Callable, tmp_path: Path, capsys
     assert "1 of 3 tasks pass their all tests" in capsys.readouterr().out
 
 
+def test_score_says_how_each_answer_failed(files: Callable, tmp_path: Path) -> None:
+    main(["score", *files({"a": ABSOLUTE, "b": RIGHT}), "--out", str(tmp_path / "v.jsonl")])
+    rows = {row["task_id"]: row for row in map(json.loads, (tmp_path / "v.jsonl").read_text().splitlines())}
+    assert rows["a"]["troopers_type"] in (1, 2, 3, 4) and rows["a"]["polycode_type"]
+    assert rows["b"]["troopers_type"] is None and rows["b"]["sample"] == 0
+
+
 def test_score_refuses_answers_to_other_tasks(files: Callable, capsys: Capture) -> None:
     assert "answers 1 ids that" in refusal(capsys, "score", *files({"a": RIGHT, "zz": RIGHT}))
 
@@ -122,7 +129,7 @@ def test_score_refuses_answers_to_other_tasks(files: Callable, capsys: Capture) 
 def test_score_stops_when_tasks_lack_the_tests_asked_for(tmp_path: Path, files: Callable, capsys: Capture) -> None:
     arguments = files({"a": RIGHT})
     write_tasks(tmp_path / "tasks.jsonl", [task("a", hidden_tests=())])
-    assert "task 'a' has no hidden tests" in refusal(capsys, "score", *arguments, "--tests", "hidden")
+    assert "none of the 1 tasks has hidden tests" in refusal(capsys, "score", *arguments, "--tests", "hidden")
 
 
 @pytest.mark.parametrize("broken", ["--tasks", "--submission"])

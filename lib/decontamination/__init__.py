@@ -134,7 +134,7 @@ def _check_ids(side: str, tasks: Sequence[Task]) -> None:
         if task.task_id in seen:
             raise TaskError(
                 f"the {side} side has two tasks with the id {task.task_id!r};"
-                " lib.tasks.readers.pool keeps the ids of several corpora apart"
+                ' ids of several corpora in one list have to differ, such as "mbpp/11"'
             )
         seen.add(task.task_id)
 

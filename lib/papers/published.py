@@ -129,7 +129,7 @@ def audit(folder: str | Path, sandbox: Sandbox) -> Audit:
         odd = sorted(there ^ set(ids))
         if odd:
             raise TaskError(f"{name}: {len(odd)} tasks that only it or {shown.name} has, as {', '.join(odd[:3])}")
-    programs = [program_of(answers[task.task_id], task) or "" for task in visible]
+    programs = [program_of(answers[task.task_id][0], task) or "" for task in visible]
     trained = verbatim(corpora.read(training), visible)
     return Audit(
         ids,

@@ -8,37 +8,34 @@ that names the row.
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.tasks.readers.asserts import Converter, Origin, wrong_entry_points
+from lib.tasks.readers.asserts import Converter, Origin
 from lib.tasks.readers.files import Row, rows
-from lib.tasks.readers.formats import FORMATS, detect, mapped
+from lib.tasks.readers.formats import FORMATS, detect
 from lib.tasks.task import Task, TaskError, task_from_row
 
-__all__ = ["FORMATS", "iter_tasks", "pool", "read", "read_submission", "wrong_entry_points"]
+__all__ = ["FORMATS", "iter_tasks", "read", "read_submission"]
 
 log = logging.getLogger(__name__)
 
 
-def read(path_or_id: str | Path, column_map: Mapping[str, str] | None = None, split: str | None = None) -> list[Task]:
+def read(path_or_id: str | Path, split: str | None = None) -> list[Task]:
     """All tasks of a corpus, in order. Raises TaskError, and then loads nothing; see `iter_tasks`."""
-    tasks = list(iter_tasks(path_or_id, column_map, split))
+    tasks = list(iter_tasks(path_or_id, split))
     if not tasks:
         raise TaskError(f"{path_or_id}: no tasks{f' of split {split!r}' if split else ''} in this corpus")
     return tasks
 
 
-def iter_tasks(
-    path_or_id: str | Path, column_map: Mapping[str, str] | None = None, split: str | None = None
-) -> Iterator[Task]:
+def iter_tasks(path_or_id: str | Path, split: str | None = None) -> Iterator[Task]:
     """The tasks of a corpus one at a time, in order.
 
     `split` picks a data set's split; of a file, only its tasks are given, and rows whose corpus states no
-    split get its name. `column_map` ({task field: column}) reads a format that is not a known one. Raises
-    TaskError naming file and row for unknown columns, a broken row, an empty test list or two rows with one
-    id.
+    split get its name. Raises TaskError naming file and row for unknown columns, a broken row (and its column), an empty test
+    list or two rows with one id.
     """
     name = str(path_or_id)
     origin = Origin(name, Path(name) if Path(name).is_file() else None, split)
@@ -47,8 +44,7 @@ def iter_tasks(
     skipped: list[str] = []
     for row in rows(name, split):
         if convert is None:
-            opener = mapped(column_map) if column_map else detect(row.values, row.where).open
-            convert = opener(origin)
+            convert = detect(row.values, row.where).open(origin)
         values = _converted(convert, row)
         if values is None:
             skipped.append(row.where)
@@ -63,15 +59,33 @@ def iter_tasks(
         log.warning("%s: left out %d rows that cases cannot judge, the first at %s", name, len(skipped), skipped[0])
 
 
+class _Columns(dict[str, Any]):
+    """A row's columns; remembers which one was read last."""
+
+    last = ""
+
+    def __getitem__(self, name: str) -> Any:
+        self.last = name
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.last = name
+        return super().get(name, default)
+
+
 def _converted(convert: Converter, row: Row) -> dict[str, Any] | None:
+    columns = _Columns(row.values)
     try:
-        return convert(row)
+        return convert(row._replace(values=columns))
     except KeyError as error:
         raise TaskError(f"{row.where}: column {error.args[0]} is missing") from None
     except (TypeError, AttributeError, ValueError) as error:
         if isinstance(error, TaskError):
             raise
-        raise TaskError(f"{row.where}: a column holds the wrong kind of value ({error})") from None
+        value = f"{columns.get(columns.last)!r:.60}"
+        raise TaskError(
+            f"{row.where}: column {columns.last} holds the wrong kind of value, {value} ({error})"
+        ) from None
 
 
 def _task(values: dict[str, Any], row: Row) -> Task:
@@ -83,33 +97,45 @@ def _task(values: dict[str, Any], row: Row) -> Task:
     return task_from_row(values, row.where)
 
 
-def pool(*corpora: Sequence[Task]) -> list[Task]:
-    """Tasks of several corpora as one list whose ids stay unique: each becomes "source/id".
+def read_submission(path: str | Path, task_ids: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return {id: samples} from a submission; ids become text.
 
-    Ids are unique within a corpus only; pooled attempts would be mixed up without this.
+    Rows are objects in one JSON array or JSON Lines, each an id (`id` or `task_id`) and an answer (`response`, `completion` or
+    `solution`); rows with one id are samples of one task. A JSON array of texts, or of lists of texts, answers `task_ids` in
+    their order. Raises TaskError naming the row that lacks a field or is not text.
     """
-    pooled = [dataclasses.replace(task, task_id=f"{task.source}/{task.task_id}") for tasks in corpora for task in tasks]
-    if len({task.task_id for task in pooled}) < len(pooled):
-        raise TaskError("pool: the same corpus was given twice, so ids repeat")
-    return pooled
-
-
-def read_submission(path: str | Path) -> dict[str, str]:
-    """{id: response} from a submission, [{"id", "response"}] as one JSON array or as JSON Lines. Ids become
-    text.
-
-    Raises TaskError naming the row that lacks a field, is not text, or repeats an id.
-    """
-    responses: dict[str, str] = {}
-    for row in rows(str(path)):
-        if not {"id", "response"} <= set(row.values):
-            raise TaskError(f"{row.where}: a submission row has id and response; this has {', '.join(row.values)}")
-        key, response = str(row.values["id"]), row.values["response"]
+    samples: dict[str, list[str]] = {}
+    for row in _listed(Path(path), task_ids) or rows(str(path)):
+        key = next((name for name in ("id", "task_id") if name in row.values), "")
+        answer = next((name for name in ("response", "completion", "solution") if name in row.values), "")
+        if not key or not answer:
+            wanted = "id or task_id, and response, completion or solution"
+            raise TaskError(f"{row.where}: a submission row has {wanted}; this has {', '.join(row.values)}")
+        response = row.values[answer]
         if not isinstance(response, str):
-            raise TaskError(f"{row.where}: response is {json.dumps(response)[:80]}; it should be text")
-        if key in responses:
-            raise TaskError(f"{row.where}: id {key} is answered twice")
-        responses[key] = response
-    if not responses:
+            raise TaskError(f"{row.where}: {answer} is {json.dumps(response)[:80]}; it should be text")
+        samples.setdefault(str(row.values[key]), []).append(response)
+    if not samples:
         raise TaskError(f"{path}: no answers in this submission")
-    return responses
+    return samples
+
+
+def _listed(path: Path, task_ids: Sequence[str]) -> list[Row]:
+    """Return the rows of an array that holds texts or lists of texts instead of objects, in the order of the tasks."""
+    if path.suffix != ".json" or not path.is_file():
+        return []
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError:
+        return []
+    if not isinstance(listed, list) or not listed or not all(isinstance(item, str | list) for item in listed):
+        return []
+    if len(listed) != len(task_ids):
+        raise TaskError(
+            f"{path}: {len(listed)} answers without ids for {len(task_ids)} tasks; one per task is expected"
+        )
+    return [
+        Row({"id": name, "response": text}, f"{path}: item {number}", number)
+        for number, (name, texts) in enumerate(zip(task_ids, listed, strict=True), 1)
+        for text in (texts if isinstance(texts, list) else [texts])
+    ]

@@ -3,19 +3,18 @@
 import ast
 import builtins
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lib.tasks.extract import extract_code
 from lib.tasks.readers.files import Row, rows
 from lib.tasks.readers.literals import assert_list, parsed
-from lib.tasks.task import Task, TaskError
+from lib.tasks.task import TaskError
 
 BLP_LICENCE = "none stated; the content derives from MBPP (CC-BY-4.0)"
 MBPP_LICENCE = "CC-BY-4.0"
 BENGALI = re.compile(r"[\u0980-\u09ff]")
-SIGNATURE = re.compile(r"^Exam+ple:\s*(?:def\s+)?(\w+)\s*\((.*)\)", re.MULTILINE)
-FENCE = re.compile(r"```(?:\w+)?\n(.*?)```", re.DOTALL)
 TURN = re.compile(r"<(?:start_of_turn>|\|im_start\|>)(\w+)\n(.*?)<(?:end_of_turn>|\|im_end\|>)", re.DOTALL)
 Converter = Callable[[Row], dict[str, Any] | None]  # None: a row that cannot be posed as a task
 
@@ -108,7 +107,7 @@ def _unix(code: str) -> str:
 def mbpp(origin: Origin) -> Converter:
     """MBPP, full (`text`, `test_setup_code`, `challenge_test_list`) or sanitized (`prompt`, `test_imports`).
 
-    `test_list` is visible, as MBPP's own prompt shows all of it; challenge tests are hidden. Splits by id are
+    `test_list` is visible, as MBPP's own prompt shows all of it; challenge tests and MBPP+'s `test` are hidden. Splits by id are
     MBPP's: 1–10 prompt, 11–510 test, 511–600 validation, the rest train.
     """
 
@@ -117,13 +116,14 @@ def mbpp(origin: Origin) -> Converter:
         tests = assert_list(values["test_list"], "test_list", row.where)
         setup = "\n".join([*(values.get("test_imports") or []), _unix(values.get("test_setup_code") or "")]).strip()
         split = _mbpp_split(values["task_id"])
+        challenge = [test.strip() for test in values.get("challenge_test_list") or []]
         return {
             **_python_function(
                 values["task_id"], "mbpp", split, values["text"] if "text" in values else values["prompt"]
             ),
             "entry_point": called_name(tests[0]),
             "visible_tests": tests,
-            "hidden_tests": [test.strip() for test in values.get("challenge_test_list") or []],
+            "hidden_tests": [*challenge, *([values["test"].strip()] if values.get("test") else [])],
             "setup_code": setup,
             "reference": _unix(values["code"]),
             "licence": MBPP_LICENCE,
@@ -140,21 +140,20 @@ def _mbpp_split(task_id: Any) -> str:
 def chat(origin: Origin) -> Converter:
     """Chats a model was trained on: `text` with turn marks, or `messages` of {"role", "content"}.
 
-    The task is the user's turn, the reference the first fenced block of the answer, and the asserts the
-    user's turn quotes, commented or not, are its visible tests. Rows carry no id; the row number stands in
-    for it.
+    The task is the user's turn, the reference the program of the answer, and the asserts the user's turn quotes, commented
+    or not, are its visible tests. Rows carry no id; the row number stands in for it.
     """
     name = origin.path.stem if origin.path else origin.name
 
     def convert(row: Row) -> dict[str, Any]:
         user, answer = _turns(row)
         tests = [line.strip() for line in re.findall(r"^#?\s*(assert .+)$", user, re.MULTILINE)]
-        block = FENCE.search(answer)
+        entry = called_name(tests[0]) if tests else ""
         return {
             **_python_function(row.number, f"chat/{name}", origin.split or "train", user),
-            "entry_point": called_name(tests[0]) if tests else "",
+            "entry_point": entry,
             "visible_tests": tests,
-            "reference": block.group(1) if block else answer,
+            "reference": extract_code(answer, "python", entry) or "",
         }
 
     return convert
@@ -171,51 +170,3 @@ def _turns(row: Row) -> tuple[str, str]:
     if not users:
         raise TaskError(f"{row.where}: no user turn in this chat; <start_of_turn>user or <|im_start|>user opens one")
     return users[-1].strip(), answers[-1].strip() if answers else ""
-
-
-def wrong_entry_points(tasks: Sequence[Task], suite: Sequence[Task] = ()) -> dict[str, tuple[str, str]]:
-    """Tasks that name another function than the one under test: id → (name shown, name called).
-
-    With `suite`, the published tests of the same ids, every such task is found. Without it only a row's own
-    contradictions show: a special method as the function, or a signature that cannot take the assert's
-    arguments; the name called is then "".
-    """
-    called = {task.task_id: task.entry_point for task in suite}
-    wrong: dict[str, tuple[str, str]] = {}
-    for task in tasks:
-        under_test = called.get(task.task_id, task.entry_point)
-        if under_test != task.entry_point:
-            wrong[task.task_id] = (task.entry_point, under_test)
-        elif not suite and _contradicts_itself(task):
-            wrong[task.task_id] = (task.entry_point, "")
-    return wrong
-
-
-def _contradicts_itself(task: Task) -> bool:
-    signature = SIGNATURE.search(task.prompt)
-    if not signature or not task.visible_tests:
-        return False
-    if re.fullmatch(r"__\w+__", signature.group(1)):
-        return True
-    if signature.group(1) != task.entry_point:
-        return True
-    try:
-        shown = ast.parse(f"def f({signature.group(2)}): ...").body[0]
-    except SyntaxError:
-        return False
-    return isinstance(shown, ast.FunctionDef) and not _accepts(shown.args, _call(task))
-
-
-def _call(task: Task) -> ast.Call | None:
-    for node in ast.walk(parsed(task.visible_tests[0])):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == task.entry_point:
-            return node
-    return None
-
-
-def _accepts(parameters: ast.arguments, call: ast.Call | None) -> bool:
-    if call is None or call.keywords or any(isinstance(argument, ast.Starred) for argument in call.args):
-        return True
-    most = len(parameters.posonlyargs + parameters.args)
-    least = most - len(parameters.defaults)
-    return least <= len(call.args) <= most or (parameters.vararg is not None and len(call.args) >= least)

@@ -99,7 +99,10 @@ def _without_mark(line: bytes, path: Path) -> bytes:
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     csv.field_size_limit(FIELD_LIMIT)
-    reader = csv.reader(_lines(path), strict=True)
+    lines = _lines(path)
+    first = next(lines, "")
+    separator = next((mark for mark in ",;\t" if mark in first), ",")
+    reader = csv.reader(itertools.chain([first] * bool(first), lines), strict=True, delimiter=separator)
     header: list[str] | None = None
     number, line = 0, 1
     try:
@@ -142,7 +145,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
         if line.strip():
             where = f"{path}:{number}"
             try:
-                value = json.loads(line)
+                value = json.loads(line.rstrip().removesuffix(","), parse_constant=lambda name: None)
             except (ValueError, RecursionError) as error:
                 raise TaskError(f"{where}: not JSON ({error}); one JSON object a line is expected") from None
             yield Row(_object(value, where), where, number)
@@ -153,7 +156,7 @@ def _array_rows(path: Path) -> Iterator[Row]:
     past its end.
     """
     blocks = _blocks(path)
-    decoder, buffer, at, number = json.JSONDecoder(), next(blocks).lstrip(), 1, 0
+    decoder, buffer, at, number = json.JSONDecoder(parse_constant=lambda name: None), next(blocks).lstrip(), 1, 0
     while True:
         at = _SEPARATORS.match(buffer, at).end()  # type: ignore[union-attr]
         if buffer.startswith("]", at):

@@ -12,6 +12,27 @@ from lib.tasks.readers.humaneval import language_name
 from lib.tasks.readers.literals import packed_json, plain_json
 from lib.tasks.task import TaskError
 
+# Names that LiveCodeBench's stubs use without importing them.
+IMPORTS = """import bisect, collections, copy, datetime, functools, heapq, itertools, math, operator, random, re, string, sys
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, OrderedDict, defaultdict, deque
+from functools import cache, cmp_to_key, lru_cache, reduce
+from heapq import heapify, heappop, heappush, heappushpop, heapreplace, nlargest, nsmallest
+from itertools import accumulate, chain, combinations, count, cycle, groupby, pairwise, permutations, product
+from math import ceil, comb, factorial, floor, gcd, inf, isqrt, lcm, log, log2, perm, prod, sqrt
+from string import ascii_letters, ascii_lowercase, ascii_uppercase, digits
+from typing import Any, Callable, Dict, Generator, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
+"""
+# A tuple equals a list of the same content, a float is compared with tolerance.
+SAME = """
+def same_value(got, expected):
+    if isinstance(expected, (list, tuple)):
+        return isinstance(got, (list, tuple)) and len(got) == len(expected) and all(map(same_value, got, expected))
+    if isinstance(expected, float):
+        return isinstance(got, (int, float)) and abs(got - expected) <= 1e-6 * max(1, abs(expected))
+    return got == expected
+"""
+
 
 def livecodebench(origin: Origin) -> Converter:
     """code_generation_lite rows: public cases first, private ones after.
@@ -38,7 +59,9 @@ def livecodebench(origin: Origin) -> Converter:
         return {
             **base,
             "mode": "function",
+            "compare": "exact",
             "entry_point": "Solution",
+            "setup_code": IMPORTS + (SAME if public + private else ""),
             "visible_tests": [_method_assert(method, case, row.where) for case in public],
             "hidden_tests": [_method_assert(method, case, row.where) for case in private],
         }
@@ -123,6 +146,7 @@ def codeforces(origin: Origin) -> Converter:
             "cases": examples + [case for case in official if case not in examples],
             "time_limit_s": float(values.get("time_limit") or 2.0),
             "memory_limit_mb": int(values.get("memory_limit") or 256),
+            "compare": "tokens",  # as Codeforces' usual checkers do
             "licence": "CC-BY-4.0",
         }
 
@@ -138,6 +162,7 @@ def _program(task_id: Any, source: str, split: str, prompt: str, language: str) 
         "natural_language": natural_language(prompt),
         "programming_language": language,
         "mode": "program",
+        "compare": "lines",  # as LiveCodeBench and Agnostics compare: stripped lines
     }
 
 
@@ -156,10 +181,16 @@ def _cases(cases: list[dict[str, Any]], where: str) -> list[dict[str, str]]:
 
 
 def _method_assert(method: str, case: dict[str, Any], where: str) -> str:
-    """`assert Solution().method(arguments) == expected` from one functional case."""
+    """Return an assert on `Solution().method(arguments)` from one functional case."""
     try:
         arguments = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
         expected = json.loads(case["output"])
     except (ValueError, KeyError, AttributeError):
         raise TaskError(f"{where}: a functional case is not one JSON value a line: {case!r:.80}") from None
-    return f"assert Solution().{method}({', '.join(map(repr, arguments))}) == {expected!r}"
+    call = f"Solution().{method}({', '.join(map(repr, arguments))})"
+    return f"assert same_value({call}, {expected!r})" if _is_loose(expected) else f"assert {call} == {expected!r}"
+
+
+def _is_loose(expected: Any) -> bool:
+    """Return whether equality would be stricter than LiveCodeBench: for lists and floats."""
+    return isinstance(expected, list | float)
