@@ -100,7 +100,7 @@ def test_no_released_file_is_left_out_of_the_counts() -> None:
 def test_the_submission_answers_every_test_task() -> None:
     responses = corpora.read_submission(EXTERNAL / "blp/troopers_submission.json")
     assert responses.keys() == {task.task_id for task in corpora.read(EXTERNAL / "blp/test_v1.csv")}
-    assert responses["4"] == "```python\ndef find_Volume(l,b,h):\n    return l * b * h\n```"
+    assert responses["4"] == ["```python\ndef find_Volume(l,b,h):\n    return l * b * h\n```"]
 
 
 @external
