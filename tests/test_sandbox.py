@@ -172,6 +172,50 @@ def test_swallowed_assert_in_a_callback_still_fails(sandbox):
     assert sandbox.grade(checking, program).status == "wrong-output"
 
 
+PATCHED = task("from unittest.mock import patch\nwith patch('builtins.input', return_value='4'):\n    assert f() == 4")
+
+
+def test_test_that_needs_the_program_s_process_is_unsupported_for_right_and_wrong_alike(sandbox):
+    programs = ("def f(): return int(input())", "def f(): return 0")
+    assert [sandbox.grade(PATCHED, program).status for program in programs] == ["unsupported-test"] * 2
+
+
+def test_in_process_runs_such_a_test_and_says_so(sandbox):
+    right = sandbox.grade(PATCHED, "def f(): return int(input())", in_process=True)
+    wrong = sandbox.grade(PATCHED, "def f(): return 0", in_process=True)
+    assert (right.status, right.in_process, right.reward) == ("success", True, 0.0)
+    assert (wrong.status, wrong.in_process) == ("wrong-output", True)
+
+
+def test_in_process_changes_nothing_for_tests_that_can_be_judged_outside(sandbox):
+    verdict = sandbox.grade(SQUARE, RIGHT, in_process=True)
+    assert (verdict.status, verdict.in_process, verdict.reward) == ("success", False, 1.0)
+
+
+def test_variables_live_on_from_test_to_test_and_the_rest_does_not(sandbox):
+    first = task("x = f(2)", "import builtins\nbuiltins.sum = None\nassert x == 4", "y = x + 1", "assert y == 5")
+    assert sandbox.grade(first, RIGHT).status == "success"
+    assert sandbox.grade(task("assert sum([f(2), 1]) == 5"), RIGHT).status == "success"
+
+
+def test_module_that_a_test_imports_and_that_is_not_there_is_the_test_s_fault(sandbox):
+    assert sandbox.grade(task("import no_such_module\nassert f(2) == 4"), RIGHT).status == "unsupported-test"
+
+
+def test_failure_that_blames_the_program_wins_over_a_test_that_cannot_be_asked(sandbox):
+    mixed = task("import no_such_module", "assert f(2) == 5")
+    assert sandbox.grade(mixed, RIGHT).status == "wrong-output"
+
+
+def test_long_and_odd_answers_are_judged_in_a_copy(sandbox):
+    long = task("assert f(3) == " + repr("abc" * 20_000), "assert f(0) == ''")
+    assert sandbox.grade(long, "def f(n):\n    return 'abc' * 20_000 if n else ''").status == "success"
+    odd = task("assert f(2) == 4", "assert f(3) == 9")
+    assert (
+        sandbox.grade(odd, "from fractions import Fraction\ndef f(n):\n    return Fraction(n * n)").status == "success"
+    )
+
+
 def test_setup_function_is_hidden_from_a_program_that_does_not_use_it(sandbox):
     compared = task("assert f(3) == answer(3)", setup_code="def answer(x):\n    return x * 7")
     nosy = "import sys\ndef f(x):\n    return [v for k, v in globals().items() if k.startswith('ans')][0](x)"

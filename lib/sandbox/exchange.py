@@ -61,14 +61,19 @@ class Endpoint(wire.Codec):
     def take(self, answer: dict[str, Any]) -> Any:
         """What an answer holds. Raises StopIteration for "stop", and the exception of "err"."""
         self.begin_answer()
-        value = self.decode(answer.get("err" if "err" in answer else "ok"))
-        self.decode_changes(answer.get("changed", ()))
-        self.decode_fields(answer.get("fields", ()))
+        with self.reading():
+            value = self.decode(answer.get("err" if "err" in answer else "ok"))
+            self.decode_changes(answer.get("changed", ()))
+            self.decode_fields(answer.get("fields", ()))
         if "stop" in answer:
             raise StopIteration
         if "err" in answer:
-            raise value
+            raise value if isinstance(value, BaseException) else frames.Garbage("an error that is none")
         return value
+
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Around the reading of an answer."""
+        return contextlib.nullcontext()
 
     def begin_answer(self) -> None:
         """Go on from the request to its answer: containers keep their places."""

@@ -90,43 +90,29 @@ _BY_TEXT = {
 # --------------------------------------------------------------------------------------------------------- mutable values
 
 
-def _fill_mapping(value: Any, pairs: Any) -> None:
-    value.clear()
-    for key, item in pairs:
-        value[key] = item
-
-
-def _fill_set(value: Any, items: Any) -> None:
-    value.clear()
-    value.update(items)
-
-
-def _fill_slice(value: Any, items: Any) -> None:
-    value[:] = items
-
-
-def _fill_deque(value: Any, items: Any) -> None:
-    value.clear()
-    value.extend(items)
-
-
-def _fill_array(value: Any, raw: bytes) -> None:
-    del value[:]
-    value.frombytes(raw)
-
-
-def _fill_namespace(value: Any, pairs: Any) -> None:
-    vars(value).clear()
-    vars(value).update(pairs)
-
-
-def _fill_maps(value: Any, maps: Any) -> None:
-    value.maps[:] = maps
-
-
-def _fill_numpy(value: Any, raw: bytes) -> None:
-    numpy = sys.modules["numpy"]
-    value[...] = numpy.frombuffer(raw, dtype=value.dtype).reshape(value.shape)
+def _refill(value: Any, content: Any) -> None:
+    """Make a container hold this content, in place."""
+    if isinstance(value, collections.ChainMap):
+        value = value.maps
+    elif isinstance(value, types.SimpleNamespace):
+        value = vars(value)
+    if isinstance(value, dict):
+        value.clear()
+        for key, item in content:
+            value[key] = item
+    elif isinstance(value, (list, bytearray)):
+        value[:] = content
+    elif isinstance(value, set):
+        value.clear()
+        value.update(content)
+    elif isinstance(value, collections.deque):
+        value.clear()
+        value.extend(content)
+    elif isinstance(value, array.array):
+        del value[:]
+        value.frombytes(content)
+    else:
+        value[...] = sys.modules["numpy"].frombuffer(content, dtype=value.dtype).reshape(value.shape)
 
 
 def _numpy_kind(value: Any) -> bool:
@@ -148,27 +134,26 @@ def _pairs(value: Any) -> list[Any]:
     return [list(pair) for pair in value.items()]
 
 
-# Tag -> (type, its content as a plain value, what else makes an empty one, how to make that, how to fill it).
-_MUTABLE: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], list[Any]], Callable[..., Any], Any]] = {
-    "l": (list, list, lambda value: [], list, _fill_slice),
-    "d": (dict, _pairs, lambda value: [], dict, _fill_mapping),
-    "s": (set, list, lambda value: [], set, _fill_set),
-    "B": (bytearray, bytes, lambda value: [], bytearray, _fill_slice),
-    "C": (collections.Counter, _pairs, lambda value: [], collections.Counter, _fill_mapping),
-    "od": (collections.OrderedDict, _pairs, lambda value: [], collections.OrderedDict, _fill_mapping),
-    "dd": (
-        collections.defaultdict,
-        _pairs,
-        lambda value: [value.default_factory],
-        collections.defaultdict,
-        _fill_mapping,
-    ),
-    "q": (collections.deque, list, lambda value: [value.maxlen], lambda most: collections.deque([], most), _fill_deque),
-    "a": (array.array, lambda value: value.tobytes(), lambda value: [value.typecode], array.array, _fill_array),
-    "ns": (types.SimpleNamespace, lambda value: _pairs(vars(value)), lambda value: [], types.SimpleNamespace, _fill_namespace),
-    "cm": (collections.ChainMap, lambda value: list(value.maps), lambda value: [], collections.ChainMap, _fill_maps),
-    "np": (None, lambda value: value.tobytes(), lambda value: [value.dtype.str, list(value.shape)], _new_numpy, _fill_numpy),
-}  # fmt: skip
+def _none(value: Any) -> list[Any]:
+    return []
+
+
+# Tag -> (type, its content as a plain value, what else makes an empty one, how to make that).
+_MUTABLE: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], list[Any]], Callable[..., Any]]] = {
+    "l": (list, list, _none, list),
+    "d": (dict, _pairs, _none, dict),
+    "s": (set, list, _none, set),
+    "B": (bytearray, bytes, _none, bytearray),
+    "C": (collections.Counter, _pairs, _none, collections.Counter),
+    "od": (collections.OrderedDict, _pairs, _none, collections.OrderedDict),
+    "dd": (collections.defaultdict, _pairs, lambda value: [value.default_factory], collections.defaultdict),
+    "q": (collections.deque, list, lambda value: [value.maxlen], lambda most: collections.deque([], most)),
+    "a": (array.array, lambda value: value.tobytes(), lambda value: [value.typecode], array.array),
+    "ns": (types.SimpleNamespace, lambda value: _pairs(vars(value)), _none, types.SimpleNamespace),
+    "cm": (collections.ChainMap, lambda value: list(value.maps), _none, collections.ChainMap),
+    "np": (None, lambda value: value.tobytes(), lambda value: [value.dtype.str, list(value.shape)], _new_numpy),
+}
+_OF_PAIRS = ("d", "C", "od", "dd", "ns")
 _TAGS = {row[0]: tag for tag, row in _MUTABLE.items()}
 _UNHASHED = (list, set, collections.deque, bytearray, array.array)
 
@@ -277,7 +262,7 @@ class Codec:
         plain = _MUTABLE[tag][1](value)
         if type(plain) is bytes:
             return base64.b64encode(plain).decode()
-        if plain and type(plain[0]) is list and _MUTABLE[tag][4] in (_fill_mapping, _fill_namespace):
+        if tag in _OF_PAIRS:
             return [[self.encode(key), self.encode(item)] for key, item in plain]
         return [self.encode(item) for item in plain]
 
@@ -327,13 +312,13 @@ class Codec:
         return made
 
     def _fill(self, tag: str, made: Any, payload: Any) -> None:
-        fill = _MUTABLE[tag][4]
         if type(payload) is str:
-            fill(made, base64.b64decode(payload, validate=True))
-        elif fill in (_fill_mapping, _fill_namespace):
-            fill(made, [(self.decode(key), self.decode(item)) for key, item in payload])
+            content: Any = base64.b64decode(payload, validate=True)
+        elif tag in _OF_PAIRS:
+            content = [(self.decode(key), self.decode(item)) for key, item in payload]
         else:
-            fill(made, [self.decode(item) for item in payload])
+            content = [self.decode(item) for item in payload]
+        _refill(made, content)
 
     def _decode_rest(self, tag: str, payload: Any) -> Any:
         if tag == "=":
@@ -348,7 +333,9 @@ class Codec:
         if tag == "nan":
             return self.learn(payload, float("nan"))
         if tag == "n0":
-            return _filled(_new_numpy(payload[0], [1]), payload[1])
+            scalar = _new_numpy(payload[0], [1])
+            _refill(scalar, base64.b64decode(payload[1], validate=True))
+            return scalar[0]
         if tag == "py":
             module, name, text = payload
             if name not in _BY_TEXT.get(module, ()) or type(text) is not str:
@@ -432,11 +419,6 @@ class Codec:
             if type(value) is not _MUTABLE[tag][0] and not (tag == "np" and _numpy_kind(value)):
                 raise Garbage("a change of another type")
             self._fill(tag, value, payload)
-
-
-def _filled(value: Any, raw: str) -> Any:
-    _fill_numpy(value, base64.b64decode(raw, validate=True))
-    return value[0]
 
 
 # ------------------------------------------------------------------------------------------------- instances of classes

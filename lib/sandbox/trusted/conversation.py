@@ -286,7 +286,7 @@ class Conversation(Endpoint):
 
     def names(self, answer: dict[str, Any]) -> dict[str, Any]:
         """The program's globals that were asked for, by name."""
-        with self.scope(), _reading():
+        with self.scope(), self.reading():
             self.updatable = set()
             found = {str(name): self.decode(form) for name, form in answer["ok"]}
             self.decode_fields(answer["fields"])
@@ -347,18 +347,15 @@ class Conversation(Endpoint):
         self.heard()
         return answer
 
-    def take(self, answer: dict[str, Any]) -> Any:
-        """What an answer holds; whatever goes wrong in reading it is Garbage."""
-        self.begin_answer()
-        with _reading():
-            value = self.decode(answer["err"] if "err" in answer else answer.get("ok"))
-            self.decode_changes(answer.get("changed", ()))
-            self.decode_fields(answer.get("fields", ()))
-        if "stop" in answer:
-            raise StopIteration
-        if "err" in answer:
-            raise value if isinstance(value, BaseException) else frames.Garbage("an error that is none")
-        return value
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Whatever goes wrong in reading an answer is Garbage."""
+        try:
+            yield
+        except (frames.Garbage, MemoryError):
+            raise
+        except Exception as error:
+            raise frames.Garbage(f"{type(error).__name__} in a value") from None
 
     def perform(self, request: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Call a function, or take the next item of an iterator, that the test has handed over."""
@@ -373,17 +370,6 @@ class Conversation(Endpoint):
             if id(error) not in self.raised:
                 self.failed_callback = self.failed_callback or error  # the program may swallow it; the test does not
             raise
-
-
-@contextlib.contextmanager
-def _reading() -> Iterator[None]:
-    """Whatever goes wrong in reading an answer is Garbage."""
-    try:
-        yield
-    except (frames.Garbage, MemoryError):
-        raise
-    except Exception as error:
-        raise frames.Garbage(f"{type(error).__name__} in a value") from None
 
 
 def _awaited(talk: Conversation, number: int) -> Any:

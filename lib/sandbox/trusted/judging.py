@@ -26,6 +26,7 @@ from lib.sandbox.trusted.asserts import Interrupted, Outcome
 from lib.sandbox.trusted.conversation import Conversation
 from lib.sandbox.trusted.processes import Candidates, Worker
 from lib.sandbox.trusted.suite import Suite, classes_under_test
+from lib.sandbox.untrusted.worker import mapped_bytes
 from lib.sandbox.verdict import Status
 
 PLAIN_BYTES = 16_384  # the longest answer that is judged without a copy
@@ -117,13 +118,14 @@ def judge_in_copy(
 ) -> tuple[Outcome, str]:
     """How the tests went, and which limit ended them ("" for none, "cpu", "wall")."""
     asserts.warm(suite)
+    space = mapped_bytes() + int(job["memory_mb"]) * MEBIBYTE
     ours, theirs = os.pipe()
     grader = os.getpid()
     copy = kernel.plain_fork()
     if copy == 0:
         try:
             kernel.die_with_parent(grader)
-            _judge_and_tell(theirs, candidates, suite, job, modules, judge_here)
+            _judge_and_tell(theirs, space, candidates, suite, job, modules, judge_here)
         finally:
             os._exit(0)
     os.close(theirs)
@@ -176,6 +178,7 @@ def _last(told: bytes) -> tuple[Outcome, str, bool]:
 
 def _judge_and_tell(
     descriptor: int,
+    space: int,
     candidates: Candidates,
     suite: Suite,
     job: dict[str, Any],
@@ -185,7 +188,6 @@ def _judge_and_tell(
     """Become the copy: take on the limits, judge, and tell one line per test."""
     seconds = int(rest_limit(job["cpu_s"])) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-    space = _mapped_bytes() + int(job["memory_mb"]) * MEBIBYTE
     resource.setrlimit(resource.RLIMIT_AS, (space, space))
     talk = Conversation(
         frames.Channel(candidates.socket.fileno(), frames.MAX_REPLY),
@@ -201,11 +203,6 @@ def _judge_and_tell(
         os.write(descriptor, json.dumps(row).encode() + b"\n")
 
     report(judge_here(talk, suite, job, report), None)
-
-
-def _mapped_bytes() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 class Echo:
