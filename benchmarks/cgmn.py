@@ -81,18 +81,19 @@ def measure(size: int, top_k: int, group_size: int, features: int) -> dict[str, 
     import torch
 
     from lib.gmpo import advantages as gmpo
+    from lib.gmpo import neighbourhoods
 
     torch.set_num_threads(1)
     stream = torch.Generator().manual_seed(0)
     warm = torch.rand(2, group_size, generator=stream)
-    gmpo.gmpo_advantages(warm, warm, torch.randn(2, 8, generator=stream), 0.1, 1.0, top_k=top_k or None)
+    gmpo.gmpo_advantages(warm, warm, torch.randn(2, 8, generator=stream), tau=0.1, lam=1.0, top_k=top_k or None)
     before = resident("VmRSS")
     h = torch.randn(size, features, generator=stream)
     rewards = (torch.rand(size, group_size, generator=stream) < 0.3).float()
     log_probs = -100 * torch.rand(size, group_size, generator=stream)
 
     def search() -> Any:
-        return gmpo.nearest_weights(h, 0.1, top_k) if top_k else gmpo.neighbourhood_weights(h, 0.1)
+        return neighbourhoods.nearest_weights(h, 0.1, top_k) if top_k else neighbourhoods.neighbourhood_weights(h, 0.1)
 
     def pool(w: Any) -> Any:
         return gmpo.sbam(gmpo.meta_advantages(rewards, w), gmpo.likelihood_z(log_probs, w), 1.0)

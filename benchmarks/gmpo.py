@@ -63,21 +63,30 @@ class Start:
     rates: dict[str, float] = dataclasses.field(default_factory=dict)  # of the start's own draws for a training task
 
 
-def settings_of(arm: str, seed: int, options: argparse.Namespace) -> Any:
-    """An arm's GmpoSettings."""
-    from lib.gmpo.settings import GmpoSettings
+def config_of(arm: str, seed: int, options: argparse.Namespace) -> Any:
+    """An arm's PolyCodeConfig."""
+    from lib.gmpo.run import run_config
     from lib.run.presets import NOTEBOOKS, load_preset, read_notebook
 
     values = read_notebook(NOTEBOOKS / "04_gmpo.ipynb").defaults | load_preset(PRESET)["04_gmpo"] | ARMS[arm]
-    values |= {"seed": seed, "shuffle_seed": seed}
     if options.steps:
         values["steps"] = options.steps
     if options.warm_start:
         values["max_new_tokens"] = 192  # a program is longer than a function
     if options.quick:
         values |= QUICK
-    names = {field.name for field in dataclasses.fields(GmpoSettings)}
-    return GmpoSettings(**{name: value for name, value in values.items() if name in names})
+    same = ("steps", "prompts_per_batch", "group_size", "num_iterations", "ratio", "tau", "lam", "epsilon", "beta",
+            "learning_rate", "temperature", "top_p")  # fmt: skip
+    return run_config(
+        **{name: values[name] for name in same},
+        advantage_estimator=values["advantage"],
+        neighbours=values["top_k"],
+        bank_size=values["memory"],
+        max_completion_length=values["max_new_tokens"],
+        seed=seed,
+        data_seed=seed,
+        checkpoint_every=1,
+    )
 
 
 def slug(arm: str) -> str:
@@ -102,13 +111,12 @@ def train(arm: str, seed: int, options: argparse.Namespace) -> None:
     from lib.tasks.task import read_tasks
 
     folder = options.run_dir / f"seed{seed}"
-    out, log = folder / slug(arm), Log("step", "reward", "decidable", "clip_fraction", "seconds")
+    out, log = folder / slug(arm), Log("step", "reward", "mixed_outcome", "clip_fraction", "seconds")
     if arm == "sft":
         summary = sft_on(folder / "rows.jsonl", options.start, out, options.seconds, seed)
     else:
-        wanted = settings_of(arm, seed, options)
         tasks = read_tasks(folder / "tasks.jsonl")
-        summary = train_gmpo(MODEL, options.start, out, tasks, wanted, log, checkpoint_every=1)
+        summary = train_gmpo(MODEL, options.start, out, tasks, config_of(arm, seed, options), log)
     write_json(folder / f"{slug(arm)}.json", summary | {"start": adapter_name(options.start)})
 
 
@@ -120,7 +128,6 @@ def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dic
     from trl import SFTConfig, SFTTrainer
 
     from lib.gmpo.policy import load_policy
-    from lib.gmpo.settings import GmpoSettings
     from lib.models.resolve import resolve
     from lib.run.presets import load_preset
     from lib.training.sft import SftSettings, batch_order, precision, save_adapter, within_length
@@ -149,7 +156,7 @@ def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dic
         bf16=cuda and precision() == "bf16", fp16=cuda and precision() == "fp16", disable_tqdm=True,
     )  # fmt: skip
     trainer = SFTTrainer(
-        model=load_policy(MODEL, start, GmpoSettings()), args=arguments, processing_class=tokenizer,
+        model=load_policy(MODEL, start), args=arguments, processing_class=tokenizer,
         train_dataset=Dataset.from_list([encoded[row] for row in order]), callbacks=[Until()],
         data_collator=DataCollatorForSeq2Seq(tokenizer),
     )  # fmt: skip
@@ -161,23 +168,17 @@ def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dic
 
 
 def train_apart(arm: str, seed: int, start: Start, options: argparse.Namespace) -> None:
-    """`train` in a process of its own, unless this very adapter is there."""
+    """`train` in a process of its own, which repeats nothing that is finished."""
     from lib.models.adapters import adapter_name
 
     folder = options.run_dir / f"seed{seed}"
-    known, command = (
-        read(folder / f"{slug(arm)}.json"),
-        [sys.executable, __file__, "--train", arm, "--seeds", str(seed)],
-    )
+    command = [sys.executable, __file__, "--train", arm, "--seeds", str(seed)]
     if arm == "sft":
-        trained = read(folder / "gmpo.json")
+        trained, known = read(folder / "gmpo.json"), read(folder / "sft.json")
         seconds = sum(value for name, value in trained.items() if name.startswith("seconds_"))
-        wanted = {"seconds": seconds}
+        if known.get("settings") == {"seconds": seconds} and known.get("start") == adapter_name(start.adapter):
+            return
         command += ["--seconds", repr(seconds)]
-    else:
-        wanted = dataclasses.asdict(settings_of(arm, seed, options))
-    if known.get("settings") == wanted and known.get("start") == adapter_name(start.adapter):
-        return
     command += ["--start", str(start.adapter), "--run-dir", str(options.run_dir), "--steps", str(options.steps)]
     command += ["--quick"] * options.quick + ["--warm-start"] * options.warm_start
     print(f"seed {seed}, {arm}", flush=True)
@@ -197,6 +198,7 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
 
     from lib.mining.ledger import Ledger
     from lib.mining.select import mixed_outcome, select_winners
+    from lib.run.presets import load_preset
     from lib.sandbox import Sandbox
     from lib.tasks.task import by_split, read_tasks
 
@@ -209,7 +211,7 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
         list(Ledger(options.rsft_dir / f"seed{seed}" / name)) for name in ("mining.jsonl", "mining-2.jsonl")
     )
     chosen = mixed_outcome(train_tasks, again)  # by the start's own draws, which rsft-2 was mined from
-    enough = len(chosen) >= settings_of("gmpo", seed, options).prompts_per_batch
+    enough = len(chosen) >= load_preset(PRESET)["04_gmpo"]["prompts_per_batch"]
     winners = select_winners(mined, sizes.mining.winners_per_task, seed)
     leave(options.run_dir / f"seed{seed}", chosen if enough else train_tasks, winners, train_tasks)
     folder, adapter = options.run_dir / f"seed{seed}", options.rsft_dir / f"seed{seed}" / "rsft-1"
@@ -313,22 +315,19 @@ def start_rows(seed: int, start: Start, options: argparse.Namespace) -> list[dic
     """What the start itself is rewarded for the prompts of each step, by its own draws: batches differ in difficulty."""
     from transformers import AutoTokenizer
 
-    from lib.gmpo.order import prompt_order
     from lib.gmpo.policy import load_policy
-    from lib.gmpo.run import groups_of
+    from lib.gmpo.run import groups_of, order_of, prompts_at_once
     from lib.models.resolve import resolve
     from lib.tasks.prompts import build_prompt
     from lib.tasks.task import read_tasks
 
     if not start.rates:
         return []
-    wanted, tokenizer = settings_of("gmpo", seed, options), AutoTokenizer.from_pretrained(resolve(MODEL))
-    tasks, size = read_tasks(options.run_dir / f"seed{seed}" / "tasks.jsonl"), wanted.prompts_per_batch
-    policy = load_policy(MODEL, start.adapter, wanted)
-    groups = groups_of([build_prompt(task, tokenizer) for task in tasks], policy, tokenizer, wanted, size)
-    rates = [
-        start.rates[tasks[place].task_id] for place in prompt_order(groups, wanted.steps, size, wanted.shuffle_seed)
-    ]
+    wanted, tokenizer = config_of("gmpo", seed, options), AutoTokenizer.from_pretrained(resolve(MODEL))
+    tasks, size = read_tasks(options.run_dir / f"seed{seed}" / "tasks.jsonl"), prompts_at_once(wanted)
+    policy = load_policy(MODEL, start.adapter)
+    groups = groups_of([build_prompt(task, tokenizer) for task in tasks], policy, tokenizer, wanted)
+    rates = [start.rates[tasks[place].task_id] for place in order_of(wanted, groups)]
     batches = [rates[first : first + size] for first in range(0, len(rates), size)]
     return [
         {"arm": start.name, "seed": seed, "step": step, "reward": sum(batch) / size}

@@ -12,7 +12,7 @@ A step is one sampled batch and its `num_iterations` updates; the first one of a
 counted. Prompts, adapter, batch, precision and rewards (every second completion is right, nothing is executed) are the same
 in all lanes, and completions end at the end token alone: mean lengths are printed so that anyone can see they agree.
 
-The advantages' time is for B = 64, G = 16, d = 4096, every normaliser and diagnostic included, CPU time on one thread. The step it is divided by is
+The advantages' time is for B = 64, G = 16, d = 4096, every estimator and diagnostic included, CPU time on one thread. The step it is divided by is
 the one timed here, many times smaller than a step of 64 prompts would be: the share is an upper bound.
 """
 
@@ -35,14 +35,17 @@ LANES = ("trl", "same", "fast")
 TASKS = 24
 
 
-def settings(quick: bool) -> Any:
-    """Preset cpu's, for three batches; in miniature with `quick`."""
-    from lib.gmpo.settings import GmpoSettings
-    from lib.run.presets import load_preset
+def config_of(quick: bool, folder: Path) -> Any:
+    """Preset cpu's, for three batches in shuffled order; in miniature with `quick`."""
+    from lib.gmpo.run import run_config
+    from lib.run.presets import NOTEBOOKS, load_preset, read_notebook
 
-    full = GmpoSettings(**load_preset("cpu")["04_gmpo"] | {"steps": 3, "batches": "shuffled"})
-    small = {"steps": 2, "prompts_per_batch": 2, "group_size": 4, "max_new_tokens": 16}
-    return dataclasses.replace(full, **small) if quick else full
+    values = read_notebook(NOTEBOOKS / "04_gmpo.ipynb").defaults | (load_preset("cpu").get("04_gmpo") or {})
+    same = ("num_iterations", "prompts_per_batch", "group_size", "tau", "learning_rate", "temperature", "top_p")
+    fields = {name: values[name] for name in same}
+    fields |= {"steps": 3, "max_completion_length": values["max_new_tokens"], "output_dir": str(folder)}
+    small = {"steps": 2, "prompts_per_batch": 2, "group_size": 4, "max_completion_length": 16}
+    return run_config(**fields | (small if quick else {}))
 
 
 def start(folder: Path) -> Path:
@@ -75,9 +78,8 @@ def build(lane: str, wanted: Any, folder: Path) -> Any:
     from transformers import AutoTokenizer, PrinterCallback
     from trl import GRPOTrainer
 
-    from lib.gmpo.order import prompt_order
     from lib.gmpo.policy import load_policy
-    from lib.gmpo.run import make_trainer, trl_config
+    from lib.gmpo.run import make_trainer, order_of
     from lib.models.resolve import resolve
     from lib.tasks.prompts import build_prompt
     from lib.tasks.task import by_split, read_tasks
@@ -87,13 +89,13 @@ def build(lane: str, wanted: Any, folder: Path) -> Any:
     prompts = [dataclasses.replace(build_prompt(task, tokenizer), stops=()) for task in tasks]
     adapter = start(folder)
     if lane != "trl":
-        trainer = make_trainer("embedded", adapter, prompts, wanted, every_second, folder / lane)
+        trainer = make_trainer("embedded", adapter, prompts, wanted, every_second, batch_order="shuffled")
         if lane == "same":
             trainer.rollout_func = None
         return trainer
-    order = prompt_order([range(len(prompts))], wanted.steps, wanted.prompts_per_batch, wanted.shuffle_seed)
+    order = order_of(wanted, [range(len(prompts))])
     trainer = GRPOTrainer(
-        load_policy("embedded", adapter, wanted), every_second, trl_config(wanted, folder / lane),
+        load_policy("embedded", adapter, wanted.device), every_second, wanted,
         Dataset.from_list([{"prompt": prompts[place].text} for place in order]), processing_class=tokenizer,
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
@@ -112,8 +114,8 @@ def measure(lane: str, quick: bool) -> dict[str, float]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.ends.append(time.perf_counter())
 
-    wanted = settings(quick)
     with tempfile.TemporaryDirectory() as folder:
+        wanted = config_of(quick, Path(folder) / lane)
         trainer = build(lane, wanted, Path(folder))
         trainer.add_callback(Clock)
         trainer.train()
@@ -127,16 +129,15 @@ def advantages(repeats: int) -> dict[str, float]:
     import torch
 
     from lib.gmpo.batch import batch_diagnostics, shared_advantages
-    from lib.gmpo.settings import GmpoSettings
 
     torch.set_num_threads(1)
-    stream, wanted, times = torch.Generator().manual_seed(0), GmpoSettings(), list[float]()
+    stream, times = torch.Generator().manual_seed(0), list[float]()
     h = torch.randn(64, 4096, generator=stream)
     rewards = (torch.rand(64, 16, generator=stream) < 0.3).float()
     log_probs = -100 * torch.rand(64, 16, generator=stream)
     for _ in range(repeats + 1):
         began = time.process_time()
-        by_name, parts = shared_advantages(rewards, log_probs, h, wanted, None, lambda tensor: tensor, 0)
+        by_name, parts = shared_advantages(rewards, log_probs, h, pooling={"tau": 0.1, "lam": 0.5})
         batch_diagnostics(rewards, log_probs, -log_probs, by_name, parts)
         times.append(time.process_time() - began)
     return {"advantages": statistics.median(times[1:])}

@@ -164,14 +164,13 @@ def fast_inference(model: str, folder: Path) -> str:
 
 def gmpo(model: str, folder: Path) -> str:
     """One batch of GMPO with two updates: sampled by the engine that is here, judged in the sandbox."""
-    from lib.gmpo.run import train_gmpo
-    from lib.gmpo.settings import GmpoSettings
+    from lib.gmpo.run import run_config, train_gmpo
     from lib.tasks.task import by_split, read_tasks
 
     adapter_from_another_process(model, folder)
     tasks = by_split(read_tasks(ROOT / "data" / "starter_bn.jsonl"), "train")[:8]
-    settings = GmpoSettings(steps=1, prompts_per_batch=4, group_size=8, max_new_tokens=48)
-    done = train_gmpo(model, folder / "adapter", folder / "trained", tasks, settings)
+    config = run_config(steps=1, prompts_per_batch=4, group_size=8, max_completion_length=48)
+    done = train_gmpo(model, folder / "adapter", folder / "trained", tasks, config)
     check((folder / "trained" / "adapter_model.safetensors").is_file(), "no adapter was saved")
     return f"{done['completions']} programs, {done['updates']} updates in {done['precision']}, reward {done['rewards'][0]:.2f}"
 

@@ -13,21 +13,21 @@ from torch import Tensor
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from lib.gmpo.advantages import Memory  # noqa: E402
-from lib.gmpo.batch import shared_advantages  # noqa: E402
-from lib.gmpo.run import make_trainer  # noqa: E402
-from lib.gmpo.settings import GmpoSettings  # noqa: E402
+
+from lib.gmpo.batch import Gather, shared_advantages  # noqa: E402
+from lib.gmpo.neighbourhoods import PromptBank  # noqa: E402
+from lib.gmpo.run import make_trainer, run_config  # noqa: E402
 from lib.models.resolve import resolve  # noqa: E402
 from lib.tasks.prompts import build_prompt  # noqa: E402
 from lib.tasks.task import Task  # noqa: E402
 
 PROMPTS, GROUP, BATCHES = 6, 4, 3
+ALL = {"tau": 0.1, "lam": 0.5}
 CASES = {
-    "all prompts": GmpoSettings(),
-    "nearest three": GmpoSettings(top_k=3),
-    "half of the weight": GmpoSettings(mass=0.5),
-    "with a memory": GmpoSettings(memory=8),
-}
+    "all prompts": (ALL, 0),
+    "nearest three": (ALL | {"top_k": 3}, 0),
+    "with a bank": (ALL, 8),
+}  # pooling, bank size
 
 
 def batch(number: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -39,12 +39,13 @@ def batch(number: int) -> tuple[Tensor, Tensor, Tensor]:
     return rewards, log_probs, torch.randn(PROMPTS, 5, generator=stream)
 
 
-def learnt_from(settings: GmpoSettings, gather: object, rank: int, processes: int) -> list[dict[str, Tensor]]:
-    """Every normaliser's advantages for one process's share of some batches in a row."""
-    memory, found = Memory(settings.memory) if settings.memory else None, []
+def learnt_from(case: str, gather: Gather, rank: int, processes: int) -> list[dict[str, Tensor]]:
+    """Return every estimator's advantages for one process's share of some batches in a row."""
+    pooling, size = CASES[case]
+    bank, found = PromptBank(size) if size else None, []
     for number in range(BATCHES):
-        share = [part.chunk(processes)[rank] for part in batch(number)]
-        found.append(shared_advantages(*share, settings, memory, gather, rank)[0])  # type: ignore[arg-type]
+        rewards, log_probs, h = (part.chunk(processes)[rank] for part in batch(number))
+        found.append(shared_advantages(rewards, log_probs, h, pooling=pooling, bank=bank, gather=gather, rank=rank)[0])
     return found
 
 
@@ -56,7 +57,7 @@ def one_of_two(folder: Path) -> None:
     accelerator = Accelerator(cpu=True)
     rank, processes = accelerator.process_index, accelerator.num_processes
     assert (processes, torch.distributed.get_backend()) == (2, "gloo")
-    found = {name: learnt_from(settings, accelerator.gather, rank, 2) for name, settings in CASES.items()}
+    found = {case: learnt_from(case, accelerator.gather, rank, 2) for case in CASES}
     torch.save(found, folder / f"{rank}.pt")
     train_a_step(folder, rank)
 
@@ -72,20 +73,15 @@ def train_a_step(folder: Path, rank: int) -> None:
         for n in names
     ]
     prompts = [build_prompt(task, tokenizer) for task in asked]
-    settings = GmpoSettings(
-        prompts_per_batch=2,
-        group_size=2,
-        rows_per_pass=2,
-        steps=1,
-        num_iterations=1,
-        max_new_tokens=8,
-        learning_rate=1e-3,
-    )
+    config = run_config(
+        steps=1, prompts_per_batch=2, group_size=2, rows_per_pass=2, num_iterations=1, max_completion_length=8,
+        learning_rate=1e-3, temperature=0.8, output_dir=str(folder / "work"),
+    )  # fmt: skip
 
     def reward(task_id: list[str], **_: Any) -> list[float]:
         return [float(row % 2 == name.startswith("is")) for row, name in enumerate(task_id)]
 
-    trainer = make_trainer("embedded", folder / "start", prompts, settings, reward, folder / "work", rows.append)
+    trainer = make_trainer("embedded", folder / "start", prompts, config, reward, rows.append)
     trainer.train()
     learnt = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     torch.save(
@@ -128,7 +124,7 @@ def two_processes(launched: Path) -> list[dict[str, list[dict[str, Tensor]]]]:
     return [torch.load(launched / f"{rank}.pt") for rank in (0, 1)]
 
 
-def test_a_launched_step_leaves_both_processes_with_the_same_new_weights_and_is_told_once(launched: Path) -> None:
+def test_a_launched_step_leaves_both_processes_with_the_same_new_weights_and_is_reported_once(launched: Path) -> None:
     weights, rows = ([load(rank) for rank in (0, 1)] for load in (
         lambda rank: torch.load(launched / f"weights{rank}.pt"),
         lambda rank: json.loads((launched / f"rows{rank}.json").read_text()),
@@ -136,14 +132,14 @@ def test_a_launched_step_leaves_both_processes_with_the_same_new_weights_and_is_
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert any(bool(weight.any()) for name, weight in weights[0].items() if "lora_B" in name)  # it began at 0
     assert [row["step"] for row in rows[0]] == [1] and not rows[1]
-    assert rows[0][0]["reward"] == 0.5 and rows[0][0]["decidable"] == 1.0  # of all four prompts
+    assert rows[0][0]["reward"] == 0.5 and rows[0][0]["mixed_outcome"] == 1.0  # of all four prompts
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_equal_one_on_the_union(
     two_processes: list[dict[str, list[dict[str, Tensor]]]], case: str
 ) -> None:
-    union = learnt_from(CASES[case], lambda tensor: tensor, 0, 1)
+    union = learnt_from(case, lambda tensor: tensor, 0, 1)
     for number, expected in enumerate(union):
         for name, advantages in expected.items():
             found = torch.cat([rank[case][number][name] for rank in two_processes])
@@ -151,8 +147,8 @@ def test_two_processes_equal_one_on_the_union(
 
 
 def test_another_process_changes_what_is_learnt(two_processes: list[dict[str, list[dict[str, Tensor]]]]) -> None:
-    """Or the comparison above would hold for processes that do not talk."""
-    alone = shared_advantages(*(part[:3] for part in batch(0)), GmpoSettings(), None, lambda tensor: tensor, 0)[0]
+    """Or the comparison above would hold for processes that exchange nothing."""
+    alone = shared_advantages(*(part[:3] for part in batch(0)), pooling=ALL)[0]
     together = two_processes[0]["all prompts"][0]
     for name in ("gmpo", "batch"):
         assert not torch.allclose(alone[name], together[name], atol=1e-3)

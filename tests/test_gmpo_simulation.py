@@ -6,8 +6,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from lib.gmpo import simulation
-from lib.gmpo.simulation import Mix
+from benchmarks import gmpo_simulation as simulation
+from benchmarks.gmpo_simulation import Mix
 
 torch.set_num_threads(1)
 

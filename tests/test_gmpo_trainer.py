@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,28 +14,26 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lib.gmpo.batch import normalised
+from lib.gmpo.batch import all_advantages
+from lib.gmpo.config import PolyCodeConfig
 from lib.gmpo.policy import token_log_probs
 from lib.gmpo.rollouts import SandboxReward
-from lib.gmpo.run import groups_of, make_trainer, train_gmpo
-from lib.gmpo.settings import GmpoSettings
-from lib.gmpo.trainer import GmpoTrainer
+from lib.gmpo.run import groups_of, make_trainer, run_config, train_gmpo, training_identity
+from lib.gmpo.trainer import PolyCodeTrainer
 from lib.models.resolve import resolve
 from lib.sandbox import Sandbox, SandboxError
 from lib.tasks.prompts import Prompt, build_prompt
 from lib.tasks.task import Task
 from lib.training.sft import TrainingError
 
-TINY = GmpoSettings(
-    prompts_per_batch=2,
-    group_size=2,
-    rows_per_pass=2,
-    steps=1,
-    max_new_tokens=8,
-    temperature=1.3,
-    learning_rate=1e-4,
-    tau=0.02,
-)
+TINY: dict[str, Any] = {
+    "steps": 1, "prompts_per_batch": 2, "group_size": 2, "rows_per_pass": 2, "max_completion_length": 8,
+    "temperature": 1.3, "learning_rate": 1e-4, "tau": 0.02,
+}  # fmt: skip
+
+
+def tiny(folder: Path, **changes: Any) -> PolyCodeConfig:
+    return run_config(**TINY | {"output_dir": str(folder)} | changes)
 
 
 def task(name: str, question: str, *tests: str) -> Task:
@@ -68,7 +67,7 @@ def prompts() -> list[Prompt]:
     return [build_prompt(each, tokenizer) for each in TASKS]
 
 
-def weights(trainer: GmpoTrainer) -> dict[str, Tensor]:
+def weights(trainer: PolyCodeTrainer) -> dict[str, Tensor]:
     return {n: w.detach().clone() for n, w in trainer.model.named_parameters() if w.requires_grad}
 
 
@@ -92,8 +91,7 @@ class AlternatingReward:
 def run(adapter: Path, prompts: list[Prompt], tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     rows: list[dict[str, Any]] = []
     reward, folder = AlternatingReward(), tmp_path_factory.mktemp("run")
-    settings = dataclasses.replace(TINY, beta=0.1)
-    trainer = make_trainer("embedded", adapter, prompts, settings, reward, folder, rows.append)
+    trainer = make_trainer("embedded", adapter, prompts, tiny(folder, beta=0.1), reward, rows.append)
     before, sample, drawn = weights(trainer), trainer.rollout_func, {}
     trainer.rollout_func = lambda texts, same: drawn.update(sample(texts, same)) or dict(drawn)
     trainer.train()
@@ -132,11 +130,13 @@ def test_every_row_carries_its_own_completions_advantage(run: SimpleNamespace, p
             h.append(states.mean(0))
             for tokens in (tokens for name, tokens in said if name == prompt.task_id):
                 logits = model(torch.cat([ids, torch.tensor([tokens])], 1)).logits[0, ids.shape[1] - 1 : -1]
-                logps = (logits.float() / TINY.temperature).log_softmax(-1)
+                logps = (logits.float() / TINY["temperature"]).log_softmax(-1)
                 L.append(logps.gather(1, torch.tensor(tokens)[:, None]).sum())
     model.load_state_dict(after, strict=False)
     rewards = torch.tensor([[said[key] for key in said if key[0] == p.task_id] for p in prompts])
-    by_name, parts = normalised(rewards, torch.stack(L).view(2, 2), torch.stack(h), run.trainer.settings)
+    by_name, parts = all_advantages(
+        rewards, torch.stack(L).view(2, 2), torch.stack(h), pooling=run.trainer.args.pooling
+    )
     assert run.rows[0]["l_hat_right"] == pytest.approx(float(parts.l_hat[rewards == 1].mean()), abs=0.1)
     assert run.rows[0]["l_hat_abs_max"] == pytest.approx(float(parts.l_hat.abs().max()), abs=0.1)
     assert run.rows[0]["l_hat_abs_mean"] == pytest.approx(float(parts.l_hat.abs().mean()), abs=0.1)
@@ -167,10 +167,10 @@ def test_where_the_ratio_is_one_the_loss_is_minus_the_mean_advantage(run: Simple
     trainer.model.train()
     with torch.no_grad():
         batch["old_per_token_logps"] = trainer._log_probs(trainer.model, batch)[0]
-    beta, settings = trainer.beta, trainer.settings
-    trainer.beta, trainer.settings = 0.0, dataclasses.replace(settings, ratio=level)
+    beta, ratio = trainer.beta, trainer.args.ratio
+    trainer.beta, trainer.args.ratio = 0.0, level
     loss = trainer._compute_loss(trainer.model, batch) * trainer.current_gradient_accumulation_steps
-    trainer.beta, trainer.settings = beta, settings
+    trainer.beta, trainer.args.ratio = beta, ratio
     trainer._log_ratios.clear()
     assert float(loss.detach()) == pytest.approx(-float(batch["advantages"].mean()), abs=1e-6)
 
@@ -188,7 +188,7 @@ def test_reference_is_the_model_without_adapter(run: SimpleNamespace) -> None:
 def test_row_of_a_step_is_json_and_says_what_happened(run: SimpleNamespace) -> None:
     (row,) = run.rows
     json.dumps(row, allow_nan=False)
-    assert (row["step"], row["reward"], row["solved"], row["decidable"]) == (1, 0.5, 1.0, 1.0)
+    assert (row["step"], row["reward"], row["solved"], row["mixed_outcome"]) == (1, 0.5, 1.0, 1.0)
     assert row["advantage_var_per_prompt"] == pytest.approx(1, abs=1e-4)
     assert all(row[name] >= 0 for name in ("seconds_sampling", "seconds_scoring", "seconds_update", "truncated"))
 
@@ -201,7 +201,7 @@ def test_log_probabilities_read_off_the_model_are_those_the_trainer_learns_from(
             [row[keep.bool()].tolist() for row, keep in zip(batch[f"{name}_ids"], batch[f"{name}_mask"], strict=True)]
             for name in ("prompt", "completion")
         )
-        found, real = token_log_probs(trainer.model, asked, drawn, TINY.temperature, size=1)
+        found, real = token_log_probs(trainer.model, asked, drawn, TINY["temperature"], size=1)
     assert real.sum() == mask.sum()
     apart = (found[real.bool()].float() - expected[mask].float()).abs()
     assert apart.mean() < 0.1 and apart.max() < 0.4  # bf16 rounds with the padding; a token's neighbour is nats away
@@ -213,27 +213,27 @@ def test_prompts_are_grouped_by_the_model_they_are_for(run: SimpleNamespace, pro
     texts = [kinds[number % 2].format(number, number + 1) for number in range(8)]
     asked = [dataclasses.replace(prompts[0], text=text) for text in texts]
     trainer = run.trainer
-    found = groups_of(asked, trainer.model, trainer.processing_class, TINY, size=4)
+    four, three, eight = (tiny(Path("unused"), prompts_per_batch=size) for size in (4, 3, 8))
+    found = groups_of(asked, trainer.model, trainer.processing_class, four)
     assert sorted(map(len, found)) == [2, 2, 2, 2]
     assert all(len({number % 2 for number in group}) == 1 for group in found)
-    shuffled = dataclasses.replace(TINY, batches="shuffled")
-    for settings, size in ((TINY, 3), (TINY, 8), (shuffled, 4)):
-        assert groups_of(asked, trainer.model, trainer.processing_class, settings, size) == [list(range(8))]
+    for config, order in ((three, "clusters"), (eight, "clusters"), (four, "shuffled")):
+        assert groups_of(asked, trainer.model, trainer.processing_class, config, order) == [list(range(8))]
 
 
 # -- signals that must not teach ------------------------------------------------------------------------------
 
 
 def test_zero_advantages_leave_the_adapter_alone_and_are_reported(
-    run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path
+    run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first run's completions once more, none of them right."""
-    settings = dataclasses.replace(TINY, warn_after=1, num_iterations=1)
+    monkeypatch.setattr("lib.gmpo.trainer.EQUAL_BATCHES", 1)
 
     def never(task_id: list[str], **_: Any) -> list[float]:
         return [0.0] * len(task_id)
 
-    trainer = make_trainer("embedded", adapter, prompts, settings, never, tmp_path)
+    trainer = make_trainer("embedded", adapter, prompts, tiny(tmp_path, num_iterations=1), never)
     trainer.rollout_func = lambda texts, same: dict(run.drawn)
     before = weights(trainer)
     with pytest.warns(UserWarning, match="no program passed; the tasks are too hard"):
@@ -246,7 +246,7 @@ def test_nan_log_probabilities_stop_before_anything_is_learnt(
     run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path
 ) -> None:
     """The first run's completions once more, under weights of which one is not a number."""
-    trainer = make_trainer("embedded", adapter, prompts, TINY, AlternatingReward(), tmp_path)
+    trainer = make_trainer("embedded", adapter, prompts, tiny(tmp_path), AlternatingReward())
     trainer.rollout_func = lambda texts, same: dict(run.drawn)
     next(w for w in trainer.model.parameters() if w.requires_grad).data[0, 0] = torch.nan
     with pytest.raises(TrainingError, match="step 1: log-probabilities of 4 of 4 completions are NaN"):
@@ -276,43 +276,69 @@ def test_sandbox_reward_judges_the_program_a_completion_stands_for(sandbox: Sand
 def test_sandbox_errors_stop_the_run(sandbox: Sandbox, prompts: list[Prompt]) -> None:
     broken = dataclasses.replace(TASKS[0], visible_tests=("assert double(2 ==",))
     reward = SandboxReward(sandbox, [broken, TASKS[1]], prompts, "binary")
-    with pytest.raises(SandboxError, match="1 of 1 programs could not be judged, the first for double"):
+    with pytest.raises(SandboxError, match="1 of 1 programs could not be graded, the first for double"):
         reward(["\n    return n * 2\n"], ["double"], lambda name, value: None)
 
 
 # -- a whole run -----------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_was_cut_off_goes_on_and_saves_the_adapter_whole(
+def test_a_training_is_continued_then_skipped_and_another_one_starts_anew(
     sandbox: Sandbox, adapter: Path, tmp_path: Path
 ) -> None:
-    settings = dataclasses.replace(TINY, steps=2, num_iterations=1, memory=4, max_new_tokens=16)
+    fields = {"steps": 2, "num_iterations": 1, "bank_size": 4, "max_completion_length": 16, "checkpoint_every": 1}
     out, steps = tmp_path / "out", []
 
-    def stop_at_two(row: dict[str, Any]) -> None:
-        steps.append(row["step"])
-        if steps == [1, 2]:
-            raise KeyboardInterrupt
+    def train(stop_at: int = 9, **changes: Any) -> dict[str, Any]:
+        steps.clear()
+
+        def on_step(row: dict[str, Any]) -> None:
+            steps.append(row["step"])
+            if len(steps) == stop_at:
+                raise KeyboardInterrupt
+
+        return train_gmpo("embedded", adapter, out, TASKS, tiny(tmp_path, **fields | changes), on_step)
 
     with pytest.raises(KeyboardInterrupt):
-        train_gmpo("embedded", adapter, out, TASKS, settings, stop_at_two, checkpoint_every=1)
+        train(stop_at=2)
+    kept = (tmp_path / "out.trainer" / "checkpoint-1" / "trainer_state.json").stat().st_mtime_ns
     assert not out.exists()
-    with pytest.raises(TrainingError, match="checkpoint of other settings \\(lam=0.5\\)"):
-        other = dataclasses.replace(settings, lam=0.1)
-        train_gmpo("embedded", adapter, out, TASKS, other, checkpoint_every=1)
-    summary = train_gmpo(
-        "embedded", adapter, out, TASKS, settings, stop_at_two, checkpoint_every=1, report_to="tensorboard"
-    )
-    assert steps == [1, 2, 2]
+    summary = train(report_to="tensorboard")  # what is reported where is no part of a training's identity
+    assert steps == [1, 2] and kept
     lines = (tmp_path / "out.steps.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     assert sum(json.loads(lines[0])[name] for name in json.loads(lines[0]) if name.startswith("verdict/")) == 1
     assert (summary["steps"], summary["completions"]) == (2, 8)
-    assert {"adapter_config.json", "adapter_model.safetensors"} <= {path.name for path in out.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "training.json"} <= {
+        path.name for path in out.iterdir()
+    }
     assert not (tmp_path / "out.trainer").exists()
     assert any(path.stat().st_size for path in (tmp_path / "out.tensorboard").glob("events*"))
+
+    written = (out / "adapter_model.safetensors").stat().st_mtime_ns
+    assert train() == summary and steps == [1, 2]
+    assert (out / "adapter_model.safetensors").stat().st_mtime_ns == written
+    assert train(steps=1, lam=0.1)["steps"] == 1 and steps == [1]
+    assert (out / "adapter_model.safetensors").stat().st_mtime_ns != written
+
+
+def test_what_is_learnt_from_belongs_to_the_identity_and_what_is_reported_does_not(
+    adapter: Path, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    def identity(tasks: Sequence[Task] = TASKS, start: Path = adapter, reward: Any = "binary", **changes: Any) -> Any:
+        return training_identity("embedded", start, tasks, prompts, tiny(tmp_path, **changes), reward=reward)
+
+    first, other = identity(), tmp_path / "start"
+    assert identity(report_to="tensorboard", output_dir=str(other), checkpoint_every=1) == first
+    shutil.copytree(adapter, other)
+    assert identity(start=other) == first
+    (other / "adapter_model.safetensors").write_bytes(b"other weights")
+    harder = (dataclasses.replace(TASKS[0], visible_tests=("assert double(3) == 6",)), TASKS[1])
+    changed = [identity(start=other), identity(harder), identity(reward="fractional")]
+    changed += [identity(**change) for change in ({"lam": 0.1}, {"seed": 1}, {"steps": 2}, {"weight_decay": 0.1})]
+    assert all(each != first for each in changed)
 
 
 def test_a_start_without_adapter_is_one_clear_line(tmp_path: Path, prompts: list[Prompt]) -> None:
     with pytest.raises(TrainingError, match="no adapter_config.json"):
-        make_trainer("embedded", tmp_path, prompts, TINY, AlternatingReward(), tmp_path / "work")
+        make_trainer("embedded", tmp_path, prompts, tiny(tmp_path / "work"), AlternatingReward())

@@ -10,12 +10,13 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import write_notebook
 
 from lib.base.code import code_digest, library_files
-from lib.run import pipeline
+from lib.run import pipeline, presets
 from lib.run.pipeline import ROOT, STAGES, Notebook, PipelineError, Stage
 from lib.run.presets import NOTEBOOKS, read_notebook
 from tests.processes import is_alive, wait_for
@@ -73,9 +74,13 @@ def test_an_unknown_section_is_refused_with_the_stages(tiny: Make) -> None:
         ("02_mining.drawz=1", "--set: 02_mining has no parameter 'drawz'"),
         ("mine.draws=1", "--set mine.draws: no stage 'mine'"),
         ("draws", "--set draws: expected KEY=VALUE"),
-        ("draws=[", "--set draws=[: the value is not YAML"),
-        ("draws=many", "--set: 00_environment.draws is 'many'"),
-        ("fast=1", "--set: 00_environment.fast is 1"),
+        ("draws=many", "--set: 00_environment.draws=many: a whole number is expected (default 3)"),
+        ("draws=1.5", "--set: 00_environment.draws=1.5: a whole number is expected"),
+        ("draws=-3", "--set: 00_environment.draws=-3: a finite number of at least 0 is expected"),
+        ("rate=inf", "--set: 00_environment.rate=inf: a finite number of at least 0 is expected"),
+        ("rate=nan", "--set: 00_environment.rate=nan: a finite number of at least 0 is expected"),
+        ("fast=1", "--set: 00_environment.fast=1: true or false is expected"),
+        ("fast=on", "--set: 00_environment.fast=on: true or false is expected"),
         ("run_dir=x", "--set: run_dir is not a parameter to set"),
     ],
 )
@@ -119,13 +124,29 @@ def test_later_sources_win_shared_then_section_then_set(tiny: Make) -> None:
     assert [values[name]["draws"] for name in ("01_preprocessing", "02_mining", "03_sft")] == [1, 2, 7]
 
 
-def test_exponents_without_a_point_are_numbers() -> None:
-    assert [pipeline.parse_setting(f"a={text}")[1] for text in ("5e-5", "1E3", "-2e-4", "e5")] == [
-        5e-5,
-        1e3,
-        -2e-4,
-        "e5",
-    ]
+@pytest.mark.parametrize(
+    ("default", "text", "value"),
+    [
+        (0.5, "5e-5", 5e-5),
+        (3, "1E3", 1000),
+        ("", "1e5", "1e5"),
+        ("", "on", "on"),
+        ("", "2024-01-01", "2024-01-01"),
+        ("", "a=b", "a=b"),
+        (None, "2", 2),
+        (None, "null", None),
+        (False, "true", True),
+        (["a"], "[b, c]", ["b", "c"]),
+    ],
+)
+def test_typed_text_becomes_its_default_s_kind(default: Any, text: str, value: Any) -> None:
+    found = presets.usable(default, presets.from_text(default, text))
+    assert found == value and type(found) is type(value)
+
+
+def test_a_value_of_a_preset_that_yaml_made_something_else_is_refused(tiny: Make) -> None:
+    books = tiny(preset="02_mining: {draws: 2024-01-01}")
+    assert "02_mining.draws=datetime.date(2024, 1, 1): a whole number is expected" in refused(books)
 
 
 def test_a_preset_may_end_early(tiny: Make) -> None:
@@ -191,7 +212,7 @@ NOTEBOOK_STAGES = [stage for stage in STAGES if stage.name != "07_paper_figures"
         ("figures/report.py", "CAPTION_ROWS = 200", "CAPTION_ROWS = 201", ()),
         ("base/progress.py", "EVERY_S = 15.0", "EVERY_S = 16.0", ()),
         ("run/pipeline.py", "MIN_FREE_MB = 200", "MIN_FREE_MB = 201", ()),
-        ("gmpo/advantages.py", "MAX_LOG_RATIO = 80.0", "MAX_LOG_RATIO = 79.0", ("04_gmpo",)),
+        ("gmpo/objective.py", "MAX_LOG_RATIO = 80.0", "MAX_LOG_RATIO = 79.0", ("04_gmpo",)),
         ("training/sft/trainer.py", "eval_pass_at_1", "eval_pass_at_one", ("03_sft",)),
         ("evaluation/failures/statistics.py", "import", "import os\nimport", ("06_failure_taxonomy",)),
     ],

@@ -35,7 +35,7 @@ def gmpo_curves(steps: Sequence[dict[str, Any]]) -> Picture:
     data = pandas.DataFrame(steps)
     figure, (left, right) = subplots(1, 2, figsize=(7.2, 2.8))
     left.plot(data["step"], data["reward"], "o-", label="mean reward")
-    left.plot(data["step"], data["decidable"], "s--", label="prompts with mixed outcomes")
+    left.plot(data["step"], data["mixed_outcome"], "s--", label="prompts with mixed outcomes")
     left.set(xlabel="step", ylabel="share", ylim=(0, 1.03))
     right.plot(data["step"], data["advantage_var"], "o-", label="this run's advantages")
     right.plot(data["step"], data["advantage_var_per_prompt"], "s--", label="per-prompt z-score")

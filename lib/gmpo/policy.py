@@ -1,4 +1,4 @@
-"""The model that is trained, and what GMPO reads off it: embeddings of prompts, log-probabilities of completions."""
+"""The model that is trained, and what GMPO computes with it: embeddings of prompts, log-probabilities of completions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,25 +10,24 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
-from lib.gmpo.settings import GmpoSettings, weights_precision
+from lib.models.precision import torch_dtype
 from lib.models.resolve import resolve
-from lib.training.sft import TrainingError
+from lib.training.resume import TrainingError
 
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 Ids = Sequence[Sequence[int]]
 
 
-def load_policy(model: str, adapter: Path, settings: GmpoSettings, device: Any = "cpu") -> Any:
-    """The model with the adapter folder's weights, trainable. Raises TrainingError when `adapter` is no PEFT folder."""
+def load_policy(model: str, adapter: Path, device: Any = "cpu") -> Any:
+    """Return the model with the adapter folder's weights, trainable. Raises TrainingError when `adapter` is no PEFT folder."""
     if not (adapter / "adapter_config.json").is_file():
         raise TrainingError(f"{adapter}: no adapter_config.json; training starts from a PEFT adapter folder")
-    base = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=DTYPES[weights_precision(settings)])
+    base = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=torch_dtype())
     return PeftModel.from_pretrained(base, str(adapter), is_trainable=True).to(device)
 
 
 @torch.no_grad()
 def prompt_embeddings(model: Any, ids: Tensor, mask: Tensor, size: int) -> Tensor:
-    """h_j: the mean over prompt tokens of the last hidden state, L2-normalised; `size` prompts a pass.
+    """Return h_j, the mean of the last hidden state over prompt tokens, L2-normalised; `size` prompts per pass.
 
     ids and mask (B, P), padded on the left -> (B, d) fp32.
     """
@@ -43,9 +42,9 @@ def prompt_embeddings(model: Any, ids: Tensor, mask: Tensor, size: int) -> Tenso
 def token_log_probs(
     model: Any, prompts: Ids, completions: Ids, temperature: float, size: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """ln pi(token) of every completion token at the sampling temperature, and the mask of real tokens, both (N, T).
+    """Return ln pi(token) of every completion token at the sampling temperature, and the mask of real tokens, both (N, T).
 
-    `size` rows a pass (default: all); the gradient runs through; padding holds 0.
+    `size` rows per pass (default: all); the gradient runs through; padding holds 0.
     """
     left, known = padded(prompts, "left", model.device)
     right, mask = padded(completions, "right", model.device)
@@ -60,7 +59,7 @@ def token_log_probs(
 
 
 def padded(rows: Ids, side: str, device: Any = "cpu") -> tuple[Tensor, Tensor]:
-    """Token ids, (N, longest), padded with 0, and the mask of real ones."""
+    """Return token ids, (N, longest), padded with 0, and the mask of real ones."""
     tensors = [torch.tensor(list(row), device=device) for row in rows]
     mask = [torch.ones_like(tensor) for tensor in tensors]
     ids, real = (pad_sequence(some, batch_first=True, padding_side=side) for some in (tensors, mask))

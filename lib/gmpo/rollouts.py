@@ -1,38 +1,40 @@
-"""What TRL's trainer asks for from outside: completions from lib.sampling's engine, rewards from the sandbox."""
+"""What TRL's trainer calls: completions from lib.sampling's engine, rewards from the sandbox."""
 
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from lib.gmpo.settings import GmpoSettings, Reward, Row
+from lib.gmpo.config import PolyCodeConfig
 from lib.sampling import Request, SamplingParams, open_engine, sample_seed
 from lib.sandbox import Sandbox, SandboxError, Status
 from lib.tasks.prompts import Prompt
 from lib.tasks.task import Task
 
 if TYPE_CHECKING:
-    from lib.gmpo.trainer import GmpoTrainer
+    from lib.gmpo.trainer import PolyCodeTrainer
 
+Reward = Literal["binary", "fractional"]  # every test passes, or the share that does
 Note = Callable[[str, float], None]
 
 
 class Rollouts:
-    """TRL's `rollout_func` through lib.sampling: hand the current adapter over, draw, close the engine.
+    """Sample for TRL (its `rollout_func`) through lib.sampling: pass the current adapter on, sample, close the engine.
 
-    Token ids come back as sampled, the end token or the stop included. Log-probabilities do not: see above.
+    Token ids come back as sampled, the end token or the stop included. Log-probabilities do not: the trainer
+    computes them with the model that it trains.
     """
 
-    def __init__(self, model: str, prompts: Sequence[Prompt], settings: GmpoSettings) -> None:
-        self.model, self.settings = model, settings
+    def __init__(self, model: str, prompts: Sequence[Prompt], config: PolyCodeConfig) -> None:
+        self.model, self.config = model, config
         self.prompts = {prompt.text: prompt for prompt in prompts}
 
-    def __call__(self, texts: list[str], trainer: "GmpoTrainer") -> Row:
-        """B·G prompt texts, each G times -> token ids of prompts and completions, in the same order."""
-        started, settings = time.perf_counter(), self.settings
-        wanted = SamplingParams(settings.temperature, settings.top_p, settings.max_new_tokens)
+    def __call__(self, texts: list[str], trainer: "PolyCodeTrainer") -> dict[str, Any]:
+        """Take B·G prompt texts, each G times, and return token ids of prompts and completions, in the same order."""
+        started, config = time.perf_counter(), self.config
+        wanted = SamplingParams(config.temperature, config.top_p, config.max_completion_length)
         with tempfile.TemporaryDirectory() as folder:
             policy = trainer.accelerator.unwrap_model(trainer.model)
             policy.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
@@ -50,23 +52,25 @@ class Rollouts:
         return {"prompt_ids": [ids[text] for text in texts], "completion_ids": completions, "logprobs": None}
 
     def requests(self, texts: list[str], batch: int) -> Iterator[Request]:
-        """One request a text, keyed by its place. A prompt's draws go on counting from batch to batch."""
+        """Yield one request per text, keyed by its place. A prompt's samples are numbered on from batch to batch."""
         seen: Counter[str] = Counter()
         for key, text in enumerate(texts):
-            prompt, draw = self.prompts[text], batch * self.settings.group_size + seen[text]
+            prompt, number = self.prompts[text], batch * self.config.num_generations + seen[text]
             seen[text] += 1
-            yield Request(key, text, prompt.stops, sample_seed(self.settings.seed, prompt.task_id, draw))
+            yield Request(key, text, prompt.stops, sample_seed(self.config.seed, prompt.task_id, number))
 
 
 class SandboxReward:
-    """TRL's reward function: the program a completion stands for, judged by all tests of its task."""
+    """Reward completions for TRL: grade the program in each by all tests of its task."""
 
-    def __init__(self, sandbox: Sandbox, tasks: Sequence[Task], prompts: Sequence[Prompt], kind: Reward) -> None:
+    def __init__(
+        self, sandbox: Sandbox, tasks: Sequence[Task], prompts: Sequence[Prompt], kind: Reward = "binary"
+    ) -> None:
         self.sandbox, self.kind = sandbox, kind
         self.known = {task.task_id: (task, prompt) for task, prompt in zip(tasks, prompts, strict=True)}
 
     def __call__(self, completions: list[str], task_id: list[str], log_metric: Note, **_: Any) -> list[float]:
-        """One reward a completion. Raises SandboxError when the sandbox could not judge one of them."""
+        """Return one reward per completion. Raises SandboxError when the sandbox could not grade one of them."""
         started = time.perf_counter()
         known = [self.known[name] for name in task_id]
         jobs = [(task, prompt.program(text)) for (task, prompt), text in zip(known, completions, strict=True)]
@@ -74,7 +78,7 @@ class SandboxReward:
         broken = [index for index, verdict in enumerate(verdicts) if verdict.status == Status.SANDBOX_ERROR]
         if broken:
             raise SandboxError(
-                f"{len(broken)} of {len(jobs)} programs could not be judged, the first for {task_id[broken[0]]}: "
+                f"{len(broken)} of {len(jobs)} programs could not be graded, the first for {task_id[broken[0]]}: "
                 f"{verdicts[broken[0]].failure}; training stopped, nothing was learnt from this batch"
             )
         for status, count in Counter(verdict.status for verdict in verdicts).items():

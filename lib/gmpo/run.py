@@ -1,9 +1,10 @@
-"""A GMPO run from an adapter folder to an adapter folder, with its metrics file and checkpoints.
+"""A GMPO training from an adapter folder to an adapter folder, with its metrics file and checkpoints.
 
 On several GPUs, call `train_gmpo` in a file of its own and start that with `accelerate launch --num_processes N FILE`
 (`torchrun --nproc-per-node N FILE` on CPUs); `prompts_per_batch` then counts each process's prompts.
 """
 
+import copy
 import dataclasses
 import json
 import os
@@ -12,27 +13,84 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import AutoTokenizer, PrinterCallback
-from trl import GRPOConfig
 
-from lib.gmpo.order import prompt_order, similar_groups
+from lib.base.files import write_text
+from lib.gmpo.config import PolyCodeConfig
 from lib.gmpo.policy import load_policy, padded, prompt_embeddings
-from lib.gmpo.rollouts import Rollouts, SandboxReward
-from lib.gmpo.settings import GmpoSettings, Row, identity, weights_precision
-from lib.gmpo.trainer import SECONDS, STATE, GmpoTrainer, OnStep
+from lib.gmpo.prompt_batches import mdav_groups, prompt_order
+from lib.gmpo.rollouts import Reward, Rollouts, SandboxReward
+from lib.gmpo.trainer import SECONDS, OnStep, PolyCodeTrainer, Row
+from lib.models.adapters import save_adapter
+from lib.models.card import write_card
+from lib.models.precision import precision
 from lib.models.resolve import resolve
 from lib.sampling import token_ids
 from lib.sandbox import Sandbox
 from lib.tasks.prompts import Prompt, build_prompt
 from lib.tasks.task import Task
-from lib.training.sft import TrainingError, save_adapter
+from lib.training.resume import Identity, continue_from, finished, identity_of
 
-SIMILAR_FROM = 4  # prompts a batch; fewer cannot hold two of one kind and one of another, whatever the groups
+BatchOrder = Literal["clusters", "shuffled"]  # similar prompts meet in a batch; or plain shuffled laps
+SIMILAR_FROM = 4  # prompts per batch; fewer cannot hold two of one kind and one of another, whatever the groups
+# Fields of a config that do not change what is learnt, by how their names begin.
+REPORTING = (
+    "output_dir", "run_name", "report_to", "project", "disable_tqdm", "debug", "resume_", "logging_", "log_", "save_", "hub_",
+    "push_", "trackio_", "eval_", "do_",
+)  # fmt: skip
+ABOUT = "trained by GMPO with rewards from running its programs"
+
+
+def run_config(
+    *,
+    steps: int,
+    prompts_per_batch: int,
+    group_size: int,
+    rows_per_pass: int = 8,
+    checkpoint_every: int = 0,
+    **fields: Any,
+) -> PolyCodeConfig:
+    """Return a config in which one optimiser step is one update from a whole batch, for this machine's device.
+
+    `steps`: batches sampled; `prompts_per_batch`: on each process; `group_size`: completions per prompt; `rows_per_pass`:
+    completions in memory at a time; `checkpoint_every`: steps, 0 for none. `fields` are PolyCodeConfig's own.
+    Raises ValueError for values that cannot work together.
+    """
+    counts = {"steps": steps, "prompts_per_batch": prompts_per_batch, "rows_per_pass": rows_per_pass}
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: should be at least 1")
+    if group_size < 2:
+        raise ValueError(f"group_size={group_size}: a group needs at least two completions")
+    rows, cuda = prompts_per_batch * group_size, torch.cuda.is_available()
+    if rows % rows_per_pass:
+        raise ValueError(f"rows_per_pass={rows_per_pass} does not divide the batch of {rows}")
+    iterations = fields.setdefault("num_iterations", 2)
+    ours = {
+        "max_steps": steps * iterations,
+        "num_generations": group_size,
+        "per_device_train_batch_size": rows_per_pass,
+        "gradient_accumulation_steps": rows // rows_per_pass,
+        "lr_scheduler_type": "constant",
+        "data_seed": 0,  # of the order of prompts
+        "shuffle_dataset": False,  # `prompt_order` did
+        "gradient_checkpointing": cuda,
+        "use_cpu": not cuda,
+        "bf16": cuda and precision() == "bf16",
+        "fp16": cuda and precision() == "fp16",
+        "save_strategy": "steps" if checkpoint_every else "no",
+        "save_steps": max(1, checkpoint_every * iterations),
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return PolyCodeConfig(**ours | fields)
 
 
 def train_gmpo(
@@ -40,26 +98,40 @@ def train_gmpo(
     adapter_in: Path,
     adapter_out: Path,
     tasks: Sequence[Task],
-    settings: GmpoSettings,
+    config: PolyCodeConfig,
     on_step: OnStep = lambda row: None,
-    metrics: Path | None = None,
-    checkpoint_every: int = 0,
-    report_to: str = "none",
+    *,
+    reward: Reward = "binary",
+    batch_order: BatchOrder = "clusters",
     logs: Path | None = None,
 ) -> Row:
     """Train the adapter in folder `adapter_in` further and save it as `adapter_out`, whole or not at all.
 
-    One JSON line a step goes to `metrics` (default: `<adapter_out>.steps.jsonl`). TRL's `report_to` sends every update's
-    numbers to a tracker too; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). With
-    checkpoint_every > 0, that many steps lie between checkpoints, and a run that was cut off goes on from its last one.
-    Raises TrainingError for what cannot start or must stop, SandboxError when programs could not be judged.
+    One JSON line per step goes to `<adapter_out>.steps.jsonl`. A tracker named in the config's `report_to` gets every
+    update's numbers; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). A finished training
+    of the same identity is not repeated, an interrupted one goes on from its last checkpoint, any other starts anew;
+    `on_step` then gets the earlier steps again.
+    Raises TrainingError for what cannot start or must stop, SandboxError when programs could not be graded.
     """
     started = time.perf_counter()
-    folder = adapter_out.with_name(f"{adapter_out.name}.trainer")
-    metrics = metrics or adapter_out.with_name(f"{adapter_out.name}.steps.jsonl")
-    checkpoint = last_checkpoint(folder, settings) if checkpoint_every else None
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logs or adapter_out.with_name(f"{adapter_out.name}.tensorboard"))
-    rows = _rows_before(metrics, checkpoint, settings)
+    tokenizer = AutoTokenizer.from_pretrained(resolve(model))
+    prompts = [build_prompt(task, tokenizer) for task in tasks]
+    identity = training_identity(model, adapter_in, tasks, prompts, config, reward=reward, batch_order=batch_order)
+    metrics, folder = (adapter_out.with_name(f"{adapter_out.name}.{what}") for what in ("steps.jsonl", "trainer"))
+    config = copy.copy(config)
+    config.output_dir = str(folder)
+    with config.main_process_first():
+        summary = finished(adapter_out, identity)
+        if summary and len(_first_rows(metrics, summary["steps"])) < summary["steps"]:
+            summary = {}  # its numbers are gone
+        checkpoint = None if summary else continue_from(folder, identity)
+        done = int(checkpoint.name.split("-")[1]) // config.num_iterations if checkpoint else summary.get("steps", 0)
+        rows = _first_rows(metrics, done)
+        write_text(metrics, "".join(json.dumps(row) + "\n" for row in rows))  # later steps are learnt again
+    for row in rows if config.process_index == 0 else []:
+        on_step(row)
+    if summary:
+        return summary
 
     def record(row: Row) -> None:
         rows.append(row)
@@ -67,128 +139,106 @@ def train_gmpo(
             lines.write(json.dumps(row) + "\n")
         on_step(row)
 
-    tokenizer = AutoTokenizer.from_pretrained(resolve(model))
-    prompts = [build_prompt(task, tokenizer) for task in tasks]
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logs or adapter_out.with_name(f"{adapter_out.name}.tensorboard"))
     with Sandbox() as sandbox:
-        reward = SandboxReward(sandbox, tasks, prompts, settings.reward)
-        trainer = make_trainer(
-            model, adapter_in, prompts, settings, reward, folder, record, checkpoint_every, report_to
-        )
+        judge = SandboxReward(sandbox, tasks, prompts, reward)
+        trainer = make_trainer(model, adapter_in, prompts, config, judge, record, batch_order=batch_order)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if trainer.accelerator.is_main_process:
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        if "ref" in policy.peft_config:
-            policy.delete_adapter("ref")
-        save_adapter(policy, tokenizer, adapter_out)
-        shutil.rmtree(folder, ignore_errors=True)
-    return {
+    summary = {
         "steps": trainer.batches_done,
         "updates": trainer.state.global_step,
-        "completions": trainer.batches_done * settings.rows * trainer.accelerator.num_processes,
+        "completions": trainer.batches_done * config.rows * trainer.accelerator.num_processes,
         "rewards": [row["reward"] for row in rows],
-        "precision": weights_precision(settings),
+        "precision": precision(),
         "seconds": time.perf_counter() - started,
         **{name: sum(row[name] for row in rows) for name in SECONDS},
-        "settings": dataclasses.asdict(settings),
+        "identity": identity,
     }
+    if trainer.accelerator.is_main_process:
+        save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, adapter_out)
+        settings = learnt_with(config) | {"reward": reward, "batch_order": batch_order}
+        write_card(adapter_out, model, [task.task_id for task in tasks], settings, summary, about=ABOUT)
+        shutil.rmtree(folder, ignore_errors=True)
+    return summary
+
+
+def training_identity(
+    model: str,
+    start: Path,
+    tasks: Sequence[Task],
+    prompts: Sequence[Prompt],
+    config: PolyCodeConfig,
+    *,
+    reward: Reward = "binary",
+    batch_order: BatchOrder = "clusters",
+) -> Identity:
+    """Return what two parts of one GMPO training share: model, start, tasks as they are asked, settings and code."""
+    rows = [[dataclasses.asdict(task), prompt.text, prompt.stops] for task, prompt in zip(tasks, prompts, strict=True)]
+    settings = learnt_with(config) | {"reward": reward, "batch_order": batch_order}
+    return identity_of("lib.gmpo.run", model, rows, settings, start=start)
+
+
+def learnt_with(config: PolyCodeConfig) -> Row:
+    """Return the config's fields that change what is learnt."""
+    return {name: value for name, value in config.to_dict().items() if not name.startswith(REPORTING)}
 
 
 def make_trainer(
     model: str,
     adapter: Path,
     prompts: Sequence[Prompt],
-    settings: GmpoSettings,
+    config: PolyCodeConfig,
     reward: Callable[..., list[float]],
-    folder: Path,
     on_step: OnStep = lambda row: None,
-    checkpoint_every: int = 0,
-    report_to: str = "none",
-) -> GmpoTrainer:
-    """A trainer over `prompts` from the adapter folder; `reward` gets completions and task_id, both lists.
+    *,
+    batch_order: BatchOrder = "clusters",
+) -> PolyCodeTrainer:
+    """Return a trainer over `prompts` from the adapter folder; `reward` gets completions and task_id, both lists.
 
     Raises TrainingError when `adapter` is no PEFT folder, ValueError when there are fewer prompts than a batch takes.
     """
-    config = trl_config(settings, folder, checkpoint_every, report_to)
-    policy = load_policy(model, adapter, settings, config.device)
-    tokenizer, size = AutoTokenizer.from_pretrained(resolve(model)), settings.prompts_per_batch * config.world_size
-    groups = groups_of(prompts, policy, tokenizer, settings, size)
+    policy, tokenizer = load_policy(model, adapter, config.device), AutoTokenizer.from_pretrained(resolve(model))
+    groups = groups_of(prompts, policy, tokenizer, config, batch_order)
     (groups,) = broadcast_object_list([groups])  # embeddings differ in their last bits from device to device
-    order = prompt_order(groups, settings.steps, size, settings.shuffle_seed)
+    order = order_of(config, groups)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using 'rollout_func'")
-        trainer = GmpoTrainer(
+        trainer = PolyCodeTrainer(
             policy,
             reward,
             config,
             Dataset.from_list([{"prompt": prompts[i].text, "task_id": prompts[i].task_id} for i in order]),
             processing_class=tokenizer,
-            rollout_func=Rollouts(model, prompts, settings),
-            settings=settings,
+            rollout_func=Rollouts(model, prompts, config),
             on_step=on_step,
         )
     trainer.remove_callback(PrinterCallback)  # on_step is the display
     return trainer
 
 
+def order_of(config: PolyCodeConfig, groups: Sequence[Sequence[int]]) -> list[int]:
+    """Return the prompts of all batches in order, as indices, from the groups that should meet."""
+    seed = config.seed if config.data_seed is None else config.data_seed
+    return prompt_order(groups, config.max_steps // config.num_iterations, prompts_at_once(config), seed)
+
+
+def prompts_at_once(config: PolyCodeConfig) -> int:
+    """Return the prompts per batch of all processes together."""
+    return config.rows * config.world_size // config.num_generations
+
+
 def groups_of(
-    prompts: Sequence[Prompt], policy: Any, tokenizer: Any, settings: GmpoSettings, size: int
+    prompts: Sequence[Prompt], policy: Any, tokenizer: Any, config: PolyCodeConfig, batch_order: BatchOrder = "clusters"
 ) -> list[list[int]]:
-    """Which of `prompts` should meet in batches of `size`: groups by embedding, or all of them in one."""
-    if settings.batches == "shuffled" or size < SIMILAR_FROM or len(prompts) <= size:
+    """Return which of `prompts` should meet in a batch: groups by embedding, or all of them in one."""
+    size = prompts_at_once(config)
+    if batch_order == "shuffled" or size < SIMILAR_FROM or len(prompts) <= size:
         return [list(range(len(prompts)))]
     ids, mask = padded([token_ids(tokenizer, prompt.text) for prompt in prompts], "left", policy.device)
-    return similar_groups(prompt_embeddings(policy, ids, mask, settings.rows_per_pass), size // 2)
+    return mdav_groups(prompt_embeddings(policy, ids, mask, config.per_device_train_batch_size), size // 2)
 
 
-def trl_config(settings: GmpoSettings, folder: Path, checkpoint_every: int = 0, report_to: str = "none") -> GRPOConfig:
-    """TRL's side of the settings: one optimiser step is one update from a whole batch."""
-    cuda = torch.cuda.is_available()
-    return GRPOConfig(
-        output_dir=str(folder),
-        max_steps=settings.steps * settings.num_iterations,
-        num_iterations=settings.num_iterations,
-        num_generations=settings.group_size,
-        per_device_train_batch_size=settings.rows_per_pass,
-        gradient_accumulation_steps=settings.rows // settings.rows_per_pass,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type="constant",
-        max_grad_norm=settings.max_grad_norm,
-        beta=settings.beta,
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        max_completion_length=settings.max_new_tokens,
-        shuffle_dataset=False,  # `prompt_order` did, from a seed of its own
-        disable_dropout=True,  # or the ratio is not 1 at the first update
-        gradient_checkpointing=cuda,
-        use_cpu=not cuda,
-        bf16=cuda and weights_precision(settings) == "bf16",
-        fp16=cuda and weights_precision(settings) == "fp16",
-        save_strategy="steps" if checkpoint_every else "no",
-        save_steps=max(1, checkpoint_every * settings.num_iterations),
-        save_total_limit=2,
-        logging_steps=1,
-        report_to=report_to,
-        seed=settings.seed,
-        disable_tqdm=True,
-    )
-
-
-def last_checkpoint(folder: Path, settings: GmpoSettings) -> Path | None:
-    """The newest whole checkpoint under `folder`. Raises TrainingError when it was made under other settings."""
-    whole = sorted(folder.glob(f"checkpoint-*/{STATE}"), key=lambda path: int(path.parent.name.split("-")[1]))
-    if not whole:
-        return None
-    theirs, ours = torch.load(whole[-1])["settings"], identity(settings)
-    other = [f"{name}={theirs.get(name)!r}" for name in ours if theirs.get(name) != ours[name]]
-    if other:
-        raise TrainingError(f"{folder}: has a checkpoint of other settings ({', '.join(other)}); remove it")
-    return whole[-1].parent
-
-
-def _rows_before(metrics: Path, checkpoint: Path | None, settings: GmpoSettings) -> list[Row]:
-    """The rows written up to `checkpoint`; later ones, and all of them without one, leave the file."""
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    done = int(checkpoint.name.split("-")[1]) // settings.num_iterations if checkpoint else 0
-    lines = metrics.read_text(encoding="utf-8").splitlines()[:done] if metrics.is_file() else []
-    metrics.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+def _first_rows(metrics: Path, steps: int) -> list[Row]:
+    """Return the rows of the first `steps` steps."""
+    lines = metrics.read_text(encoding="utf-8").splitlines()[:steps] if metrics.is_file() else []
     return [json.loads(line) for line in lines]

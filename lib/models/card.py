@@ -21,11 +21,21 @@ def task_digest(task_ids: Iterable[str]) -> str:
 
 
 def write_card(
-    folder: Path, model: str, task_ids: Sequence[str], settings: Mapping[str, Any], summary: Mapping[str, Any]
+    folder: Path,
+    model: str,
+    task_ids: Sequence[str],
+    settings: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    *,
+    about: str = "",
 ) -> None:
-    """Write training.json and README.md into an adapter folder. `task_ids`: one a row, repeats and all."""
+    """Write training.json and README.md into an adapter folder.
+
+    `task_ids`: one per row, repeats and all. `about`: how it was trained, where that was not by fine-tuning on programs.
+    """
     facts = {
         "model": model,
+        "about": about,
         "task_ids": sorted(set(task_ids)),
         "task_ids_sha256": task_digest(task_ids),
         "rows": len(task_ids),
@@ -67,6 +77,10 @@ def card(facts: Mapping[str, Any]) -> str:
     of_base = f"`{base}`" + (f" (here: `{facts['model']}`)" if base != facts["model"] else "")
     scores = [f"| {row['what']} | {row['in_words']} |" for row in facts["scores"]]
     settings = [f"| {name} | {_cell(value)} |" for name, value in facts["settings"].items()]
+    by_rows = (
+        f"trained on {facts['rows']} programs for {len(facts['task_ids'])} tasks; the loss covered the completion and its "
+        "end token only"
+    )
     shown = ("precision", "steps", "kept_step", "examples", "tokens", "first_loss", "last_loss")
     trained = [f"| {name} | {_cell(facts['summary'][name])} |" for name in shown if name in facts["summary"]]
     return "\n".join(
@@ -78,8 +92,7 @@ def card(facts: Mapping[str, Any]) -> str:
             "---",
             "# LoRA adapter, fine-tuned on programs that ran",
             "",
-            f"An adapter for {of_base}, trained on {facts['rows']} programs for {len(facts['task_ids'])} tasks. The loss covered "
-            "the completion and its end token only. A prompt is the chat template around the task, followed by the opening of "
+            f"An adapter for {of_base}, {facts.get('about') or by_rows}. A prompt is the chat template around the task, followed by the opening of "
             "the answer: a code fence and, for Python functions, `def name(arguments):`.",
             "",
             "## Scores",

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -148,15 +149,12 @@ def load_preset(name: str, notebooks: Path = NOTEBOOKS, stages: Sequence[Stage] 
     return preset
 
 
-def parse_setting(text: str) -> tuple[str, Any]:
-    """("key", value) of one `--set KEY=VALUE`; the value is YAML."""
+def parse_setting(text: str) -> tuple[str, str]:
+    """Return (key, value) of one `--set KEY=VALUE`, both as typed."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise PipelineError(f"--set {text}: expected KEY=VALUE, or STAGE.KEY=VALUE")
-    try:
-        return key.strip(), yaml.load(value, _Loader)
-    except yaml.YAMLError:
-        raise PipelineError(f"--set {text}: the value is not YAML") from None
+    return key.strip(), value
 
 
 def resolve(
@@ -178,7 +176,7 @@ def resolve(
         if dot and stage not in notebooks:
             raise PipelineError(f"--set {key}: no stage {stage!r}; there are {', '.join(notebooks)}")
         having = [stage] if dot else [stage for stage in notebooks if own in notebooks[stage].defaults]
-        _assign(values, notebooks, having, own, value, "--set")
+        _assign(values, notebooks, having, own, value, "--set", typed=True)
     return values
 
 
@@ -189,6 +187,8 @@ def _assign(
     key: str,
     value: Any,
     where: str,
+    *,
+    typed: bool = False,
 ) -> None:
     if key == "run_dir":
         raise PipelineError(f"{where}: run_dir is not a parameter to set; use --run-dir")
@@ -200,21 +200,58 @@ def _assign(
         if key not in defaults:
             own = ", ".join(name for name in defaults if name != "run_dir") or "none"
             raise PipelineError(f"{where}: {stage} has no parameter {key!r}; its parameters are {own}")
-        if not _same_kind(defaults[key], value):
-            kind = type(defaults[key]).__name__
-            raise PipelineError(
-                f"{where}: {stage}.{key} is {value!r}; like its default {defaults[key]!r}, a {kind} is expected"
-            )
-        values[stage][key] = value
+        try:
+            values[stage][key] = usable(defaults[key], from_text(defaults[key], value) if typed else value)
+        except ValueError as error:
+            shown = value if typed else repr(value)
+            raise PipelineError(f"{where}: {stage}.{key}={shown}: {error} (default {defaults[key]!r})") from None
 
 
-def _same_kind(default: Any, value: Any) -> bool:
-    """Whether a value can stand in a number's or a truth value's place; other kinds are the notebook's business."""
-    if value is None or not isinstance(default, bool | int | float):
-        return True
-    if isinstance(default, bool) or isinstance(value, bool):
-        return isinstance(default, bool) and isinstance(value, bool)
-    return isinstance(value, int | float)
+KINDS: dict[type, str] = {
+    bool: "true or false", int: "a whole number", float: "a number", type(None): "a number or null", str: "text",
+    list: "a list", dict: "a mapping",
+}  # fmt: skip
+
+
+def from_text(default: Any, text: str) -> Any:
+    """Return typed text as a value of its default's kind, or as it is where it cannot be one; text stays text."""
+    if isinstance(default, str):
+        return text
+    if isinstance(default, bool) or (default is None and text == "null"):
+        return {"true": True, "false": False, "null": None}.get(text, text)
+    if isinstance(default, list | dict):
+        try:
+            return yaml.load(text, _Loader)
+        except yaml.YAMLError:
+            return text
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() and not isinstance(default, float) else number
+
+
+def usable(default: Any, value: Any) -> Any:
+    """Return a parameter's value if it can stand where its default stands; else raise ValueError.
+
+    Numbers are finite and not negative, whole where the default is whole; where the default names a file, a file is there.
+    """
+    kind, number = type(default), isinstance(value, int | float) and not isinstance(value, bool)
+    if kind in (type(None), float):
+        fits = number or (default is None and value is None)
+    else:
+        fits = type(value) is kind
+    if not fits:
+        raise ValueError(f"{KINDS[kind]} is expected")
+    if number and not 0 <= value < math.inf:
+        raise ValueError("a finite number of at least 0 is expected")
+    if kind is str and (ROOT / default).is_file() and not (ROOT / value).is_file():
+        raise ValueError("no such file")
+    return value
 
 
 def short(path: Path) -> str:

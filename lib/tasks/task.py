@@ -22,6 +22,18 @@ class TaskError(WorkbookError, ValueError):
     """A task file that cannot be used; the message names file, line, value and what would be right."""
 
 
+LANGUAGE_ALIASES = {
+    "py": "python", "python3": "python", "jl": "julia", "rscript": "r", "rlang": "r", "ml": "ocaml", "f90": "fortran",
+    "f95": "fortran", "f03": "fortran", "f08": "fortran", "gfortran": "fortran", "luajit": "lua", "lua5.4": "lua",
+}  # fmt: skip
+
+
+def language_name(name: str) -> str:
+    """Return a programming language's name here: in small letters, and one of several usual names for it."""
+    small = name.strip().lower()
+    return LANGUAGE_ALIASES.get(small, small)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One stdin/stdout pair of a program task."""
@@ -56,6 +68,9 @@ class Task:
     family: str = ""  # tasks of one family are variants of each other and never stand on two sides of a split
     references: tuple[tuple[str, str], ...] = ()  # program tasks: (language, program) pairs
     wrong_answers: tuple[str, ...] = ()  # plausible programs that pass the visible tests and fail the hidden ones
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "programming_language", language_name(self.programming_language))
 
     def tests(self, which: TestSet) -> tuple[str, ...]:
         """The asserts of one test set of a function task."""

@@ -30,6 +30,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from lib.sandbox.verdict import SandboxError, one_line
+from lib.tasks.task import language_name
 
 FOLDER = Path(__file__).parent
 TOOL_PATH = (os.path.dirname(os.path.realpath(sys.executable)), "/usr/local/bin", "/usr/bin", "/bin")
@@ -75,9 +76,10 @@ def find_tool(name: str) -> str | None:
 @functools.cache
 def load(name: str) -> Language:
     """The manifest of a language. Raises SandboxError for a name without one, or a manifest that is none."""
+    given, name = name, language_name(name)
     path = FOLDER / f"{name}.yaml"
     if not re.fullmatch(r"[a-z0-9_+-]+", name) or not path.is_file():
-        raise SandboxError(f"no language {name!r}; there are {', '.join(names())}")
+        raise SandboxError(f"no language {given!r}; there are {', '.join(names())}")
     try:
         fields: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         return Language(name=name, **{**fields, "stop_tokens": tuple(fields.get("stop_tokens", ()))})

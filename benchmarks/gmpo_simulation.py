@@ -19,16 +19,15 @@ import torch
 from torch import Tensor
 
 from lib.gmpo.advantages import (
-    Phi,
     batch_advantages,
     dr_grpo_advantages,
     grpo_advantages,
     likelihood_z,
     meta_advantages,
-    neighbourhood_weights,
     rloo_advantages,
     sbam,
 )
+from lib.gmpo.neighbourhoods import neighbourhood_weights
 
 Mix = Literal["even", "by-cluster", "within-cluster", "rare"]
 GROUP_SIZES = (1, 2, 4, 8, 16, 32)
@@ -105,19 +104,13 @@ def gradient_estimates(world: World, arms: Tensor, advantages: Tensor) -> Tensor
 def normalisers(w: Tensor, group_size: int, lam: float) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
     """Every method compared, as a function of rewards and log-probs (B, G); rloo only where G > 1."""
 
-    def modulated(phi: Phi, clip: float | None = None) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda r, logs: sbam(meta_advantages(r, w), likelihood_z(logs, w, clip=clip), lam, phi)
-
     methods: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "reinforce": lambda r, logs: r,
         "dr_grpo": lambda r, logs: dr_grpo_advantages(r),
         "grpo": lambda r, logs: grpo_advantages(r),
         "batch": lambda r, logs: batch_advantages(r),
         "cgmn": lambda r, logs: meta_advantages(r, w),
-        "cgmn+sbam-relu": modulated("relu"),
-        "cgmn+sbam-relu-clip": modulated("relu", clip=1.0),
-        "cgmn+sbam-tanh": modulated("tanh"),
-        "cgmn+sbam-softplus": modulated("softplus"),
+        "cgmn+sbam": lambda r, logs: sbam(meta_advantages(r, w), likelihood_z(logs, w), lam),
     }
     return methods | ({"rloo": lambda r, logs: rloo_advantages(r)} if group_size > 1 else {})
 

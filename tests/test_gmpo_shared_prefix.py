@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
-from lib.gmpo.packed import can_pack, packed_inputs, packed_log_probs, worth_packing
 from lib.gmpo.policy import padded, token_log_probs
+from lib.gmpo.shared_prefix import can_pack, packed_inputs, packed_log_probs, packing_saves_compute
 from lib.models.resolve import resolve
 
 PROMPTS = [[5, 9, 4], [7, 7, 8, 21, 3, 30]]
@@ -91,7 +91,7 @@ def test_packing_pays_where_one_row_takes_fewer_operations(d: int, p: int, t: in
     def operations(tokens: int) -> int:
         return 24 * d**2 * tokens + 4 * d * tokens**2
 
-    assert worth_packing(d, p, t, g) == (operations(p + g * t) < g * operations(p + t))
+    assert packing_saves_compute(d, p, t, g) == (operations(p + g * t) < g * operations(p + t))
 
 
 def test_models_with_windows_or_other_kernels_are_left_alone() -> None:

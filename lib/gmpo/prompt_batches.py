@@ -1,4 +1,4 @@
-"""The order in which a run meets its prompts: batches in which similar prompts meet, and none that is all alike."""
+"""The order of prompts in a training: batches that hold similar prompts, and none that holds one kind alone."""
 
 import random
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def similar_groups(h: Tensor, size: int) -> list[list[int]]:
-    """Prompts that lie together: the one furthest from the middle with those nearest to it, and so on with the rest.
+def mdav_groups(h: Tensor, size: int) -> list[list[int]]:
+    """Group similar prompts: the one furthest from the mean with those nearest to it, and so on with the rest.
 
     That is MDAV microaggregation (Domingo-Ferrer and Mateo-Sanz 2002), one group at a time and with cosines.
     h (N, d) -> max(1, N // size) lists of indices, each of `size` or more, whose lengths differ by at most one.
@@ -28,9 +28,9 @@ def similar_groups(h: Tensor, size: int) -> list[list[int]]:
 
 
 def prompt_order(groups: Sequence[Sequence[int]], steps: int, size: int, seed: int) -> list[int]:
-    """`steps` batches of `size` indices: laps over all of them, a group's members side by side, none twice in a batch.
+    """Return `steps` batches of `size` indices: laps over all of them, a group's members side by side, none twice in a batch.
 
-    Groups and members are shuffled anew each lap; what does not fill a batch at its end is left out of that lap. One
+    Groups and members are shuffled anew in each lap; what does not fill a batch at its end is left out of that lap. One
     group of all prompts gives plain shuffled laps. Where every group has 2 to size − 1 members, every batch of at least
     three holds two prompts of one group and prompts of two groups. Raises ValueError when there are fewer prompts than
     one batch takes.

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.gmpo.order import prompt_order, similar_groups
+from lib.gmpo.prompt_batches import mdav_groups, prompt_order
 
 relaxed = settings(deadline=None, max_examples=40)
 
@@ -32,7 +32,7 @@ def test_fewer_prompts_than_a_batch_are_refused() -> None:
 
 
 def test_prompts_of_a_kind_are_one_group() -> None:
-    groups = similar_groups(kinds(4, 5), 5)
+    groups = mdav_groups(kinds(4, 5), 5)
     assert sorted(map(sorted, groups)) == [list(range(at, at + 5)) for at in range(0, 20, 5)]
 
 
@@ -40,11 +40,11 @@ def test_prompts_of_a_kind_are_one_group() -> None:
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 9))
 def test_groups_part_the_prompts_into_nearly_equal_shares(seed: int, count: int, size: int) -> None:
     h = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
-    groups = similar_groups(h, size)
+    groups = mdav_groups(h, size)
     assert sorted(i for group in groups for i in group) == list(range(count))
     lengths = [len(group) for group in groups]
     assert max(lengths) - min(lengths) <= 1 and min(lengths) >= min(size, count)
-    assert groups == similar_groups(h, size)
+    assert groups == mdav_groups(h, size)
 
 
 @relaxed
@@ -53,7 +53,7 @@ def test_a_batch_holds_two_of_a_kind_and_two_kinds_and_a_lap_each_prompt_once(
     seed: int, size: int, data: st.DataObject
 ) -> None:
     count = data.draw(st.integers(size, 5 * size))
-    groups = similar_groups(torch.randn(count, 4, generator=torch.Generator().manual_seed(seed)), size // 2)
+    groups = mdav_groups(torch.randn(count, 4, generator=torch.Generator().manual_seed(seed)), size // 2)
     group_of = {prompt: number for number, group in enumerate(groups) for prompt in group}
     a_lap = count // size
     order = prompt_order(groups, 2 * a_lap, size, seed)
@@ -67,4 +67,4 @@ def test_a_batch_holds_two_of_a_kind_and_two_kinds_and_a_lap_each_prompt_once(
 
 def test_embeddings_without_a_prompt_each_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(prompts, features\)"):
-        similar_groups(torch.ones(3), 2)
+        mdav_groups(torch.ones(3), 2)

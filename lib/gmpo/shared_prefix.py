@@ -1,11 +1,11 @@
-"""Log-probabilities of a group's completions from one row: the prompt goes through the model once, not once a completion.
+"""Log-probabilities of a group's completions from one row: the prompt goes through the model once per group.
 
     prompt | completion 1 | … | completion g
 
 A completion's tokens see the prompt and what is before them in their own completion, and their positions go on from the
 prompt's end, so that nothing but rounding differs from g separate rows. For prompts of P and completions of T tokens that is
 P + gT instead of g(P + T) tokens, forwards and backwards. What it costs is attention between completions, computed and masked:
-long answers to short questions are better off in rows of their own (`worth_packing`).
+long answers to short questions are better off in rows of their own (`packing_saves_compute`).
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from trl.trainer.utils import selective_log_softmax, selective_log_softmax_and_e
 
 
 def can_pack(model: Any) -> bool:
-    """Whether a model takes a mask of its own for every pair of tokens: full attention in all layers, by torch's own kernel."""
+    """Tell whether a model takes a mask for every pair of tokens: full attention in all layers, by torch's own kernel."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     full = set(kinds) == {"full_attention"} if kinds else not getattr(config, "sliding_window", None)
@@ -24,10 +24,10 @@ def can_pack(model: Any) -> bool:
     return full and getattr(config, "_attn_implementation", "") == "sdpa" and not own_kernels
 
 
-def worth_packing(d: int, p: int, t: int, g: int) -> bool:
-    """Whether a row costs less than g rows: g T² < P² + 6 d P, for hidden states of d features.
+def packing_saves_compute(d: int, p: int, t: int, g: int) -> bool:
+    """Tell whether a row costs less than g rows: g T² < P² + 6 d P, for hidden states of d features.
 
-    A layer's matrices take 24 d² operations a token and its attention 4 d L² a row of L tokens; P + gT tokens in one row are
+    A layer's matrices take 24 d² operations per token and its attention 4 d L² per row of L tokens; P + gT tokens in one row are
     compared with P + T in each of g.
     """
     return g * t**2 < p**2 + 6 * d * p
@@ -36,7 +36,7 @@ def worth_packing(d: int, p: int, t: int, g: int) -> bool:
 def packed_inputs(
     prompts: Tensor, known: Tensor, completions: Tensor, mask: Tensor, group: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens and positions, (N/g, P + gT), and who sees whom, (N/g, 1, P + gT, P + gT) bool.
+    """Return tokens and positions, (N/g, P + gT), and which token attends to which, (N/g, 1, P + gT, P + gT) bool.
 
     prompts and `known` (N, P), padded on the left; completions and mask (N, T), padded on the right; the rows of a group of
     g = `group` side by side.
@@ -66,7 +66,7 @@ def packed_log_probs(
     temperature: float,
     entropy: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """ln π(token) of completion tokens at `temperature`, (N, T), and with `entropy` the entropies beside them; padding holds 0.
+    """Return ln π(token) of completion tokens at `temperature`, (N, T), and with `entropy` the entropies beside them; padding holds 0.
 
     Arguments as in `packed_inputs`. The gradient runs through log-probabilities.
     """
