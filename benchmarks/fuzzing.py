@@ -1,9 +1,10 @@
-"""What fuzzed asserts catch: the starter tasks' shipped wrong answers, by visible and by fuzzed asserts.
+"""What fuzzed asserts catch and what they cost: wrong answers rejected, and right ones rejected with them.
 
     python benchmarks/fuzzing.py [--count N] [--ledger FILE] [--quick] [--json]
 
-The asserts are made from the two visible ones and the reference alone; hidden tests are not looked at. With a
-mining ledger, also what they do to its winners by the visible tests: how many of these pass the hidden tests,
+Caught: the starter tasks' shipped wrong answers, by visible and by fuzzed asserts. Falsely rejected: the references of the
+240 starter tasks and, where data/external/mbpp lies, the 974 of MBPP; each is graded once more by the asserts made with it.
+The asserts are made from the visible ones and the reference alone; hidden tests are not looked at. With a mining ledger, also what they do to its winners by the visible tests: how many of these pass the hidden tests,
 before and after, and how many right programs are lost.
 """
 
@@ -20,10 +21,12 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show  # noqa: E402
 from lib.mining import fuzzing  # noqa: E402
+from lib.mining.grading import grade_all  # noqa: E402
 from lib.mining.ledger import Ledger  # noqa: E402
 from lib.mining.select import syntax_digest  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.stats.intervals import wilson_interval  # noqa: E402
+from lib.tasks import readers  # noqa: E402
 from lib.tasks.task import Task, read_tasks  # noqa: E402
 
 Row = dict[str, Any]
@@ -61,6 +64,34 @@ def wrong_answers(box: Sandbox, tasks: Sequence[Task], asserts: Asserts) -> Iter
         kept += sum(a and b for a, b in zip(by_visible, by_fuzzed, strict=True))
     yield from share("wrong answers that pass visible", seen, total)
     yield from share("wrong answers that pass visible + fuzzed", kept, total)
+
+
+def falsely_rejected(box: Sandbox, name: str, tasks: Sequence[Task], asserts: Asserts) -> Iterator[Row]:
+    """The references that the asserts made with them reject, and the tasks that got any."""
+    jobs = [
+        (dataclasses.replace(task, visible_tests=(), hidden_tests=tuple(more)), task.reference)
+        for task, more in zip(tasks, asserts, strict=True)
+        if more
+    ]
+    rejected = [
+        (task.task_id, verdict.failure)
+        for (task, _), verdict in zip(jobs, grade_all(box, jobs), strict=True)
+        if verdict.status not in fuzzing.NOT_REJECTED
+    ]
+    for task_id, failure in rejected:
+        print(f"{name} {task_id}: {failure}", file=sys.stderr)
+    yield row(f"{name}, tasks with fuzzed asserts", len(jobs), f"of {len(tasks)}")
+    yield from share(f"{name}, references rejected", len(rejected), len(tasks))
+
+
+def mbpp(box: Sandbox, count: int, step: int) -> Iterator[Row]:
+    """The same for MBPP, where it lies beside the project."""
+    file = ROOT / "data/external/mbpp/mbpp.jsonl"
+    if not file.is_file():
+        print(f"{file} is absent: MBPP's references were not tried", file=sys.stderr)
+        return
+    tasks = readers.read(str(file))[::step]
+    yield from falsely_rejected(box, "MBPP", tasks, fuzzing.fuzz_all(tasks, count, 0, box))
 
 
 def recorded(box: Sandbox, tasks: Sequence[Task], asserts: Asserts, ledger: str) -> Iterator[Row]:
@@ -103,6 +134,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             row("asserts made for a task", sum(map(len, asserts)) / len(tasks), "count"),
             row("wall time for a task", seconds / len(tasks), "s"),
             *wrong_answers(box, tasks, asserts),
+            *falsely_rejected(box, "starter", tasks, asserts),
+            *mbpp(box, options.count, 40 if options.quick else 1),
             *(recorded(box, tasks, asserts, options.ledger) if options.ledger else ()),
         ]
     return {"benchmark": "fuzzing", "rows": rows, "ratios": {}}
@@ -114,7 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--count", type=int, default=20, help="asserts for each task")
     parser.add_argument("--ledger", help="a mining ledger of the starter tasks")
-    parser.add_argument("--quick", action="store_true", help="every eighth task")
+    parser.add_argument("--quick", action="store_true", help="every eighth starter task, every fortieth of MBPP")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     show(measure(options), options.json)

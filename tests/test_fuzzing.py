@@ -7,8 +7,11 @@ import random
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lib.mining import fuzzing
+from lib.mining.domain import Domain
 from lib.sandbox import Sandbox
 from lib.tasks.task import Task, read_tasks
 from tests.test_ledger import ROW
@@ -122,15 +125,51 @@ def test_new_arguments_have_the_types_of_the_old(seed):
 
 
 def test_boundaries_come_before_other_values():
-    assert {(0,), (1,), (-1,), (-8,)} <= set(made([(8,)], count=4))
-    assert "" in [text for (text,) in made([("abc",)], count=5)]
-    assert [] in [items for (items,) in made([([4, 2],)], count=8)]
+    assert (1,) in made([(8,)], count=4)
     assert {17, 18, 19} <= {n for (n,) in made([(40,)], constants=[18, "x", 2.5], count=7)}
 
 
 def test_arguments_come_to_be_equal_exchanged_and_overlapping():
-    found = made([(3, 8)]) + made([({1, 2}, {3})])
-    assert (8, 3) in found and (3, 3) in found and ({1, 2}, {1, 2, 3}) in found
+    found = made([(3, 8), (9, 2)]) + made([({1, 2}, {3})])
+    assert (8, 3) in found and (3, 3) in found and ({1, 2}, {1}) in found
+
+
+@pytest.mark.parametrize(
+    ("seeds", "inside", "outside"),
+    [
+        ([(8,), (3,)], [(1,), (8,), (5,)], [(0,), (-1,), (9,), (2.0,), (True,), (None,)]),
+        ([(0,), (7,)], [(0,), (7,)], [(-1,), (8,)]),
+        ([(-3,), (5,)], [(-3,), (5,), (2,)], [(-4,), (6,), (0,)]),
+        ([(-2.5,)], [(-0.5,)], [(0.0,), (1.5,), (-3.0,), (-1,)]),
+        ([("abc",), ("b",)], [("cab",), ("a",)], [("",), ("abca",), ("A",), ("d",), (" ",)]),
+        (
+            [([1, 4, 6],), ([2, 3],), ([2, 5],)],
+            [([1, 6],), ([2],)],
+            [([4, 1],), ([1, 1],), ([],), ([1, 2, 3, 4],), ([0, 1],)],
+        ),
+        ([([[1, 2], [3, 4]],)], [([[4, 1], [2, 3]],)], [([[1, 2], [3]],), ([1, 2],)]),
+        ([([5, 1], 2), ([7, 2, 9], 3)], [([1, 5, 9], 3)], [([1, 5, 9], 2), ([1], 3)]),
+        ([([5, 1], [2, 8])], [([1, 5], [8, 2])], [([1, 5], [8])]),
+        ([([4, 9], 9), ([3, 1, 2], 1), ([7, 5], 7)], [([4, 2], 2)], [([4, 2], 3)]),
+        ([((1, "a"),)], [((1, "a"),)], [((1,),), (("a", 1),)]),
+        ([({"a": 1, "b": 2},)], [({"b": 1},)], [({"c": 1},), ({"a": 3},), ({},)]),
+    ],
+)
+def test_the_domain_is_what_the_tests_show(seeds, inside, outside):
+    domain = Domain(seeds)
+    assert all(map(domain.admits, [*seeds, *inside]))
+    assert not any(map(domain.admits, outside))
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(-9, 9), max_size=5), st.text("abc", max_size=4)), min_size=1, max_size=3)
+)
+@settings(deadline=None, max_examples=50)
+def test_no_made_up_argument_leaves_the_domain(seeds):
+    numbers, texts = [n for items, _ in seeds for n in items], "".join(text for _, text in seeds)
+    for items, text in made(seeds, constants=[-100, 100, "xyz"], count=40):
+        assert set(text) <= set(texts) and len(items) <= max(len(items) for items, _ in seeds)
+        assert all((n > 0 or n >= min(numbers)) and (n < 0 or n <= max(numbers)) for n in items)
 
 
 def test_none_stays_none_and_is_never_introduced():
@@ -151,7 +190,7 @@ def test_constants_are_the_numbers_and_short_strings_of_a_program():
 
 
 def ask(sandbox, program, calls, **more):
-    return fuzzing.answered(task("assert f(1) == 1", **more), program, calls, 99, sandbox)
+    return fuzzing.answered(task("assert f(1) == 1", **more), program, calls, 99, sandbox=sandbox)
 
 
 def test_values_are_read_back_whatever_else_is_printed(sandbox):
@@ -203,24 +242,24 @@ def test_more_answers_than_a_verdict_keeps_are_asked_for_in_turns(sandbox):
 
 
 DOUBLE = "def f(n):\n    return 2 * n\n"
-MEMORISED = "def f(n):\n    return 4 if n == 2 else 6 if n == 3 else 2 * abs(n)\n"
+MEMORISED = "def f(n):\n    return 2 * n if n in (2, 30) else 2 * n + (n < 9)\n"
 
 
 def test_fuzzing_is_decided_by_its_seed(sandbox):
-    judged = task("assert f(2) == 4", "assert f(3) == 6")
+    judged = task("assert f(2) == 4", "assert f(30) == 60")
     first, again, other = (fuzzing.fuzz(judged, (DOUBLE,), 8, seed, sandbox) for seed in (0, 0, 1))
     assert first == again != other and len(first) == len(other) == 8
     assert not set(first) & set(judged.visible_tests)
 
 
 def test_tests_on_which_winners_disagree_are_dropped(sandbox):
-    judged = task("assert f(2) == 4", "assert f(3) == 6")
+    judged = task("assert f(2) == 4", "assert f(30) == 60")
     tests = fuzzing.fuzz(judged, (DOUBLE, MEMORISED), 8, 0, sandbox)
-    assert len(tests) == 8 and not any("f(-" in test for test in tests)
+    assert len(tests) == 8 and not any(f"f({n})" in test for test in tests for n in range(9))
 
 
 def test_a_program_that_fails_the_tests_is_no_oracle(sandbox):
-    judged = task("assert f(2) == 4", "assert f(3) == 6")
+    judged = task("assert f(2) == 4", "assert f(30) == 60")
     wrong = "def f(n):\n    return n\n"
     assert fuzzing.fuzz(judged, (wrong,), 4, 0, sandbox) == ()
     tests = fuzzing.fuzz(judged, (DOUBLE,), 4, 0, sandbox)
@@ -247,6 +286,13 @@ def test_the_reference_is_the_oracle_or_two_winners_are():
     assert fuzzing.oracles_of(bare, [DOUBLE, "def f(n):  # twice\n    return 2 * n\n"]) == ()
 
 
+def test_an_answer_that_depends_on_the_hash_seed_is_dropped(sandbox):
+    judged = task("assert f('ab') == 2", "assert f('abcdefgh') == 8")
+    order = "def f(s):\n    return len(s) if s in ('ab', 'abcdefgh') else ''.join(set(s))\n"
+    tests = fuzzing.fuzz(judged, (order,), 12, 0, sandbox)
+    assert all(len(set(ast.parse(test).body[0].test.left.args[0].value)) == 1 for test in tests)
+
+
 def test_augmented_tasks_show_no_more_than_before():
     before = task("assert f(2) == 4", hidden_tests=("assert f(0) == 0",))
     after = fuzzing.augment(before, ("assert f(1) == 2",))
@@ -265,7 +311,7 @@ def test_the_effect_counts_what_is_rejected_and_what_is_lost():
 
 
 def test_from_two_visible_asserts_most_plausible_wrong_answers_are_rejected(sandbox):
-    """Every twentieth starter task with 20 asserts: 13 of 14 when this was written."""
+    """Every twentieth starter task with 20 asserts."""
     rejected = wrong = 0
     for judged in list(STARTER.values())[::20]:
         blind = dataclasses.replace(judged, hidden_tests=())
@@ -276,7 +322,7 @@ def test_from_two_visible_asserts_most_plausible_wrong_answers_are_rejected(sand
         wrong += len(verdicts)
         rejected += sum(verdict.status != "success" for verdict in verdicts)
     print(f"{rejected} of {wrong} plausible wrong answers rejected")
-    assert rejected / wrong >= 0.75
+    assert rejected / wrong >= 0.4  # staying inside what two asserts show costs half of what wider arguments caught
 
 
 def test_what_fails_a_fuzzed_assert_is_rejected(sandbox):

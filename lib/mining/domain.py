@@ -1,0 +1,106 @@
+"""Which arguments a task is made for, as far as its tests show: nothing that fuzzing makes up may leave that domain.
+
+A prompt states its domain in words ("a positive number", "two lists of one length"), the tests show it in values. Learnt from
+the arguments of the tests: the types at each place, the signs and the largest magnitude of numbers, the lengths and the
+characters of texts, the lengths of containers, what all lists at a place have in common (sorted, distinct, rows of one
+length), and how two arguments hang together (equal lengths, a length, an order, an index, membership).
+"""
+
+import collections
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+Arguments = tuple[Any, ...]
+Place = tuple[Any, ...]  # an argument's number, then a step per level of nesting
+
+
+def places(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
+    """Yield every value inside a value with its place; the items of a list or set share one, those of a tuple do not."""
+    yield place, value
+    if isinstance(value, dict):
+        inside = [
+            ((*place, step), item) for pair in value.items() for step, item in zip(("key", "value"), pair, strict=True)
+        ]
+    elif isinstance(value, tuple):
+        inside = [((*place, step), item) for step, item in enumerate(value)]
+    else:
+        inside = [((*place, "item"), item) for item in value] if isinstance(value, list | set) else []
+    for where, item in inside:
+        yield from places(item, where)
+
+
+ENOUGH = 3  # examples before an order or a lack of repeats is taken for a rule; equal lengths are one from the first
+SHAPE_RULES: tuple[Callable[[list[Any]], bool], ...] = (lambda items: len({len(item) for item in items}) <= 1,)
+LIST_RULES: tuple[Callable[[list[Any]], bool], ...] = (
+    lambda items: all(a <= b for a, b in itertools.pairwise(items)),
+    lambda items: all(a >= b for a, b in itertools.pairwise(items)),
+    lambda items: len(set(map(repr, items))) == len(items),
+)
+LENGTH_RULES: tuple[Callable[[Any, Any], bool], ...] = (
+    lambda a, b: len(a) == len(b),
+    lambda a, b: len(a) == b,
+    lambda a, b: len(a) >= b,
+)
+PAIR_RULES: tuple[Callable[[Any, Any], bool], ...] = (
+    lambda a, b: len(a) > b,
+    lambda a, b: a <= b,
+    lambda a, b: a < b,
+    lambda a, b: b in a,
+)
+
+
+def holds(rule: Callable[..., bool], *values: Any) -> bool:
+    """Return whether a rule holds; not where it has no meaning for these values."""
+    try:
+        return bool(rule(*values))
+    except TypeError:
+        return False
+
+
+class Domain:
+    """The domain that the arguments of some tests show."""
+
+    def __init__(self, seeds: Sequence[Arguments]) -> None:
+        self._seen: dict[Place, list[Any]] = collections.defaultdict(list)
+        for place, value in (found for seed in seeds for found in places(seed, ())):
+            self._seen[place].append(value)
+        self._list_rules: dict[Place, list[Callable[[list[Any]], bool]]] = {}
+        for place, values in self._seen.items():
+            lists = [value for value in values if isinstance(value, list) and len(value) > 1]
+            rules = SHAPE_RULES + (LIST_RULES if len(lists) >= ENOUGH else ())
+            self._list_rules[place] = [rule for rule in rules if lists and all(holds(rule, one) for one in lists)]
+        pairs = itertools.permutations(range(min(map(len, seeds), default=0)), 2)
+        pair_rules = LENGTH_RULES + (PAIR_RULES if len(seeds) >= ENOUGH else ())
+        self._pair_rules = [
+            (i, j, rule)
+            for i, j in pairs
+            for rule in pair_rules
+            if all(holds(rule, seed[i], seed[j]) for seed in seeds)
+        ]
+
+    def admits(self, arguments: Arguments) -> bool:
+        """Return whether arguments lie in the domain."""
+        return all(self._admits(place, value) for place, value in places(arguments, ())) and all(
+            holds(rule, arguments[i], arguments[j]) for i, j, rule in self._pair_rules
+        )
+
+    def _admits(self, place: Place, value: Any) -> bool:
+        alike = [other for other in self._seen.get(place, ()) if type(other) is type(value)]
+        if not alike:
+            return False
+        if isinstance(value, bool) or value is None:
+            return True
+        if isinstance(value, int | float):
+            least, greatest = min(alike), max(alike)
+            return (value > 0 or least <= value) and (value < 0 or value <= greatest) and (value != 0 or 0 in alike)
+        sizes = [len(other) for other in alike]
+        if isinstance(value, tuple):
+            return len(value) in sizes
+        if not min(1, min(sizes)) <= len(value) <= max(sizes) or (
+            isinstance(value, str) and not set(value) <= set().union(*alike)
+        ):
+            return False
+        return (
+            not isinstance(value, list) or len(value) < 2 or all(holds(rule, value) for rule in self._list_rules[place])
+        )
