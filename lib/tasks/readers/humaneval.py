@@ -142,4 +142,5 @@ def _candidate(script: str, where: str) -> str:
 
 def _indented(solution: str) -> str:
     """A released body that may have lost its first indentation."""
-    return solution if solution.startswith((" ", "\t")) else textwrap.indent(solution, "    ")
+    first = next((line for line in solution.split("\n") if line.strip()), "")
+    return solution if first.startswith((" ", "\t")) else textwrap.indent(solution, "    ")
