@@ -1,15 +1,16 @@
 """How well labels by rules agree with labels by reading: the shipped labels, Cohen's kappa, the confusion matrix."""
 
+import collections
 import csv
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy
 import pandas
 
 from lib.base.files import ROOT
-from lib.evaluation.failures.taxonomy import POLYCODE_TYPES, TROOPERS_TYPES
+from lib.evaluation.failures.taxonomy import POLYCODE_TYPES, TROOPERS_TYPES, Label
 
 HALVES = ("develop", "held-out")
 SHIPPED = ROOT / "data" / "failure_labels.csv"
@@ -104,3 +105,27 @@ def agreement(read: Sequence[str], ruled: Sequence[str], classes: Sequence[str])
         return Agreement(numpy.nan, numpy.nan, numpy.nan, confusion)
     found = cohens_kappa(table)
     return Agreement(float(found.kappa), float(found.kappa_low), float(min(found.kappa_upp, 1.0)), confusion)
+
+
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """How many failures have each label; categories that never occur count 0."""
+
+    total: int
+    troopers: dict[int, int]
+    polycode: dict[str, int]
+    rules: dict[str, int]
+
+
+def tally(labels: Iterable[Label]) -> Counts:
+    """Count labels in both taxonomies, and of rules, most frequent first."""
+    found = list(labels)
+    troopers = collections.Counter(label.troopers_type for label in found)
+    polycode = collections.Counter(label.polycode_type for label in found)
+    rules = collections.Counter(label.rule for label in found)
+    return Counts(
+        len(found),
+        {kind: troopers[kind] for kind in TROOPERS_TYPES},
+        {kind: polycode[kind] for kind in POLYCODE_TYPES},
+        dict(rules.most_common()),
+    )

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show  # noqa: E402
-from benchmarks.failure_labels import HALVES, Agreement, Read, agreement, read_labels  # noqa: E402
-from lib.evaluation.failures.taxonomy import POLYCODE_TYPES, TROOPERS_TYPES, Label, classify, tally  # noqa: E402
+from benchmarks.failure_labels import HALVES, Agreement, Read, agreement, read_labels, tally  # noqa: E402
+from lib.evaluation.failures.taxonomy import POLYCODE_TYPES, TROOPERS_TYPES, Label, classify  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.stats.intervals import clopper_pearson_interval  # noqa: E402
 from lib.tasks import readers as corpora  # noqa: E402
@@ -92,7 +92,7 @@ def measure(quick: bool) -> dict[str, Any]:
             rows += lines(f"{taxonomy}, {part}", compared(some, labels, taxonomy))
     if not quick:
         counts = tally(labels.values())
-        rows += [row(f"all failures, Type {kind}", n, f"of {counts.total}") for kind, n in counts.bangla.items()]
+        rows += [row(f"all failures, Type {kind}", n, f"of {counts.total}") for kind, n in counts.troopers.items()]
         rows += [row(f"all failures, {kind}", n, f"of {counts.total}") for kind, n in counts.polycode.items()]
     return {"benchmark": "taxonomy", "rows": rows, "ratios": {}}
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.failure_labels import tally
 from lib.evaluation.failures.taxonomy import (
     POLYCODE_TYPES,
     TROOPERS_TYPES,
@@ -14,7 +15,6 @@ from lib.evaluation.failures.taxonomy import (
     classify,
     difference,
     got_and_expected,
-    tally,
     text_difference,
     unknown_names,
 )
@@ -433,6 +433,6 @@ def test_tally_counts_both_taxonomies_and_keeps_empty_categories() -> None:
     labels = [label("timeout"), label("timeout"), label("wrong-output", f"{CALL}: got 4, expected 5")]
     counts = tally(labels)
     assert counts.total == 3
-    assert counts.bangla == {1: 0, 2: 0, 3: 2, 4: 1}
+    assert counts.troopers == {1: 0, 2: 0, 3: 2, 4: 1}
     assert counts.polycode == {"surface": 0, "format": 0, "semantic": 1, "performance": 2}
     assert counts.rules == {"timeout": 2, "off-by-one": 1}

@@ -1,4 +1,4 @@
-"""From attempts to the rows of scores.csv: which tests, which protocol, which interval, against whom."""
+"""Turn attempts into the rows of scores.csv: tests, protocol, rate with interval, and paired p-values."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -25,9 +25,9 @@ COLUMNS = (
 def scores(
     answers: dict[str, dict[str, list[Attempt]]], tasks: Sequence[Task], seed: int, ks: Sequence[int] = (10,)
 ) -> list[dict[str, Any]]:
-    """Tidy rows for every model, test set and protocol, each compared with the first model on the same tasks.
+    """Return tidy rows for every model, test set and protocol, each compared with the first model on the same tasks.
 
-    `answers[model]` is what `answer` returned. Rates are means over tasks, intervals Wilson's over tasks.
+    `answers[model]` is the result of `lib.mining.answers`. Rates are means over tasks, intervals Wilson's over tasks.
     Tasks whose tests cannot be run are left out.
     """
     base = next(iter(answers))
@@ -80,9 +80,9 @@ def _best_of_row(matrices: "dict[tuple[str, str, str], numpy.ndarray]", model: s
 def rates_by_field(
     passed: "numpy.ndarray", tasks: Sequence[Task], protocol: str = "draws", tests: str = "hidden"
 ) -> list[dict[str, Any]]:
-    """Rates by tier, programming language and source, each with its macro and micro mean beside it.
+    """Return rates by tier, programming language and source, each with its macro and micro mean beside it.
 
-    `passed`: (tasks, draws). In the macro mean each group counts alike, in the micro mean each task.
+    `passed`: (tasks, draws). The macro mean weights groups equally, the micro mean tasks.
     """
     rows = []
     for field in ("tier", "programming_language", "source"):
@@ -111,7 +111,7 @@ def _p_values(passed: "numpy.ndarray", reference: "numpy.ndarray | None") -> dic
 
 
 def failures(attempts: Iterable[Attempt], tasks: Sequence[Task], names: dict[str, str]) -> list[dict[str, Any]]:
-    """One labelled row for every attempt that failed; `names` gives the model's name for each adapter."""
+    """Return one labelled row per failed attempt; `names` gives the model's name for each adapter."""
     by_id = {task.task_id: task for task in tasks}
     rows = []
     for attempt in attempts:

@@ -8,12 +8,12 @@ import csv
 import html
 import json
 import math
-import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.base.files import write_text
 from lib.evaluation.failures import table as failure_table
 
 Row = Mapping[str, str]
@@ -22,20 +22,15 @@ PROTOCOLS = ("greedy", "draws")  # what headlines are made of; best-of-k and pas
 
 
 def build(run_dir: str | Path) -> Path:
-    """Write run_dir/report.html, whole or not at all, and return its path."""
+    """Write run_dir/report.html and return its path."""
     folder = Path(run_dir)
     page = folder / "report.html"
-    partial = page.with_name(f"{page.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(render(folder), encoding="utf-8")
-        partial.replace(page)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text(page, render(folder))
     return page
 
 
 def render(folder: Path) -> str:
-    """The page of a run folder."""
+    """Return the page of a run folder."""
     manifest = _json(folder / "manifest.json")
     rows = _rows(folder / "scores.csv")
     title = f"Run {manifest.get('run_id') or folder.name}"
@@ -49,7 +44,7 @@ def render(folder: Path) -> str:
             _folded("every row of scores.csv", score_table(rows)) if rows else _missing("scores.csv"),
         ),
         section("Figures", figures(folder / "figures")),
-        section("Failures, one a task and model", browsable(_rows(folder / "failures_browse.csv"))),
+        section("Failures, one per task and model", browsable(_rows(folder / "failures_browse.csv"))),
         section("Stages", stage_table(manifest)),
         section("Parameters", parameter_tables(manifest)),
         section("Versions", definitions(manifest.get("versions", {})) or _missing("manifest.json, versions")),
@@ -63,7 +58,7 @@ def render(folder: Path) -> str:
 
 
 def headline_rows(rows: Sequence[Row]) -> list[Row]:
-    """Rows a reader should see first: the test split's hidden tests, greedy and over draws; else all there are."""
+    """Return the rows a reader should see first: the test split's hidden tests, greedy and over draws; else all there are."""
     chosen = [row for row in rows if row.get("protocol") in PROTOCOLS]
     for column, wanted in (("split", "test"), ("tests", "hidden")):
         chosen = [row for row in chosen if row.get(column) == wanted] or chosen
@@ -71,7 +66,7 @@ def headline_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """The headline rows with a drawn interval each."""
+    """Return the headline rows, each with its interval drawn."""
     if not rows:
         return _missing("scores.csv, so there are no numbers")
     lines = []
@@ -84,8 +79,8 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def question(row: Row) -> str:
-    """What a score row measured, in words: split, language, tests, protocol, tasks and draws."""
-    draws = f" × {row['draws']} draws" if row.get("draws") not in (None, "", "1") else ""
+    """Describe what a score row measured: split, language, tests, protocol, tasks and draws."""
+    draws = f" × {row['draws']} samples" if row.get("draws") not in (None, "", "1") else ""
     seed = f", seed {row['seed']}" if row.get("seed") else ""
     return (
         f"{row.get('protocol', '?')}, {row.get('split', '?')} split, {row.get('language', '?')}, "
@@ -94,12 +89,12 @@ def question(row: Row) -> str:
 
 
 def versus(row: Row) -> str:
-    """The paired comparison of a row, or nothing."""
+    """Describe the paired comparison of a row; "" where there is none."""
     if not row.get("vs"):
         return ""
     values = (("McNemar", row.get("p_mcnemar")), ("permutation", row.get("p_permutation")))
-    told = [f"{name} p {p_text(number)}" for name, text in values if not math.isnan(number := _number(text))]
-    return f"{row['vs']}: {', '.join(told)}" if told else str(row["vs"])
+    shown = [f"{name} p {p_text(number)}" for name, text in values if not math.isnan(number := _number(text))]
+    return f"{row['vs']}: {', '.join(shown)}" if shown else str(row["vs"])
 
 
 def percent(value: float) -> str:
@@ -113,7 +108,7 @@ def p_text(value: float) -> str:
 
 
 def interval(rate: float, low: float, high: float) -> str:
-    """A line from lo to hi with a dot at the rate, on a scale from 0 to 1, as inline SVG."""
+    """Draw a line from lo to hi with a dot at the rate, on a scale from 0 to 1, as inline SVG."""
     if any(math.isnan(value) for value in (rate, low, high)):
         return ""
     x1, x, x2 = (2 + 156 * min(max(value, 0.0), 1.0) for value in (low, rate, high))
@@ -133,7 +128,7 @@ def score_table(rows: Sequence[Row]) -> str:
 
 
 def figures(folder: Path) -> str:
-    """Every picture with its caption, from a .txt or .md of the same name, and its data, from a .csv."""
+    """Show every picture with its caption, from a .txt or .md of the same name, and its data, from a .csv."""
     pictures = sorted(folder.glob("*.png"))
     if not pictures:
         return _missing("figures/*.png")
@@ -141,7 +136,7 @@ def figures(folder: Path) -> str:
 
 
 def figure(path: Path) -> str:
-    """One picture, its caption and its data."""
+    """Show one picture, its caption and its data."""
     caption_file = path.with_suffix(".txt")
     name = path.stem.replace("_", " ")
     caption = caption_file.read_text(encoding="utf-8", errors="replace").strip() if caption_file.is_file() else name
@@ -153,7 +148,7 @@ def figure(path: Path) -> str:
 
 
 def figure_data(path: Path) -> str:
-    """The first rows of a figure's data, folded away; nothing where there is no file."""
+    """Show the first rows of a figure's data, folded away; nothing where there is no file."""
     rows = _rows(path)
     if not rows:
         return ""
@@ -162,7 +157,7 @@ def figure_data(path: Path) -> str:
 
 
 def browsable(rows: Sequence[Row]) -> str:
-    """The failures to leaf through."""
+    """Return the table of failures."""
     return failure_table.render(rows) if rows else _missing("failures_browse.csv")
 
 
@@ -170,7 +165,7 @@ def browsable(rows: Sequence[Row]) -> str:
 
 
 def banners(path: Path) -> str:
-    """Warnings that must not be overlooked, one a line of banners.txt."""
+    """Return the warnings of banners.txt, one per line."""
     if not path.is_file():
         return ""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -178,7 +173,7 @@ def banners(path: Path) -> str:
 
 
 def facts(manifest: Mapping[str, Any]) -> str:
-    """When, where and from which code."""
+    """State when, where and from which code."""
     if not manifest:
         return _missing("manifest.json: when, where and with which code this ran is not known")
     git, machine = manifest.get("git") or {}, manifest.get("platform") or {}
@@ -192,7 +187,7 @@ def facts(manifest: Mapping[str, Any]) -> str:
 
 
 def stage_table(manifest: Mapping[str, Any]) -> str:
-    """Finished stages with their seconds; those without a marker are named."""
+    """List finished stages with their seconds; those without a marker are named."""
     finished = manifest.get("stages") or {}
     names = list(dict.fromkeys([*manifest.get("parameters", {}), *finished]))
     if not names:
@@ -213,7 +208,7 @@ def stage_table(manifest: Mapping[str, Any]) -> str:
 
 
 def parameter_tables(manifest: Mapping[str, Any]) -> str:
-    """Each stage's parameters."""
+    """List each stage's parameters."""
     stages = manifest.get("parameters") or {}
     if not stages:
         return _missing("manifest.json, parameters")
@@ -230,7 +225,7 @@ def definitions(values: Mapping[str, Any]) -> str:
 
 
 def rerun(manifest: Mapping[str, Any]) -> str:
-    """The command that makes this run again."""
+    """Return the command that makes this run again."""
     if not manifest:
         return _missing("manifest.json, so the command is not known")
     words = ["python", "-m", "lib", "run", "--preset", str(manifest.get("preset", "?"))]

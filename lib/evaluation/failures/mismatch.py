@@ -1,4 +1,4 @@
-"""How a wrong answer differs from the right one: by form alone, by a hair, or altogether."""
+"""Compare a wrong answer with the right one: form only, near miss, or different."""
 
 import ast
 import math
@@ -12,7 +12,7 @@ _SETS = (set, frozenset)
 
 
 def value_of(text: str) -> Any:
-    """The literal a text shows; unreadable if it is none, or was shortened."""
+    """Return the literal that a text shows; UNREADABLE if it is none, or was shortened."""
     if "..." in text or "…" in text:
         return UNREADABLE
     try:
@@ -22,7 +22,7 @@ def value_of(text: str) -> Any:
 
 
 def difference(got: Any, expected: Any) -> tuple[Polycode, str]:
-    """How two unequal values differ: the PolyCode category and the name of the nearest miss."""
+    """Return how two unequal values differ: PolyCode category and name of the first rule that holds."""
     for polycode, rule, holds in NEAR_MISSES:
         if holds(got, expected):
             return polycode, rule
@@ -146,7 +146,7 @@ NEAR_MISSES: tuple[tuple[Polycode, str, Callable[[Any, Any], bool]], ...] = (
 
 
 def text_difference(got: str, expected: str) -> tuple[Polycode, str]:
-    """How printed text differs from the expected text, token by token."""
+    """Return how printed text differs from the expected text, token by token."""
     tokens, wanted = got.split(), expected.split()
     if _spelling(got, expected):
         return "format", "case-or-whitespace"

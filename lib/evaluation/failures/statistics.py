@@ -1,17 +1,15 @@
-"""Failures counted: their shares with intervals, where they go after training, and how long the answers are."""
+"""Count failures: their shares with intervals, how training changes them, and the lengths of answers."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy
 import pandas
-from scipy import stats
 
 from lib.evaluation.failures.taxonomy import failed_test_and_sides
 from lib.evaluation.scores import failures
 from lib.mining.ledger import Attempt
 from lib.sandbox import Status
+from lib.stats.intervals import ratio_interval
 from lib.tasks.task import Task
 
 SOLVED = "solved"
@@ -23,7 +21,7 @@ BROWSED = (
 
 
 def outcomes(attempts: Iterable[Attempt], tasks: Sequence[Task], names: Mapping[str, str]) -> pandas.DataFrame:
-    """One row an attempt at one of the tasks, with its types as text; those of a success are `solved`."""
+    """Return one row per attempt at one of the tasks, with its types as text; those of a success are `solved`."""
     by_id, rows = {task.task_id: task for task in tasks}, []
     for attempt in attempts:
         if (task := by_id.get(attempt.task_id)) is None:
@@ -52,17 +50,17 @@ def outcomes(attempts: Iterable[Attempt], tasks: Sequence[Task], names: Mapping[
 
 
 def browsable(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """The first failure of each task and model (the greedy one, where it failed), with the columns to read."""
+    """Return the first failure per task and model (the greedy one, where it failed), with the columns to read."""
     failed = rows[rows["status"] != Status.SUCCESS].sort_values(["temperature", "draw"], kind="stable")
     first = failed.drop_duplicates(["model", "task_id"]).sort_index()
     return first[list(BROWSED)].reset_index(drop=True)
 
 
-def shares(failed: pandas.DataFrame, column: str, replicates: int = 2000) -> pandas.DataFrame:
-    """Of each model's failed draws, how many have each type: count, share, 95 % percentile bootstrap over tasks.
+def shares(failed: pandas.DataFrame, column: str) -> pandas.DataFrame:
+    """Return, per model and type, count and share of the failed samples with a 95 % bootstrap interval over tasks.
 
-    share = Σ_t c_t / Σ_t f_t, with task t's f_t failed draws and c_t of them of the type. Draws of one task are
-    alike, so tasks are resampled, not draws; one task alone gives an interval of nan.
+    share = Σ_t c_t / Σ_t f_t, with task t's f_t failed samples and c_t of them of the type. Samples of one task are
+    correlated, so tasks are resampled, not samples; one task alone gives an interval of nan.
     """
     rows = []
     kinds = sorted(failed[column].unique())
@@ -71,27 +69,15 @@ def shares(failed: pandas.DataFrame, column: str, replicates: int = 2000) -> pan
         totals = counts.sum(axis=1).to_numpy(dtype=float)
         for kind in kinds:
             of_kind = counts[kind].to_numpy(dtype=float)
-            lo, hi = _ratio_interval(of_kind, totals, replicates)
+            lo, hi = ratio_interval(of_kind, totals)
             count, total = int(of_kind.sum()), int(totals.sum())
             row = {"model": model, column: kind, "count": count, "of": total, "share": count / total}
             rows.append(row | {"lo": lo, "hi": hi, "n_tasks": len(totals)})
     return pandas.DataFrame(rows)
 
 
-def _ratio_interval(parts: "numpy.ndarray", totals: "numpy.ndarray", replicates: int) -> tuple[float, float]:
-    if len(totals) < 2:
-        return numpy.nan, numpy.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # a share of 0 or 1 in every resample
-        found = stats.bootstrap(
-            (parts, totals), lambda part, total, axis: part.sum(axis) / total.sum(axis),
-            paired=True, vectorized=True, method="percentile", n_resamples=replicates, rng=0,
-        )  # fmt: skip
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
-
-
 def flows(rows: pandas.DataFrame, before: str, after: str, column: str) -> pandas.DataFrame:
-    """Greedy answers of two models to the same tasks: rows are where `before` left a task, columns where `after` does.
+    """Cross-tabulate the greedy answers of two models to the same tasks: rows by `before`, columns by `after`.
 
     Raises ValueError when the two have no task in common.
     """
@@ -107,25 +93,25 @@ def flows(rows: pandas.DataFrame, before: str, after: str, column: str) -> panda
 
 
 def lengths(rows: pandas.DataFrame) -> pandas.DataFrame:
-    """Completion tokens of solved and failed draws by model: how many, mean and quartiles."""
+    """Return completion tokens of solved and failed samples by model: count, mean and quartiles."""
     ended = rows["status"].eq(Status.SUCCESS).map({True: SOLVED, False: "failed"}).rename("outcome")
     found = rows.groupby(["model", ended], sort=False)["n_tokens"].describe()
     return found[["count", "mean", "25%", "50%", "75%"]].reset_index()
 
 
 def log_prob_note(rows: pandas.DataFrame) -> str:
-    """Mean log-probability a token of solved and failed draws, or that the ledger has none."""
+    """Describe the mean log-probability per token of solved and failed samples, or say that the ledger has none."""
     known = rows[rows["logprob_sum"].notna()]
     if known.empty:
-        return "The ledger keeps no log-probabilities of these draws, so there is no L̂ for them."
+        return "The ledger keeps no log-probabilities of these samples, so there is no L̂ for them."
     per_token = known["logprob_sum"].astype(float) / known["n_tokens"].clip(lower=1)
     means = per_token.groupby(known["status"].eq(Status.SUCCESS)).mean()
-    told = [f"{name} {means[key]:.3f}" for key, name in ((True, SOLVED), (False, "failed")) if key in means]
-    return f"Mean log-probability a token, {len(known)} draws: {', '.join(told)}."
+    shown = [f"{name} {means[key]:.3f}" for key, name in ((True, SOLVED), (False, "failed")) if key in means]
+    return f"Mean log-probability per token, {len(known)} samples: {', '.join(shown)}."
 
 
 def verdict_steps(history: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
-    """Shares of verdicts over GMPO's steps, (step, status): what the step records keep of its rollouts."""
+    """Return the shares of verdicts over GMPO's steps, (step, status)."""
     marks = {name for row in history for name in row if name.startswith("verdict/")}
     table = pandas.DataFrame(
         {name.removeprefix("verdict/"): [row.get(name, 0.0) for row in history] for name in sorted(marks)},

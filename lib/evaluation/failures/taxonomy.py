@@ -5,7 +5,7 @@ Differs from the papers in:
   that read the verdict first, then the message, then the program, and every label carries its evidence;
 - a failure has one label of each taxonomy: the first failing test decides.
 
-Bangla-to-Python, Types 1 to 4:
+Types 1 to 4 (`troopers_type`), how far the program got; ours, not the four types that the Troopers paper names:
 1 no code, or code that does not parse: prose, a syntax error, cut off;
 2 wrong names or interface: entry point missing, unknown name, module or method, wrong number of arguments,
   prints or returns None where a value was asked, reads input in place of its arguments;
@@ -22,7 +22,6 @@ performance: time, memory, output, recursion depth.
 
 import ast
 import builtins
-import collections
 import dataclasses
 import re
 import sys
@@ -53,32 +52,8 @@ class Label:
     rule: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """How many failures have each label; categories that never occur are there with 0."""
-
-    total: int
-    bangla: dict[int, int]
-    polycode: dict[str, int]
-    rules: dict[str, int]
-
-
-def tally(labels: Iterable[Label]) -> Counts:
-    """Counts of labels in both taxonomies, and of rules, most frequent first."""
-    found = list(labels)
-    bangla = collections.Counter(label.troopers_type for label in found)
-    polycode = collections.Counter(label.polycode_type for label in found)
-    rules = collections.Counter(label.rule for label in found)
-    return Counts(
-        len(found),
-        {kind: bangla[kind] for kind in TROOPERS_TYPES},
-        {kind: polycode[kind] for kind in POLYCODE_TYPES},
-        dict(rules.most_common()),
-    )
-
-
 def classify(task: Task, program: str | None, verdict: "Verdict") -> Label:
-    """The label of one failed program.
+    """Return the label of one failed program.
 
     Raises ValueError for `success`, which is no failure, and for `sandbox-error`, which is not the program's.
     """
