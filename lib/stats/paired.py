@@ -253,12 +253,19 @@ def compare(
     tests_a: str = "",
     tests_b: str = "",
     across_tests: bool = False,
+    ids_a: Sequence[object] = (),
+    ids_b: Sequence[object] = (),
 ) -> Comparison:
     """Compare A with B, (n_tasks,) or (n_tasks, n_samples), on the same tasks in the same order.
 
-    Raises ValueError for unequal numbers of tasks, or results on different tests unless that is the question
-    (`across_tests=True`).
+    `ids_a`, `ids_b`: the tasks' ids, where they are to be checked. Raises ValueError for ids that differ, unequal numbers
+    of tasks, or results on different tests unless that is the question (`across_tests=True`).
     """
+    if list(ids_a) != list(ids_b):
+        pair = next(((x, y) for x, y in zip(ids_a, ids_b, strict=False) if x != y), (len(ids_a), len(ids_b)))
+        raise ValueError(
+            f"ids differ, {pair[0]!r} against {pair[1]!r}: a paired test needs the same tasks in one order"
+        )
     if tests_a != tests_b and not across_tests:
         kinds = f"{name_a} on {tests_a or 'unnamed'} tests, {name_b} on {tests_b or 'unnamed'} ones"
         raise ValueError(f"{kinds}: mixed test kinds are compared only with across_tests=True")
