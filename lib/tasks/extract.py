@@ -228,7 +228,7 @@ def parts(text: str, language: str, entry_point: str = "") -> list[Part]:
         and _begins_with_code(text[:end], language, entry_point)
         and _tag(text[at : _line_end(text, at)]) not in _names(language)
     ):
-        found = [Part(text[:end], "", 0, end)]
+        found = [Part(text[:end] if language == "python" else _without_sentences(text[:end]), "", 0, end)]
     else:
         at = 0
     look = at
