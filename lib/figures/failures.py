@@ -21,7 +21,7 @@ TYPE_NAMES = {
 
 
 def failure_shares(failures: pandas.DataFrame, column: str) -> Picture:
-    """Draw failures by type and model: shares of the model's failed samples, intervals over tasks, counts at the bars."""
+    """Draw failures by type and model: shares of the failed samples, intervals over tasks, counts at the bars."""
     data = shares(failures, column)
     kinds = sorted(data[column].unique())
     figure, axes = subplots(figsize=(5.2, 0.9 + 0.65 * len(kinds)))

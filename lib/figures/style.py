@@ -17,7 +17,15 @@ from lib.base.files import write_text
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe & Ito
 GREY = "#7a7a7a"  # published numbers and nothing else
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
-BANGLA_FONTS = ("Noto Sans Bengali", "Lohit Bengali", "Noto Serif Bengali", "Kalpurush", "SolaimanLipi", "Vrinda", "FreeSans")
+BANGLA_FONTS = (
+    "Noto Sans Bengali",
+    "Lohit Bengali",
+    "Noto Serif Bengali",
+    "Kalpurush",
+    "SolaimanLipi",
+    "Vrinda",
+    "FreeSans",
+)
 LAST_STAGE = "07"  # draws the figures, so its own key cannot be in them
 CORNER = {"y": 0.004, "va": "bottom", "fontsize": 5, "color": "#666666"}
 
@@ -112,7 +120,14 @@ def legend_above(axes: Any, columns: int) -> None:
 
 
 def grouped_bars(
-    axes: Any, data: pandas.DataFrame, *, series: str, group: str, groups: Sequence[Any], value: str, scale: float = 1,
+    axes: Any,
+    data: pandas.DataFrame,
+    *,
+    series: str,
+    group: str,
+    groups: Sequence[Any],
+    value: str,
+    scale: float = 1,
     horizontal: bool = True,
 ) -> list[tuple[float, float, pandas.Series]]:
     """Draw one bar per row with its interval (`lo`, `hi`): a colour per `series`, side by side within each `group`.

@@ -8,9 +8,7 @@ import pandas
 from lib.figures.style import COLOURS, Picture, legend_above, subplots, whole_steps
 
 
-def loss_curve(
-    history: Sequence[dict[str, float]], held_out: Sequence[dict[str, float]] = ()
-) -> Picture:
+def loss_curve(history: Sequence[dict[str, float]], held_out: Sequence[dict[str, float]] = ()) -> Picture:
     """Draw training loss and token accuracy over steps; beside them pass@1 on held-out tasks, where it was measured."""
     data = pandas.DataFrame(history)[["step", "loss", "mean_token_accuracy"]]
     panels = 2 if held_out else 1

@@ -1,1 +1,1 @@
-"""Pictures of what the papers measure, with a run's numbers; published numbers and the published submission run again."""
+"""Pictures of what the papers measure, with a run's numbers; published numbers; the published submission run again."""

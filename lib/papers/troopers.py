@@ -114,7 +114,7 @@ _ARROWS = (
 
 
 def best_of_k_rows(visible: Any, hidden: Any) -> Iterator[dict[str, Any]]:
-    """Yield this run's part of Table 2 for K = 1, 2, 4, … n: chosen by visible tests, scored by these and by all tests.
+    """Yield this run's part of Table 2 for K = 1, 2, 4, … n: chosen by visible tests, scored by these and all.
 
     `visible`, `hidden`: (tasks, n) bool of the same samples. Both rates are means over every order of the samples.
     """
@@ -161,7 +161,7 @@ def best_of_k_table(data: pandas.DataFrame) -> Any:
 
 
 def best_of_k_figure(data: pandas.DataFrame) -> Any:
-    """Draw Figure 2: rates against K, this run's in colour, published ones in grey; solid: visible, dashed: all tests."""
+    """Draw Figure 2: rates against K, this run's in colour, published in grey; solid: visible, dashed: all tests."""
     figure, axes = subplots(figsize=(5.2, 3.4))
     for index, ((source, tests), part) in enumerate(data.groupby(["source", "tests"], sort=False)):
         ours, wide = source == "this run", tests == "visible"
@@ -189,7 +189,7 @@ def failure_types(failures: pandas.DataFrame, sizes: Mapping[str, tuple[int, int
 
 
 def submission(found: Findings, numbers: Sequence[Published]) -> Picture:
-    """Draw the submission run again, by suite and by whether a task was in its training file; printed rates are grey."""
+    """Draw the submission run again, by suite and by whether its training file had the task; printed rates are grey."""
     data = pandas.DataFrame(rows(found)).assign(source="run again")
     printed = [number for number in numbers if number.system == "Troopers RSFT" and number.k == 100]
     suites = {SUITES[number.tests]: number.rate for number in printed}

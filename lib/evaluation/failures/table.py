@@ -13,7 +13,8 @@ FONTS = '"Noto Sans", "Noto Sans Bengali", Kalpurush, "Nirmala UI", Vrinda, "Ban
 
 
 def render(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows of `lib.evaluation.failures.statistics.browsable`, one fold each, with a choice for each of FILTERS and a search.
+    """Rows of `lib.evaluation.failures.statistics.browsable`, one fold each,
+    with a choice for each of FILTERS and a search.
 
     Every value is escaped. Two tables on one page keep to themselves.
     """
