@@ -77,7 +77,7 @@ def run(sandbox: Sandbox, name: str, secret: Path, port: int) -> dict[str, objec
 
 
 def run_all(names: list[str], secret: Path, port: int) -> dict[str, dict[str, object]]:
-    """Attacks one after another in one lane, so that each meets what the last one left."""
+    """Run attacks one after another in one worker, so that each meets what the last one left."""
     with Sandbox(workers=1) as sandbox:
         return {name: run(sandbox, name, secret, port) for name in names}
 

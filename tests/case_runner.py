@@ -14,8 +14,8 @@
 | `SECONDS` | the verdict must be there within this many seconds |
 | `run(box, T, Case)` | a case that needs more than one program: returns (held, words) |
 
-`programs` and `hacks` are rows of tests/cases/*.jsonl. After every case the same sandbox must pass a right program and fail
-a wrong one.
+`programs` and `hacks` are rows of tests/cases/*.jsonl. After every case the same sandbox must pass a right program
+and fail a wrong one.
 """
 
 import json

@@ -2,7 +2,8 @@
 
     python tests/surroundings.py
 
-prints {"mode": …, "found": {"language/mode": {what: [names]}}}. tests/test_sandbox_surroundings.py says what may be there.
+prints {"mode": …, "found": {"language/mode": {what: [names]}}}. tests/test_sandbox_surroundings.py says what may be
+there.
 """
 
 import json
@@ -17,7 +18,8 @@ from lib.tasks.task import Case, Task  # noqa: E402
 LOOK = r"""
 import os, stat
 def look():
-    found = {"descriptors": [], "environment": sorted(os.environ), "mounts": [], "sockets": [], "maps": [], "readable": []}
+    found = {name: [] for name in ("descriptors", "mounts", "sockets", "maps", "readable")}
+    found["environment"] = sorted(os.environ)
     for number in range(1024):
         try:
             mode = os.fstat(number).st_mode
@@ -32,7 +34,8 @@ def look():
                 found[name] += [path + " " + line.strip() for line in file]
         except OSError:
             pass
-    for path in ("/proc/self/fd", "/proc", "/dev/shm", "..", "/proc/%d/mem" % os.getppid(), "/proc/%d/environ" % os.getppid()):
+    parent = "/proc/%d/" % os.getppid()
+    for path in ("/proc/self/fd", "/proc", "/dev/shm", "..", parent + "mem", parent + "environ"):
         try:
             os.open(path, os.O_RDONLY)
             os.listdir(path)

@@ -286,7 +286,7 @@ def test_program_exit_code_and_commands_are_kept(sandbox):
     assert (verdict.exit_code, verdict.commands) == (3, ("python3 -B -P -s main.py",))
 
 
-# --------------------------------------------------------------------------------------------- lanes and leftovers
+# ------------------------------------------------------------------------------------------------ interruption, leftovers
 
 
 def test_order_is_kept_over_workers(sandbox):

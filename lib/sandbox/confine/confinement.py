@@ -8,7 +8,7 @@
 | /dev/stdin, stdout, stderr, fd  | yes            | yes                | yes            |
 | a user id of its own            | yes            | yes                | no             |
 | no capabilities, no new ones    | yes            | yes                | yes            |
-| Landlock                        | where present  | or sealed imports  | or sealed imports |
+| Landlock                        | where present  | or imports from memory | the same |
 | seccomp                         | yes            | yes                | yes            |
 """
 
@@ -40,7 +40,7 @@ class Plan:
     processes: int = 64
 
     @property
-    def sealed(self) -> bool:
+    def no_file_access(self) -> bool:
         """Whether no file can be opened by name: neither Landlock nor a root of our own guards them."""
         return self.mode in ("B", "C") and not self.landlock
 
@@ -110,7 +110,8 @@ def _bind(source: str, target: str) -> None:
 
 
 def drop_privileges(plan: Plan) -> None:
-    """Become the plan's user and hold no capability. In B and C the watch over scratch reads what files children hold."""
+    """Become the plan's user and hold no capability. In B and C the watch over scratch reads what files children
+    hold."""
     if plan.uid >= 0 and os.getuid() != plan.uid:
         os.setgroups([])
         os.setresgid(plan.uid, plan.uid, plan.uid)
@@ -121,7 +122,8 @@ def drop_privileges(plan: Plan) -> None:
 
 
 def file_rules(plan: Plan) -> int:
-    """Landlock for what this process will start: only `read` is readable, only scratch writable. -1: no Landlock here."""
+    """Landlock for what this process will start: only `read` is readable, only scratch writable. -1: no Landlock
+    here."""
     if not plan.landlock:
         return -1
     readable = kernel.READ | (kernel.EXECUTE if plan.execute else 0)
@@ -138,22 +140,22 @@ def limit_own_memory() -> None:
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))
 
 
-def limit_processes(plan: Plan) -> None:
+def limit_processes(plan: Plan, process_table: int | str = "/proc") -> None:
     """Hold this process and its children to `plan.processes` processes and threads.
 
     Where they keep the caller's user id, the kernel counts all that this user has; so does the ceiling, at this moment.
     """
-    ceiling = plan.processes + (_threads_of_user() if plan.uid < 0 else 0)
+    ceiling = plan.processes + (_threads_of_user(process_table) if plan.uid < 0 else 0)
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     if hard != resource.RLIM_INFINITY:
         ceiling = min(ceiling, hard)
     resource.setrlimit(resource.RLIMIT_NPROC, (ceiling, ceiling))
 
 
-def _threads_of_user() -> int:
+def _threads_of_user(process_table: int | str) -> int:
     """Threads that the kernel now counts against this user; those of processes hidden from us are not seen."""
     count, user = 0, os.getuid()
-    for name in filter(str.isdigit, os.listdir("/proc")):
+    for name in filter(str.isdigit, os.listdir(process_table)):
         try:
             if os.stat(f"/proc/{name}").st_uid == user or os.stat(f"/proc/{name}/task").st_uid == user:
                 count += os.stat(f"/proc/{name}/task").st_nlink - 2
@@ -166,6 +168,6 @@ def forbid_calls(plan: Plan) -> None:
     """seccomp: the base filter, and no file by name where neither Landlock nor a root of our own guards files."""
     if plan.mode == "none":
         return
-    if plan.sealed:
-        kernel.install_filter(seccomp.sealed_filter())
+    if plan.no_file_access:
+        kernel.install_filter(seccomp.no_files_filter())
     kernel.install_filter(seccomp.base_filter())

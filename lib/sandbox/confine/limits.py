@@ -1,7 +1,7 @@
 """When a program has had its time. CPU seconds decide; wall time only guards.
 
-A busy machine must not fail a right program, so wall time is counted while the program rests: a stretch in which it used
-under 2 % of a core is rest, anything above is work that the machine was slow to grant.
+A busy machine must not fail a right program, so wall time is counted while the program rests: a stretch in which it
+used under 2 % of a core is rest, anything above is work that the machine was slow to grant.
 """
 
 import time

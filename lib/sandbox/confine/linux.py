@@ -42,8 +42,8 @@ def _path(text: str | None) -> bytes | None:
 def plain_fork() -> int:
     """fork(2) without the hooks of os.fork, for a process with one thread.
 
-    The hooks mend locks that other threads might have held and reseed `random`; they cost a child 190 page faults, 0.6 of
-    1.5 ms.
+    The hooks mend locks that other threads might have held and reseed `random`; they cost a child 190 page faults,
+    0.6 of 1.5 ms.
     """
     return _checked(_python.fork(), "fork")
 

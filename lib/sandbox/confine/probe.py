@@ -197,7 +197,8 @@ def shared_libraries() -> tuple[str, ...]:
 
 
 def tool_files(tools: Iterable[str]) -> tuple[str, ...]:
-    """What programs of other languages may read and execute: the system's, and the trees of tools installed elsewhere."""
+    """What programs of other languages may read and execute: the system's, and the trees of tools installed
+    elsewhere."""
     system = (
         "/bin /sbin /lib /lib64 /usr/bin /usr/lib /usr/lib64 /usr/libexec /usr/share /usr/include /etc/alternatives"
     )

@@ -2,10 +2,10 @@
 
 Three filters, each a pure function that returns packed instructions for `kernel.install_filter`:
 
-- `base_filter`: laid once on every worker and launcher, and so on every program. No sockets, namespaces, mounts, keys, tracing, io_uring, memfd,
-  System V objects, scheduling of others, no signals by way of descriptor ownership.
+- `base_filter`: laid once on every worker and launcher, and so on every program. No sockets, namespaces, mounts, keys,
+  tracing, io_uring, memfd, System V objects, scheduling of others, no signals by way of descriptor ownership.
 - `solo_filter`: laid on each candidate. No new processes (threads are fine), no exec, no signals, no leaving the group.
-- `sealed_filter`: laid where Landlock is missing. No file can be opened, created or renamed by name at all.
+- `no_files_filter`: laid where Landlock is missing. No file can be opened, created or renamed by name at all.
 
 Numbers are x86-64's. Another instruction set, or the 32-bit entry points of this one, kills the process.
 """
@@ -163,7 +163,7 @@ def group_filter(keep_signals: bool) -> bytes:
     return b"".join((_prologue(), _refuse_calls(calls), own_limits, readable, _instruction(_RETURN, _ALLOW)))
 
 
-def sealed_filter() -> bytes:
+def no_files_filter() -> bytes:
     """No file by name: what is already open is all there is."""
     return b"".join((_prologue(), _refuse_calls(OPENS, errno.EACCES), _instruction(_RETURN, _ALLOW)))
 

@@ -1,8 +1,8 @@
 """Function tasks of languages other than Python, as MultiPL-E has them: the program and its tests share a process.
 
-The tests bind what they compare with before the program is loaded (lib/sandbox/languages/tests.*). After the last test they
-print a mark, drawn for this run alone and handed to them on stdin, which is gone once read; a program that leaves early
-prints none.
+The tests bind what they compare with before the program is loaded (lib/sandbox/languages/tests.*). After the last
+test they print a mark, drawn for this run alone and handed to them on stdin, which is gone once read; a program that
+leaves early prints none.
 """
 
 import dataclasses
@@ -14,7 +14,8 @@ from lib.tasks.extract import defines
 
 @dataclasses.dataclass(frozen=True)
 class Assembled:
-    """The files of a function task; `other` is the program in its second reading, for when the first does not compile."""
+    """The files of a function task; `other` is the program in its second reading, for when the first does not
+    compile."""
 
     main: str
     files: dict[str, str]
@@ -49,7 +50,8 @@ def assemble(
 
 
 def _readable_ocaml(prompt: str, tests: str) -> tuple[str, str]:
-    """MultiPL-E's OCaml without two slips: `(~1)` and `(~1).0` for negative numbers, lone quotes in the opening comment."""
+    """MultiPL-E's OCaml without two slips: `(~1)` and `(~1).0` for negative numbers, lone quotes in the opening
+    comment."""
     tests = re.sub(r"\(~(\d+)\)\.(\d+)", r"(-\1.\2)", tests)
     tests = re.sub(r"\(~(?=\d)", "(-", tests)
     return re.sub(r"\A\s*\(\*.*?\*\)\s*", "", prompt, flags=re.DOTALL), tests

@@ -34,7 +34,8 @@ class Grader:
     def judge(self, job: dict[str, Any]) -> dict[str, Any]:
         """Turn one job into one verdict row.
 
-        A worker that goes away is replaced; if its successor goes away on the same program, that is the program's doing.
+        A worker that goes away is replaced; if its successor goes away on the same program, that is the program's
+        doing.
         """
         module = "launcher" if "language" in job else "worker"
         for _ in range(2):
@@ -61,7 +62,8 @@ class Grader:
             worker.close()
 
     def _judge_function(self, candidates: Candidates, job: dict[str, Any]) -> dict[str, Any]:
-        """One Python program by its tests; where they cannot be asked here and the job allows it, inside its process."""
+        """One Python program by its tests; where they cannot be asked here and the job allows it, inside its
+        process."""
         try:
             compiled = suite.compile_suite(tuple(job["tests"]), job["setup"], job["entry_point"])
         except suite.BadTest as error:

@@ -14,9 +14,9 @@ def same_output(got: bytes, expected: bytes, compare: str) -> bool:
     """Return whether two outputs are the same.
 
     `exact`: the same bytes. `lines`: every line stripped at both ends, blank lines at the end left out, CRLF as LF.
-    `tokens`: the same words in the same order, whatever the blanks and line ends between them, where two numbers are the
-    same if they differ by at most 1e-6, absolutely or relatively to the expected one, and two whole numbers only if they
-    are equal.
+    `tokens`: the same words in the same order, whatever the blanks and line ends between them, where two numbers are
+    the same if they differ by at most 1e-6, absolutely or relatively to the expected one, and two whole numbers only
+    if they are equal.
     """
     if got == expected or compare == "exact":
         return got == expected

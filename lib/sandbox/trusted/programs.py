@@ -1,6 +1,7 @@
 """Program mode, in the grader: write, compile once, run every case, compare outputs. Algorithm 3 of the paper.
 
-Function tasks of other languages run here too, see `functions`: one case, whose output ends with the mark that is its input.
+Function tasks of other languages run here too, see `functions`: one case, whose output ends with the mark that is its
+input.
 """
 
 import os

@@ -1,8 +1,8 @@
 """The launcher: a confined process that compiles and runs programs of any language, one at a time.
 
-Commands on its control socket: `write` files into the scratch directory, `remove` some, `run` a command to its end on the
-three descriptors sent along, `wipe`. Everything a command starts stays in its process group (leaving it is forbidden), so
-one signal ends it all.
+Commands on its control socket: `write` files into the scratch directory, `remove` some, `run` a command to its end on
+the three descriptors sent along, `wipe`. Everything a command starts stays in its process group (leaving it is
+forbidden), so one signal ends it all.
 """
 
 import contextlib

@@ -1,4 +1,5 @@
-"""Runs, as `sitecustomize`, when a Python program starts: hides the variable that led here, keeps stacks of threads small.
+"""Runs, as `sitecustomize`, when a Python program starts: hides the variable that led here, keeps stacks of threads
+small.
 
 A thread would reserve as much stack as the main thread may use, so that two of them fill the memory limit.
 """

@@ -29,14 +29,14 @@ from lib.sandbox import frames
 from lib.sandbox.confine import confinement, scratch, seccomp
 from lib.sandbox.confine import linux as kernel
 from lib.sandbox.confine.confinement import MEBIBYTE, Plan
-from lib.sandbox.untrusted import candidate, sealed, semaphores
+from lib.sandbox.untrusted import candidate, imports_in_memory, semaphores
 
-# Imported before the first fork. Not here: tempfile, hashlib, uuid and others whose shared libraries every fork would pay
-# for (a mapping costs 1.5 µs a candidate) and few programs import.
+# Imported before the first fork. Not here: tempfile, hashlib, uuid and others whose shared libraries every fork would
+# pay for (a mapping costs 1.5 µs a candidate) and few programs import.
 WARM = (
-    "abc ast bisect calendar collections collections.abc contextlib copy dataclasses datetime decimal enum fractions functools "
-    "heapq io itertools json keyword locale math numbers operator os random re string struct sys textwrap threading time "
-    "traceback types typing warnings"
+    "abc ast bisect calendar collections collections.abc contextlib copy dataclasses datetime decimal enum fractions "
+    "functools heapq io itertools json keyword locale math numbers operator os random re string struct sys textwrap threading "
+    "time traceback types typing warnings"
 )
 FILE_BYTES = 16 * MEBIBYTE  # the largest file, stdout included
 OPEN_FILES = 128
@@ -54,12 +54,13 @@ def main(control_descriptor: int, settings: str) -> None:
     sys.path += options["path"]
     warm(options["modules"])
     del sys.path[len(sys.path) - len(options["path"]) :]  # allowed packages still find their own parts
-    if plan.sealed:
-        sealed.install()
+    if plan.no_file_access:
+        imports_in_memory.install()
     mapped = mapped_bytes()
     confinement.enter_namespaces(plan)
+    process_table = os.open("/proc", os.O_RDONLY) if plan.mode == "C" else -1
     _confine(plan)
-    zygote = Zygote(control, plan, mapped)
+    zygote = Zygote(control, plan, mapped, process_table)
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -90,7 +91,7 @@ def _confine(plan: Plan) -> None:
     confinement.drop_privileges(plan)
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
-    if not plan.sealed:
+    if not plan.no_file_access:
         scratch.empty(plan.scratch)
     if plan.mode != "C":
         confinement.limit_processes(plan)
@@ -101,10 +102,11 @@ def _confine(plan: Plan) -> None:
 class Zygote:
     """One candidate at a time, started and ended on the grader's word."""
 
-    def __init__(self, control: socket.socket, plan: Plan, mapped: int) -> None:
+    def __init__(self, control: socket.socket, plan: Plan, mapped: int, process_table: int) -> None:
         self.control, self.plan = control, plan
         self.session = candidate.prepare(mapped)
         self.child = 0
+        self.process_table = process_table
         self.rules = confinement.file_rules(plan)
         self.watch = ScratchWatch(plan)
         self.filters: list[kernel.Filter] = []
@@ -148,7 +150,7 @@ class Zygote:
         try:
             if self.plan.mode == "C":  # count the user's other processes when the program comes, not long before
                 select.select([descriptor], [], [])
-                confinement.limit_processes(self.plan)
+                confinement.limit_processes(self.plan, self.process_table)
             if self.rules >= 0:
                 kernel.landlock_enter(self.rules)
             os.dup2(descriptor, CHANNEL)
@@ -181,7 +183,7 @@ class Zygote:
             "rss_mb": usage.ru_maxrss / 1024,
         }
         self.control.send(frames.to_json(answer))
-        if not self.plan.sealed:
+        if not self.plan.no_file_access:
             scratch.empty(self.plan.scratch)
         self._fork(descriptors[0])
         return {}
@@ -212,13 +214,13 @@ def cpu_clock(pid: int) -> float:
 class ScratchWatch:
     """Holds a program to its scratch space where the kernel does not: in modes B and C.
 
-    What it may still write shrinks with what is left; once over the limit it can write no more. Far over it, or with too
-    many files, it is `full`.
+    What it may still write shrinks with what is left; once over the limit it can write no more. Far over it, or with
+    too many files, it is `full`.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.folder = plan.scratch
-        self.needed = plan.mode != "A" and not plan.sealed
+        self.needed = plan.mode != "A" and not plan.no_file_access
         self.full = False
         self.start()
 

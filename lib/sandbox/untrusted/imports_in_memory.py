@@ -1,7 +1,7 @@
 """Imports from memory, for workers that may not open files: modes B and C on kernels without Landlock.
 
-Before the door shuts, every module of the standard library is read into memory as bytecode and every extension module is
-loaded, so that a lazy import still works when no path can be opened any more.
+Before the door shuts, every module of the standard library is read into memory as bytecode and every extension module
+is loaded, so that a lazy import still works when no path can be opened any more.
 """
 
 import contextlib
