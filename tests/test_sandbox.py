@@ -336,13 +336,17 @@ def descendants() -> set[str]:
     return found
 
 
+def own_folders() -> set[str]:
+    return {name for name in os.listdir("/dev/shm") if name.startswith(f"sandbox-{os.getpid()}-")}
+
+
 def test_close_leaves_no_process_descriptor_or_folder():
-    before, folders = descendants(), set(os.listdir("/dev/shm"))
+    before, folders = descendants(), own_folders()
     descriptors = len(os.listdir("/proc/self/fd"))
     with Sandbox(workers=2) as box:
         box.grade_many((SQUARE, f"{RIGHT}\n# {n}") for n in range(6))
         box.execute("python", "print(6)", DOUBLE, 1, 256)
-    assert (descendants(), set(os.listdir("/dev/shm"))) == (before, folders)
+    assert (descendants(), own_folders()) == (before, folders)
     assert len(os.listdir("/proc/self/fd")) <= descriptors
 
 
