@@ -44,6 +44,7 @@ def train(
     started = time.perf_counter()
     folder, identity = adapter.with_name(f"{adapter.name}.trainer"), run_identity(model, rows, settings)
     checkpoint = continue_from(folder, identity)
+    before = os.environ.get("TENSORBOARD_LOGGING_DIR")
     os.environ["TENSORBOARD_LOGGING_DIR"] = f"{adapter}.tensorboard"
     try:
         trainer, longer = unsloth_trainer.build(model, rows, folder, settings, on_log=on_log, eval_fn=eval_fn)
@@ -58,6 +59,10 @@ def train(
         if kept:
             _save(error.trainer, adapter, model, rows, settings, {"kept_step": kept, "stopped": message})
         raise TrainingError(message) from None
+    finally:
+        os.environ.pop("TENSORBOARD_LOGGING_DIR")
+        if before is not None:
+            os.environ["TENSORBOARD_LOGGING_DIR"] = before
     log = [row for row in trainer.state.log_history if "loss" in row]
     summary = {
         "precision": precision(),
