@@ -280,7 +280,14 @@ class TransformersEngine:
     def _ends(self, rows: dict[int, Row], newest: int, params: SamplingParams) -> dict[int, Completion]:
         """Completions, by place, of the rows that are over with one of their `newest` tokens."""
         tail = max(tail_length(row.request.stops) for row in rows.values()) + newest
-        texts = self.tokenizer.batch_decode([row.drawn[-tail:] for row in rows.values()])
+        newest_ids, backend = (
+            [row.drawn[-tail:] for row in rows.values()],
+            getattr(self.tokenizer, "backend_tokenizer", None),
+        )
+        if backend is None:
+            texts = self.tokenizer.batch_decode(newest_ids)
+        else:  # all rows at once, on all cores
+            texts = backend.decode_batch(newest_ids, skip_special_tokens=False)
         ends = {}
         for (place, row), text in zip(rows.items(), texts, strict=True):
             stops, first = [stop for stop in row.request.stops if stop in text], max(0, len(row.drawn) - tail)
