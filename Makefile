@@ -16,13 +16,14 @@ SEEDS ?= 0 1 2
 RUNS ?= runs
 FIGURES ?= figures
 
-.PHONY: help run reference test install toolchains browser lab clean
+.PHONY: help run reference test install model toolchains browser lab clean
 
 help:
 	@echo 'make run [PRESET=smoke|cpu|colab|paper] [ARGS="--set KEY=VALUE"]   the workbook from start to end; prints the report'
 	@echo 'make reference    preset cpu with three seeds, compared; fills figures/ and the numbers in README.md and RESULTS.md'
 	@echo 'make test         lint, types and tests'
 	@echo 'make install      the virtual environment alone'
+	@echo 'make model NAME=embedded|coder|coder-1.5b   brings a model, checks its digest, converts it once'
 	@echo 'make toolchains   Lua, OCaml, R and Fortran, with apt'
 	@echo 'make browser      Chromium, for the test of JupyterLab, with apt'
 	@echo 'make lab          the notebooks in JupyterLab'
@@ -73,6 +74,9 @@ browser: PACKAGES := chromium
 toolchains browser:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { $(SUDO) apt-get update -qq \
 	&& $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PACKAGES); }
+
+model: install
+	@$(PY) -m lib.models.download $(NAME)
 
 lab: install
 	@$(PY) -m jupyterlab --notebook-dir=. $(ARGS)
