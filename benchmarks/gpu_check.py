@@ -2,9 +2,9 @@
 
     python benchmarks/gpu_check.py [--model MODEL] [--only PIECE …] [--quick] [--json]
 
-Each piece runs in a process of its own, so that one that dies or fills the memory spoils no other. Without a CUDA device, or
-without a package that a piece needs, its line says "skipped" and why; a piece that fails makes the exit code 1. --quick
-leaves out the engines, which take a minute each to start.
+Each piece runs in a process of its own, so that one that dies or fills the memory spoils no other. Without a CUDA
+device, or without a package that a piece needs, its line says "skipped" and why; a piece that fails makes the exit
+code 1. --quick leaves out the engines, which take a minute each to start.
 """
 
 import argparse
@@ -95,8 +95,8 @@ def sampling(model: str, folder: Path) -> str:
     for _ in range(2):
         torch.cuda.synchronize()
         started = time.perf_counter()
-        output = plain.generate(**batch, do_sample=True, temperature=0.8, top_p=0.95, top_k=0, num_return_sequences=each,
-                                max_new_tokens=96, pad_token_id=pad)  # fmt: skip
+        drawing = {"do_sample": True, "temperature": 0.8, "top_p": 0.95, "top_k": 0, "num_return_sequences": each}
+        output = plain.generate(**batch, **drawing, max_new_tokens=96, pad_token_id=pad)
         tokens = int((output[:, batch["input_ids"].shape[1] :] != pad).sum())
         rates["generate"].append(tokens / (time.perf_counter() - started))
     said = ", ".join(f"{name} {' and '.join(f'{rate:.0f}' for rate in some)}" for name, some in rates.items())
@@ -119,11 +119,13 @@ def sft(model: str, folder: Path, weights: str = "16bit") -> str:
     tokenizer = AutoTokenizer.from_pretrained(resolve(model))
     with Sandbox() as sandbox:
         rows = examples(references(tasks, tokenizer, sandbox)[0], tasks, tokenizer)
-    settings = SftSettings(steps=3, batch_size=4, lora_rank=8, lora_alpha=16, base_weights=weights)  # type: ignore[arg-type]
+    sizes = {"steps": 3, "batch_size": 4, "lora_rank": 8, "lora_alpha": 16}
+    settings = SftSettings(**sizes, base_weights=weights)  # type: ignore[arg-type]
     done = train(model, rows, folder / "adapter", settings)
     check(done["optimizer_state"] == ["torch.uint8"], f"AdamW's state is {done['optimizer_state']}, not torch.uint8")
     check(0 < done["last_loss"] < 20, f"the loss is {done['last_loss']}")
-    return f"{done['precision']}, AdamW's state {done['optimizer_state'][0]}, loss {done['first_loss']:.2f} to {done['last_loss']:.2f}"
+    losses = f"loss {done['first_loss']:.2f} to {done['last_loss']:.2f}"
+    return f"{done['precision']}, AdamW's state {done['optimizer_state'][0]}, {losses}"
 
 
 def four_bits(model: str, folder: Path) -> str:
@@ -146,7 +148,8 @@ def vllm(model: str, folder: Path) -> str:
     base = answers(open_engine(model, engine="vllm"), model)
     adapted = answers(open_engine(model, str(folder / "adapter"), "vllm"), model)
     check(base != adapted, "the adapter changes no answer")
-    return f"{len(base)} greedy answers, {sum(a != b for a, b in zip(base, adapted, strict=True))} of them changed by the adapter"
+    changed = sum(a != b for a, b in zip(base, adapted, strict=True))
+    return f"{len(base)} greedy answers, {changed} of them changed by the adapter"
 
 
 def fast_inference(model: str, folder: Path) -> str:
@@ -172,12 +175,14 @@ def gmpo(model: str, folder: Path) -> str:
     config = run_config(steps=1, prompts_per_batch=4, group_size=8, max_completion_length=48)
     done = train_gmpo(model, folder / "adapter", folder / "trained", tasks, config)
     check((folder / "trained" / "adapter_model.safetensors").is_file(), "no adapter was saved")
-    return f"{done['completions']} programs, {done['updates']} updates in {done['precision']}, reward {done['rewards'][0]:.2f}"
+    updates = f"{done['updates']} updates in {done['precision']}"
+    return f"{done['completions']} programs, {updates}, reward {done['rewards'][0]:.2f}"
 
 
 def adapter_from_another_process(model: str, folder: Path) -> None:
-    """An adapter, trained in a process of its own: Unsloth patches what it is imported beside, and memory comes back."""
-    code = f"import sys; sys.path[:0] = {sys.path!r}; import gpu_check, pathlib; gpu_check.sft({model!r}, pathlib.Path({str(folder)!r}))"
+    """Train an adapter in a process of its own: Unsloth patches what it is imported beside, and memory comes back."""
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import gpu_check, pathlib as p; "
+    code += f"gpu_check.sft({model!r}, p.Path({str(folder)!r}))"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, cwd=Path(__file__).parent)
 
 

@@ -3,12 +3,13 @@
     python benchmarks/k_pool.py sample --model coder --out pool [--data data/external] [--only NAME …] [--quick]
     python benchmarks/k_pool.py grade --answers pool --out verdicts.csv.gz [--data data/external]
 
-`sample` needs no sandbox. It writes one gzipped JSON Lines file per set, whole or not at all, and goes on after the last one
-that is there: greedy answers, ten samples per task, and a pool of 100 samples per BLP-2025 test task in slices of 20. A line is
-one task: {"set", "show_tests", "task_id", "digest" of the prompt's text, "prefill", "samples": [[text, tokens, ln q], …]}.
+`sample` needs no sandbox. It writes one gzipped JSON Lines file per set, whole or not at all, and goes on after the
+last one that is there: greedy answers, ten samples per task, and a pool of 100 samples per BLP-2025 test task in
+slices of 20. A line is one task: {"set", "show_tests", "task_id", "digest" of the prompt's text, "prefill", "samples":
+[[text, tokens, ln q], …]}.
 
-`grade` writes one row per sample: set, show_tests, task_id, sample, tokens, logprob, visible and full (the status of the visible
-tests and of all of them; those of BLP-2025 are the published hidden suite's).
+`grade` writes one row per sample: set, show_tests, task_id, sample, tokens, logprob, visible and full (the status of
+the visible tests and of all of them; those of BLP-2025 are the published hidden suite's).
 """
 
 import argparse
@@ -41,7 +42,9 @@ SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Samples `first` to `first` + `draws` − 1 of every task of a set, with `show` visible tests in the prompt; 0 draws: greedy."""
+    """Samples `first` to `first` + `draws` − 1 of every task of a set, with `show` visible tests in the prompt; 0
+    draws: greedy.
+    """
 
     tasks: str
     show: int
@@ -75,7 +78,9 @@ def load(name: str, data: Path) -> list[Task]:
 
 
 def lines(engine: Engine, part: Part, tasks: list[Task], new_tokens: int) -> Iterator[dict[str, Any]]:
-    """Draw one part's samples, a task's one after another so that its prompt is read once, and yield a line per task."""
+    """Draw one part's samples, a task's one after another so that its prompt is read once, and yield a line per
+    task.
+    """
     params = SamplingParams(TEMPERATURE if part.draws else 0.0, TOP_P, new_tokens, logprobs=True)
     prompts = [build_prompt(dataclasses.replace(task, show_tests=part.show), engine.tokenizer) for task in tasks]
     draws = range(part.first, part.first + max(1, part.draws))

@@ -1,4 +1,6 @@
-"""The engines: prompts, stops, seeds, log-probabilities and adapters mean the same in each; the real embedded model throughout."""
+"""The engines: prompts, stops, seeds, log-probabilities and adapters mean the same in each; the real embedded model
+throughout.
+"""
 
 import dataclasses
 import importlib.util
@@ -411,8 +413,9 @@ def test_greedy_answers_agree_between_engines(openvino, plain):
 def test_first_tokens_of_two_engines_differ_by_their_arithmetic_alone(openvino, plain, prompt):
     """Chi-square of two engines' draws, rare tokens pooled, against what the distance between their q explains.
 
-    int8 and fp32 arithmetic move q, by a total variation of 0.03 to 0.15 on these prompts and more or less on other processors.
-    With n draws from each of q and r, Pearson's homogeneity statistic is noncentral: λ ≈ n Σ (q − r)² / (q + r).
+    int8 and fp32 arithmetic move q, by a total variation of 0.03 to 0.15 on these prompts and more or less on other
+    processors. With n draws from each of q and r, Pearson's homogeneity statistic is noncentral: λ ≈ n Σ (q − r)² / (q
+    + r).
     """
     drawn = [first_draws(engine, prompt) for engine in (openvino, plain)]
     counts = [Counter(token for token, _ in draws) for draws in drawn]

@@ -43,7 +43,8 @@ def base_of(folder: Path) -> str:
 def merge(folder: Path, model: str, out: Path) -> None:
     """Write the base model with the adapter added to its weights, W + (α/r)·B·A, as an ordinary transformers folder.
 
-    It appears whole or not at all. Raises ModelError for an adapter of another model, AdapterError for an `out` that is there.
+    It appears whole or not at all. Raises ModelError for an adapter of another model, AdapterError for an `out` that
+    is there.
     """
     from lib.models.lora_fit import read_adapter
     from lib.models.resolve import resolve

@@ -1,6 +1,7 @@
 """What an adapter folder says about itself: training.json for programs, README.md (a model card) for people.
 
-The tasks it was trained on are named, and their digest with them, so that anyone can check that none of them is in a test.
+The tasks it was trained on are named, and their digest with them, so that anyone can check that none of them is in a
+test.
 """
 
 import hashlib
@@ -31,7 +32,8 @@ def write_card(
 ) -> None:
     """Write training.json and README.md into an adapter folder.
 
-    `task_ids`: one per row, repeats and all. `about`: how it was trained, where that was not by fine-tuning on programs.
+    `task_ids`: one per row, repeats and all. `about`: how it was trained, where that was not by fine-tuning on
+    programs.
     """
     facts = {
         "model": model,
@@ -47,7 +49,9 @@ def write_card(
 
 
 def add_scores(folder: Path, scores: Mapping[str, Any]) -> None:
-    """Put measured rates into the card, {what was measured: a lib.stats.intervals.Rate}; those of the same name are replaced."""
+    """Put measured rates into the card, {what was measured: a lib.stats.intervals.Rate}; those of the same name are
+    replaced.
+    """
     facts = read_facts(folder)
     kept = [row for row in facts["scores"] if row["what"] not in scores]
     facts["scores"] = kept + [
@@ -78,8 +82,8 @@ def card(facts: Mapping[str, Any]) -> str:
     scores = [f"| {row['what']} | {row['in_words']} |" for row in facts["scores"]]
     settings = [f"| {name} | {_cell(value)} |" for name, value in facts["settings"].items()]
     by_rows = (
-        f"trained on {facts['rows']} programs for {len(facts['task_ids'])} tasks; the loss covered the completion and its "
-        "end token only"
+        f"trained on {facts['rows']} programs for {len(facts['task_ids'])} tasks; "
+        "the loss covered the completion and its end token only"
     )
     shown = ("precision", "steps", "kept_step", "examples", "tokens", "first_loss", "last_loss")
     trained = [f"| {name} | {_cell(facts['summary'][name])} |" for name in shown if name in facts["summary"]]
@@ -92,8 +96,8 @@ def card(facts: Mapping[str, Any]) -> str:
             "---",
             "# LoRA adapter, fine-tuned on programs that ran",
             "",
-            f"An adapter for {of_base}, {facts.get('about') or by_rows}. A prompt is the chat template around the task, followed by the opening of "
-            "the answer: a code fence and, for Python functions, `def name(arguments):`.",
+            f"An adapter for {of_base}, {facts.get('about') or by_rows}. "
+            "A prompt is the chat template around the task, followed by the opening of the answer: a code fence and, for Python functions, `def name(arguments):`.",
             "",
             "## Scores",
             *(["| measured | rate |", "|---|---|", *scores] if scores else ["None measured yet."]),

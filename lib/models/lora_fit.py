@@ -1,4 +1,6 @@
-"""Whether a PEFT LoRA adapter belongs to a model, seen before anything is sampled: by the names and shapes of its tensors."""
+"""Whether a PEFT LoRA adapter belongs to a model, seen before anything is sampled: by the names and shapes of its
+tensors.
+"""
 
 import dataclasses
 import json
@@ -103,7 +105,9 @@ def _shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def _base_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of a model's weights; empty where they are packed into fewer bits or in another format than safetensors."""
+    """Shapes of a model's weights; empty where they are packed into fewer bits or in another format than
+    safetensors.
+    """
     if "quantization_config" in json.loads((folder / "config.json").read_text()):
         return {}
     return {name: shape for path in sorted(folder.glob("*.safetensors")) for name, shape in _shapes(path)}

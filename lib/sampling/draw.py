@@ -1,7 +1,8 @@
 """Draw one token per row from logits, on the device where they lie.
 
-Gumbel-max: argmax_v (ln p_v + g_v) with g ~ Gumbel(0, 1) is distributed as p (Gumbel, 1954). The noise g_v is a hash of the row's
-seed, the step and the token's id, so a row's draw depends on its own seed and logits alone, in any batch and on any device.
+Gumbel-max: argmax_v (ln p_v + g_v) with g ~ Gumbel(0, 1) is distributed as p (Gumbel, 1954). The noise g_v is a hash
+of the row's seed, the step and the token's id, so a row's draw depends on its own seed and logits alone, in any batch
+and on any device.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,11 @@ NUCLEUS = 1024  # tokens that a nucleus has at most; with top_p = 1 the whole vo
 
 
 def draw(logits: Tensor, seeds: Tensor, steps: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
-    """Return the tokens drawn (rows,) and ln q of each, where q is what it was drawn from; see `Completion.logprob_sum`.
+    """Return the tokens drawn (rows,) and ln q of each, where q is what it was drawn from; see
+    `Completion.logprob_sum`.
 
-    `logits` (rows, vocabulary), `seeds` (rows, 2) from `seed_words`, `steps` (rows,) int32: tokens that a row has drawn before.
+    `logits` (rows, vocabulary), `seeds` (rows, 2) from `seed_words`, `steps` (rows,) int32: tokens that a row has
+    drawn before.
     """
     logits = logits.float()
     if params.temperature == 0:
@@ -33,7 +36,8 @@ def draw(logits: Tensor, seeds: Tensor, steps: Tensor, params: SamplingParams) -
 def nucleus(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     """Return the logits of the likeliest tokens and their ids, both (rows, candidates).
 
-    Logits outside the smallest set of tokens whose probability reaches `top_p` are −∞ (Holtzman et al., 2020, arXiv 1904.09751).
+    Logits outside the smallest set of tokens whose probability reaches `top_p` are −∞ (Holtzman et al., 2020, arXiv
+    1904.09751).
     """
     if top_p >= 1:
         return logits, torch.arange(logits.shape[-1], device=logits.device)[None]
@@ -43,13 +47,17 @@ def nucleus(logits: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 
 
 def gumbel(words: Tensor) -> Tensor:
-    """Return −ln(−ln(1 − v)) for v uniform in (0, 1), from the 31 low bits of `words`; the precision is where v is near 0."""
+    """Return −ln(−ln(1 − v)) for v uniform in (0, 1), from the 31 low bits of `words`; the precision is where v is
+    near 0.
+    """
     v = ((words & 0x7FFFFFFF).float() + 0.5) * 2.0**-31
     return -torch.log(-torch.log1p(-v.clamp(max=1 - 2.0**-24)))
 
 
 def hash_words(seeds: Tensor, steps: Tensor, ids: Tensor) -> Tensor:
-    """Return 32 bits (rows, candidates) for each row's seed (rows, 2) and step (rows,), and token ids (rows or 1, candidates)."""
+    """Return 32 bits (rows, candidates) for each row's seed (rows, 2) and step (rows,), and token ids (rows or 1,
+    candidates).
+    """
     first = mix(mix(steps) ^ seeds[:, 0])
     second = mix((first ^ seeds[:, 1]) + GOLDEN)  # else it would be mix(first), which token 0 takes back
     return mix(mix(ids.int() + first[:, None]) ^ second[:, None])

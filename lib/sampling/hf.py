@@ -1,12 +1,14 @@
-"""The engine `transformers`: any causal language model on a GPU or a CPU, decoded in rows that never wait for one another.
+"""The engine `transformers`: any causal language model on a GPU or a CPU, decoded in rows that never wait for one
+another.
 
-All rows take a step together, each at its own position; when a row is over, the next request takes its place. A prompt is read
-once for all its samples. On CUDA, steps are captured in a CUDA graph and nothing crosses to the CPU but the tokens drawn, a
-block at a time, where stop strings are looked for. (transformers' own continuous batching, `generate_batch`, draws all rows from one
-generator, so that a sample would depend on its batch, and knows no stop strings.)
+All rows take a step together, each at its own position; when a row is over, the next request takes its place. A prompt
+is read once for all its samples. On CUDA, steps are captured in a CUDA graph and nothing crosses to the CPU but the
+tokens drawn, a block at a time, where stop strings are looked for. (transformers' own continuous batching,
+`generate_batch`, draws all rows from one generator, so that a sample would depend on its batch, and knows no stop
+strings.)
 
-Models that need more than keys and values of all earlier positions (sliding windows, states), and models that Unsloth has
-patched, go through transformers' `generate`, with the same draws.
+Models that need more than keys and values of all earlier positions (sliding windows, states), and models that Unsloth
+has patched, go through transformers' `generate`, with the same draws.
 """
 
 import dataclasses
@@ -69,9 +71,11 @@ class RowCache(DynamicCache):
 def grouped_query(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Attend from one position per row without a copy of the keys for each query head; several positions go through sdpa.
+    """Attend from one position per row without a copy of the keys for each query head; several positions go through
+    sdpa.
 
-    Query heads that share a key head take the place of positions: (rows, heads, 1, width) -> (rows, key heads, group, width).
+    Query heads that share a key head take the place of positions: (rows, heads, 1, width) -> (rows, key heads, group,
+    width).
     """
     rows, heads, positions, width = query.shape
     if positions != 1 or attention_mask is None:
