@@ -270,13 +270,13 @@ def test_all_stages_run_once_and_the_second_run_skips_them(tiny: Make, tmp_path:
     assert all(row["skipped"] for row in result["stages"]) and all("skipped" in line for line in said)
 
 
-def test_markers_manifest_and_report_tell_of_the_run(tiny: Make, tmp_path: Path) -> None:
+def test_stage_records_manifest_and_report_describe_the_run(tiny: Make, tmp_path: Path) -> None:
     folder = tmp_path / "r"
     _, result = run(tiny(TWO), folder, "draws=5")
-    marker = json.loads((folder / "stages" / "00_one.json").read_text())
+    stage_record = json.loads((folder / "stages" / "00_one.json").read_text())
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert marker["outputs"].keys() == {"one.txt"} and (folder / "one.txt").read_text() == "5 1"
-    assert manifest["stages"]["00_one"]["key"] == marker["key"]
+    assert stage_record["outputs"].keys() == {"one.txt"} and (folder / "one.txt").read_text() == "5 1"
+    assert manifest["stages"]["00_one"]["key"] == stage_record["key"]
     assert manifest["parameters"]["01_two"] == {"seed": 1, "draws": 5, "rate": 0.5, "fast": True}
     assert Path(result["report"]) == folder / "report.html" and (folder / "notebooks" / "01_two.ipynb").is_file()
 

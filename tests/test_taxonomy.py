@@ -296,9 +296,9 @@ def test_words_in_the_quoted_test_are_no_symptom() -> None:
         ("12.56", "12.566370614359172", "semantic", "near-miss"),
         ("(5, 'a')", "5", "format", "extra-output"),
         ("'Sum: 5'", "5", "format", "extra-output"),
-        ("'5 or 6'", "6", "semantic", "other-kind"),
-        ("(1, 'a')", "True", "semantic", "other-kind"),
-        ("[5, 6, 7]", "5", "semantic", "other-kind"),
+        ("'5 or 6'", "6", "semantic", "wrong-type"),
+        ("(1, 'a')", "True", "semantic", "wrong-type"),
+        ("[5, 6, 7]", "5", "semantic", "wrong-type"),
         ("3.7", "3", "semantic", "near-miss"),
         ("[1.0, 2.001]", "[1.0, 2.0]", "semantic", "near-miss"),
         ("[2, 1]", "[1, 2]", "semantic", "reordered"),
@@ -310,8 +310,8 @@ def test_words_in_the_quoted_test_are_no_symptom() -> None:
         ("[1, 2, 3, ...]", "[1, 2]", "semantic", "wrong-answer"),
         ("<Node object>", "5", "semantic", "wrong-answer"),
         ("<map object>", "[1, 2]", "format", "iterator"),
-        ("5", "None", "semantic", "other-kind"),
-        ("True", "'Matched!'", "semantic", "other-kind"),
+        ("5", "None", "semantic", "wrong-type"),
+        ("True", "'Matched!'", "semantic", "wrong-type"),
         ("[(1, 2)]", "'[(1, 2)]'", "format", "type-differs"),
     ],
 )
@@ -322,13 +322,13 @@ def test_wrong_answers(got: str, expected: str, polycode: str, rule: str) -> Non
 @pytest.mark.parametrize(
     ("got", "expected", "other", "found"),
     [
-        ("True", "Matched!", "Not matched!", ("format", "other-mark")),
-        ("False", "Not matched!", "Matched!", ("format", "other-mark")),
+        ("True", "Matched!", "Not matched!", ("format", "wrong-token")),
+        ("False", "Not matched!", "Matched!", ("format", "wrong-token")),
         ("True", "Not matched!", "Matched!", ("semantic", "inverted")),
         ("False", "Matched!", "Not matched!", ("semantic", "inverted")),
-        ("True", "even", "odd", ("semantic", "other-kind")),
-        ("True", "No entry", "No exit", ("semantic", "other-kind")),
-        ("1", "Matched!", "Not matched!", ("semantic", "other-kind")),
+        ("True", "even", "odd", ("semantic", "wrong-type")),
+        ("True", "No entry", "No exit", ("semantic", "wrong-type")),
+        ("1", "Matched!", "Not matched!", ("semantic", "wrong-type")),
     ],
 )
 def test_a_truth_value_where_the_tests_want_one_of_two_marks(

@@ -187,7 +187,7 @@ def facts(manifest: Mapping[str, Any]) -> str:
 
 
 def stage_table(manifest: Mapping[str, Any]) -> str:
-    """List finished stages with their seconds; those without a marker are named."""
+    """List finished stages with their seconds; those without a record are named."""
     finished = manifest.get("stages") or {}
     names = list(dict.fromkeys([*manifest.get("parameters", {}), *finished]))
     if not names:

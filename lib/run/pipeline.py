@@ -1,8 +1,8 @@
 """Runs the notebooks in order, each as a stage that is repeated only when something it depends on has changed.
 
 A stage's key is a digest of its parameters, of the content of its inputs, of its own code cells and of the `lib` rooms
-they import. Its marker, stages/NN_name.json, is written when it has finished and holds that key and a digest of every
-output; a stage whose marker still holds is skipped. Nothing else is remembered, so a run may be killed at any moment.
+they import. Its record, stages/NN_name.json, is written when it has finished and holds that key and a digest of every
+output; a stage whose record is still valid is skipped. Nothing else is remembered, so a run may be killed at any moment.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from lib.run.presets import (
     resolve,
     short,
 )
-from lib.run.stage_cache import drop_stale, key_parts, marker_path, matching, why_run
+from lib.run.stage_cache import drop_stale, key_parts, matching, stage_record_path, stale_reason
 
 __all__ = [
     "NOTEBOOKS",
@@ -120,7 +120,7 @@ def describe(name: str, notebooks: Path = NOTEBOOKS, stages: Sequence[Stage] = S
         "needs_gpu_gb": sections.get("needs_gpu_gb"),
         "shared": sections.get("shared") or {},
         "stages": [stage.name for stage in checked.stages],
-        "finished": [stage.name for stage in checked.stages if marker_path(checked.run_dir, stage).is_file()],
+        "finished": [stage.name for stage in checked.stages if stage_record_path(checked.run_dir, stage).is_file()],
         "run_dir": short(checked.run_dir),
     }
 
@@ -207,9 +207,9 @@ def open_manifest(checked: Plan) -> dict[str, Any]:
 
 def write_manifest(run_dir: Path, manifest: dict[str, Any]) -> None:
     """Write manifest.json with the stages finished so far."""
-    markers = [read_json(path) for path in sorted((run_dir / "stages").glob("*.json"))]
+    records = [read_json(path) for path in sorted((run_dir / "stages").glob("*.json"))]
     kept = ("key", "seconds", "finished_at")
-    stages = {marker["stage"]: {key: marker[key] for key in kept} for marker in markers if marker.get("stage")}
+    stages = {record["stage"]: {key: record[key] for key in kept} for record in records if record.get("stage")}
     write_json(run_dir / "manifest.json", {**manifest, "stages": stages})
 
 
@@ -217,15 +217,15 @@ def run_stage(checked: Plan, stage: Stage, say: Say, verbose: bool = False) -> f
     """Run one stage unless it is finished; its seconds, or None when it was skipped."""
     run_dir, notebook, values = checked.run_dir, checked.notebooks[stage.name], checked.values[stage.name]
     parts = key_parts(stage, notebook, values, run_dir)
-    marker = read_json(marker_path(run_dir, stage))
-    reason = why_run(marker, parts, run_dir)
+    stage_record = read_json(stage_record_path(run_dir, stage))
+    reason = stale_reason(stage_record, parts, run_dir)
     if not reason:
-        say(f"{stage.name} … finished before, skipped ({marker['seconds']:.0f} s)")
+        say(f"{stage.name} … finished before, skipped ({stage_record['seconds']:.0f} s)")
         return None
-    say(f"{stage.name} … started" + (f" again: {reason}" if marker else ""))
+    say(f"{stage.name} … started" + (f" again: {reason}" if stage_record else ""))
     started, started_ns = time.monotonic(), time.time_ns()
     execute(stage.name, notebook.path, run_dir, {**values, "run_dir": short(run_dir)}, say, verbose)
-    drop_stale(run_dir, marker.get("outputs", {}), started_ns)
+    drop_stale(run_dir, stage_record.get("outputs", {}), started_ns)
     seconds = round(time.monotonic() - started, 2)
     done = {
         "stage": stage.name,
@@ -235,6 +235,6 @@ def run_stage(checked: Plan, stage: Stage, say: Say, verbose: bool = False) -> f
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "outputs": matching(run_dir, stage.outputs, f"{stage.name} ended without writing"),
     }
-    write_json(marker_path(run_dir, stage), done)
+    write_json(stage_record_path(run_dir, stage), done)
     say(f"{stage.name} … {seconds:.0f} s")
     return seconds

@@ -1,4 +1,4 @@
-"""What a stage depends on and what it left: digests, keys, markers."""
+"""What a stage depends on and what it left: digests, keys, records."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -42,19 +42,19 @@ def key_parts(stage: Stage, notebook: Notebook, values: Values, run_dir: Path, r
     }
 
 
-def marker_path(run_dir: Path, stage: Stage) -> Path:
-    """Where a finished stage is noted."""
+def stage_record_path(run_dir: Path, stage: Stage) -> Path:
+    """Return the path of the record that a finished stage leaves."""
     return run_dir / "stages" / f"{stage.name}.json"
 
 
-def why_run(marker: Mapping[str, Any], parts: Mapping[str, str], run_dir: Path) -> str:
-    """Why a stage must run ("never finished", "its inputs changed", …); empty when it is finished as it stands."""
-    if not marker.get("outputs") or not marker.get("parts"):
+def stale_reason(stage_record: Mapping[str, Any], parts: Mapping[str, str], run_dir: Path) -> str:
+    """Return why a stage must run ("never finished", "its inputs changed", …); empty when it is finished as it stands."""
+    if not stage_record.get("outputs") or not stage_record.get("parts"):
         return "not finished before"
-    changed = [part for part in parts if marker["parts"].get(part) != parts[part]]
+    changed = [part for part in parts if stage_record["parts"].get(part) != parts[part]]
     if changed:
         return f"its {' and '.join(changed)} changed"
-    for name, expected in marker["outputs"].items():
+    for name, expected in stage_record["outputs"].items():
         if not (run_dir / name).is_file() or file_digest(run_dir / name) != expected:
             return f"its output {name} is gone or was changed"
     return ""

@@ -141,7 +141,7 @@ NEAR_MISSES: tuple[tuple[Polycode, str, Callable[[Any, Any], bool]], ...] = (
     ("semantic", "reordered", _reordered),
     ("semantic", "inverted", lambda got, expected: isinstance(got, bool) and isinstance(expected, bool)),
     ("semantic", "sign", lambda got, expected: _is_number(got) and _is_number(expected) and got == -expected),
-    ("semantic", "other-kind", lambda got, expected: _kind(got) != _kind(expected)),
+    ("semantic", "wrong-type", lambda got, expected: _kind(got) != _kind(expected)),
 )
 
 

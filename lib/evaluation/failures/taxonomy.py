@@ -345,11 +345,11 @@ def _decision(task: Task, got: Any, expected: Any) -> tuple[Polycode, str] | Non
     """A truth value where the tests want one of two texts, one of which denies: True for 'Matched!'."""
     if not isinstance(got, bool) or not isinstance(expected, str):
         return None
-    marks = {value for test in task.tests("all") if isinstance(value := _compared(_tree(test)), str)}
-    if len(marks) != 2 or sum(_DENIES.search(mark) is not None for mark in marks) != 1:
+    tokens = {value for test in task.tests("all") if isinstance(value := _compared(_tree(test)), str)}
+    if len(tokens) != 2 or sum(_DENIES.search(token) is not None for token in tokens) != 1:
         return None
     right = got == (_DENIES.search(expected) is None)
-    return ("format", "other-mark") if right else ("semantic", "inverted")
+    return ("format", "wrong-token") if right else ("semantic", "inverted")
 
 
 _SIDE = re.compile(r"\b(got|expected):? ")

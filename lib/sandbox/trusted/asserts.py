@@ -41,8 +41,8 @@ class Outcome:
 class Names:
     """The namespace tests run in: their own names, the entry point, builtins and helpers, then the program's others."""
 
-    def __init__(self, talk: Conversation, suite: Suite, alias: str) -> None:
-        self.talk, self.suite, self.permissive = talk, suite, alias == "permissive"
+    def __init__(self, session: Conversation, suite: Suite, alias: str) -> None:
+        self.session, self.suite, self.permissive = session, suite, alias == "permissive"
         self.namespace: dict[str, Any] = {"__builtins__": builtins, "__name__": TESTS}
         self.stale: set[str] = set()
 
@@ -53,8 +53,8 @@ class Names:
         return sorted((used - ours) | {self.suite.entry_point} - {""})
 
     def _given(self) -> set[str]:
-        packages = {"np"} if "numpy" in self.talk.modules else set()
-        return set(HELPERS) | MODULES | set(self.talk.modules) | packages
+        packages = {"np"} if "numpy" in self.session.modules else set()
+        return set(HELPERS) | MODULES | set(self.session.modules) | packages
 
     def bind(self, values: dict[str, Any], functions: list[str]) -> None:
         """Bind the program's names and the helpers, then run the setup code over them."""
@@ -75,7 +75,7 @@ class Names:
         self._rebind(entry, function)
         for name, item in self.namespace.items():
             if isinstance(item, type) and item.__module__ == TESTS:
-                self.talk.shared[name] = item
+                self.session.shared[name] = item
 
     def _rebind(self, entry: str, function: Any) -> None:
         """The entry point alone comes from the program by right, whatever the setup code defines."""
@@ -94,12 +94,12 @@ class Names:
         same = [name for name in functions if _folded(name) == _folded(entry)]
         chosen = same[:1] or (functions if len(functions) == 1 else [])
         if entry and chosen:
-            self.namespace[entry] = self.talk.current_value(str(chosen[0]))
+            self.namespace[entry] = self.session.current_value(str(chosen[0]))
 
     def refresh(self, used: frozenset[str], stored: frozenset[str]) -> None:
         """Read again the plain globals that a test is about to use: the program may have changed them."""
         for name in self.stale & used:
-            self.namespace[name] = self.talk.current_value(name)
+            self.namespace[name] = self.session.current_value(name)
         self.stale -= stored
 
 
@@ -110,10 +110,10 @@ def _folded(name: str) -> str:
 # -------------------------------------------------------------------------------------------------------- judgement
 
 
-def judge(talk: Conversation, suite: Suite, job: dict[str, Any], report: Any) -> Outcome:
+def judge(session: Conversation, suite: Suite, job: dict[str, Any], report: Any) -> Outcome:
     """Run the program, then every assert in order in one shared state; `report(outcome, test)` before each test."""
     outcome = Outcome()
-    names = Names(talk, suite, job["alias"])
+    names = Names(session, suite, job["alias"])
     request = {
         "source": job["source"],
         "setup": suites.shown_to(suite, job["source"]),
@@ -124,42 +124,42 @@ def judge(talk: Conversation, suite: Suite, job: dict[str, Any], report: Any) ->
     }
     report(outcome, "running the program")
     try:
-        answer = talk.run(request, suite.calls, suite.entry_point)
+        answer = session.run(request, suite.calls, suite.entry_point)
         for key, status in (("compile", "compile-error"), ("memory", "memory")):
             if key in answer:
                 outcome.fail(status, str(answer[key]))
                 return outcome
         if "err" in answer:
-            with talk.scope():
-                talk.guarded(lambda: talk.take(answer))
-        values = talk.guarded(lambda: talk.names(answer))
+            with session.scope():
+                session.guarded(lambda: session.take(answer))
+        values = session.guarded(lambda: session.names(answer))
         entry = facts_of(values.get(suite.entry_point))
-        talk.entry = entry.number if entry else getattr(values.get(suite.entry_point), "_number", None)
+        session.entry = entry.number if entry else getattr(values.get(suite.entry_point), "_number", None)
         names.bind(values, list(answer["functions"]))
     except Interrupted:
         raise
     except BaseException as error:
-        _record(outcome, talk, error, "running the program", False)
+        _record(outcome, session, error, "running the program", False)
         return outcome
     for test, code, used, stored, shares in zip(
         suite.sources, suite.codes, suite.names, suite.stored, suite.shares, strict=True
     ):
         report(outcome, one_line(test, 160))
         _run_test(outcome, names, test, code, (used, stored, shares))
-        if talk.broken and not isinstance(talk.broken, Unsupported):
+        if session.broken and not isinstance(session.broken, Unsupported):
             break
-        talk.broken = None
+        session.broken = None
     return outcome
 
 
-def judge_inside(talk: Conversation, suite: Suite, job: dict[str, Any], report: Any) -> Outcome:
+def judge_inside(session: Conversation, suite: Suite, job: dict[str, Any], report: Any) -> Outcome:
     """Run the tests themselves in the program's process, which decides by that what they say."""
     outcome = Outcome()
     report(outcome, "the tests in the program's process")
     request = {"do": "run", "tests": suite.sources, "names": [], "entry": suite.entry_point}
     request |= {"source": job["source"], "setup": job["setup"], "cpu_s": job["cpu_s"], "memory_mb": job["memory_mb"]}
     try:
-        answer = talk.run(request, (), suite.entry_point)
+        answer = session.run(request, (), suite.entry_point)
         outcome.passed = max(0, min(int(answer.get("inside", 0)), len(suite.sources)))
         if "why" in answer:
             outcome.fail("wrong-output" if answer["wrong"] is True else "runtime-error", str(answer["why"]))
@@ -168,7 +168,7 @@ def judge_inside(talk: Conversation, suite: Suite, job: dict[str, Any], report: 
     except Interrupted:
         raise
     except BaseException as error:
-        _record(outcome, talk, error, "the tests in the program's process", False)
+        _record(outcome, session, error, "the tests in the program's process", False)
     return outcome
 
 
@@ -179,26 +179,26 @@ def warm(suite: Suite) -> None:
 
 
 def _run_test(outcome: Outcome, names: Names, test: str, code: Any, about: tuple[Any, Any, bool]) -> None:
-    talk = names.talk
+    session = names.session
     used, stored, shares = about
     try:
         names.refresh(used, stored)
         names.namespace.pop(GOT, None)
         exec(code, names.namespace)
-        if talk.failed_callback:
-            raise talk.failed_callback
-        if talk.broken:  # a test that swallows every exception must not swallow this one
-            raise talk.broken
+        if session.failed_callback:
+            raise session.failed_callback
+        if session.broken:  # a test that swallows every exception must not swallow this one
+            raise session.broken
         outcome.passed += 1
     except Interrupted:
         raise
     except BaseException as error:
-        _record(outcome, talk, error, one_line(test, 160), shares)
+        _record(outcome, session, error, one_line(test, 160), shares)
 
 
-def _record(outcome: Outcome, talk: Conversation, error: BaseException, where: str, shares: bool) -> None:
-    error = talk.broken or error
-    raised = talk.raised.get(id(error))
+def _record(outcome: Outcome, session: Conversation, error: BaseException, where: str, shares: bool) -> None:
+    error = session.broken or error
+    raised = session.raised.get(id(error))
     status = "runtime-error"
     words = f": {type(error).__name__}: {error}"
     if isinstance(error, frames.Closed):

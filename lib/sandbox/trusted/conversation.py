@@ -372,11 +372,11 @@ class Conversation(Endpoint):
             raise
 
 
-def _awaited(talk: Conversation, number: int) -> Any:
+def _awaited(session: Conversation, number: int) -> Any:
     """A coroutine of the program's as one of this side: awaiting it runs it there."""
 
     async def coroutine() -> Any:
-        return talk.operate("await", number)
+        return session.operate("await", number)
 
     return coroutine()
 

@@ -97,14 +97,14 @@ def judge_plain(candidates: Candidates, suite: Suite, job: dict[str, Any]) -> tu
     """How the tests of a plain suite went, and which limit ended them; None where a copy has to judge them."""
     clock = Clock(candidates.worker, 0, job["cpu_s"])
     channel = frames.Channel(candidates.socket.fileno(), PLAIN_BYTES, idle=clock)
-    talk = PlainConversation(channel, under_test=classes_under_test(suite, job["prompt"]))
+    session = PlainConversation(channel, under_test=classes_under_test(suite, job["prompt"]))
     last = [(Outcome(), "the tests")]
 
     def report(outcome: Outcome, test: str) -> None:
         last[0] = outcome, test
 
     try:
-        return asserts.judge(talk, suite, job, report), ""
+        return asserts.judge(session, suite, job, report), ""
     except Stopped as error:
         outcome, test = last[0]
         outcome.fail(error.args[0], f"{test}: {error.args[1]}")
@@ -189,20 +189,20 @@ def _judge_and_tell(
     seconds = int(rest_limit(job["cpu_s"])) + 2
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
     resource.setrlimit(resource.RLIMIT_AS, (space, space))
-    talk = Conversation(
+    session = Conversation(
         frames.Channel(candidates.socket.fileno(), frames.MAX_REPLY),
         modules,
         classes_under_test(suite, job["prompt"]),
         suite.classes,
     )
     if any({"stdout", "stderr", "redirect_stdout", "redirect_stderr", "capture"} & names for names in suite.names):
-        talk.heard = Echo(candidates.worker).catch_up
+        session.heard = Echo(candidates.worker).catch_up
 
     def report(outcome: Outcome, test: str | None) -> None:
         row = [outcome.passed, outcome.status, outcome.failure, test]
         os.write(descriptor, json.dumps(row).encode() + b"\n")
 
-    report(judge_here(talk, suite, job, report), None)
+    report(judge_here(session, suite, job, report), None)
 
 
 class Echo:

@@ -38,7 +38,7 @@ class Unsupported(BaseException):
     """A test asks for what this side of the boundary cannot do: the test's doing, not the program's."""
 
 
-class Talk(Protocol):
+class Session(Protocol):
     """What a Remote needs of its conversation."""
 
     def operate(self, operation: str, number: int, args: Any = (), kwargs: Any = None, swap: bool = False) -> Any:
@@ -52,7 +52,7 @@ class Talk(Protocol):
 class Facts:
     """What is known here about one of the program's objects."""
 
-    talk: Talk
+    session: Session
     number: int
     kind: str = "object"  # or function, callable, iterator
     name: str = "object"
@@ -80,22 +80,22 @@ def facts_of(value: Any) -> Facts | None:
 class RemoteClass(type):
     """The local class of a class of the program's: its name and ancestors, everything else asked of the program."""
 
-    _talk: Any
+    _session: Any
     _number: int
 
     def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any], **ours: Any) -> "RemoteClass":
-        if "talk" not in ours:
+        if "session" not in ours:
             parent = next(base for base in bases if isinstance(base, RemoteClass))
-            parent._talk.refuse(f"the test's class {name} is a subclass of one of the program's")
+            parent._session.refuse(f"the test's class {name} is a subclass of one of the program's")
         return type.__new__(cls, name, bases, body)
 
-    def __init__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any], talk: Any, number: int) -> None:
+    def __init__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any], session: Any, number: int) -> None:
         type.__init__(cls, name, bases, body)
-        type.__setattr__(cls, "_talk", talk)
+        type.__setattr__(cls, "_session", session)
         type.__setattr__(cls, "_number", number)
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        value = cls._talk.operate("call", cls._number, args, kwargs)
+        value = cls._session.operate("call", cls._number, args, kwargs)
         facts = facts_of(value)
         if facts is not None:
             facts.constructed = True
@@ -103,32 +103,32 @@ class RemoteClass(type):
 
     def __getattr__(cls, name: str) -> Any:
         if name == "__dataclass_fields__":
-            cls._talk.refuse("the test asks for the fields of a data class of the program's")
-        return cls._talk.operate("getattr", cls._number, [name])
+            cls._session.refuse("the test asks for the fields of a data class of the program's")
+        return cls._session.operate("getattr", cls._number, [name])
 
     def __setattr__(cls, name: str, value: Any) -> None:
-        cls._talk.operate("setattr", cls._number, [name, value])
+        cls._session.operate("setattr", cls._number, [name, value])
 
     def __iter__(cls) -> Iterator[Any]:
-        return _as_iterator(cls._talk.operate("iter", cls._number))
+        return _as_iterator(cls._session.operate("iter", cls._number))
 
     def __len__(cls) -> int:
-        return _exact(int, cls._talk.operate("len", cls._number))
+        return _exact(int, cls._session.operate("len", cls._number))
 
     def __bool__(cls) -> bool:
         return True
 
     def __getitem__(cls, key: Any) -> Any:
-        return cls._talk.operate("getitem", cls._number, [key])
+        return cls._session.operate("getitem", cls._number, [key])
 
     def __contains__(cls, item: Any) -> bool:
-        return cls._talk.operate("contains", cls._number, [item]) is True
+        return cls._session.operate("contains", cls._number, [item]) is True
 
     def __repr__(cls) -> str:
         return f"<class {cls.__name__!r}>"
 
 
-def local_class(talk: Talk, number: int, name: str, parents: list[Any], under_test: bool) -> RemoteClass:
+def local_class(session: Session, number: int, name: str, parents: list[Any], under_test: bool) -> RemoteClass:
     """The local class of one of the program's classes, with those of its ancestors that mean something here."""
     bases: list[type] = []
     for parent in parents:
@@ -144,15 +144,15 @@ def local_class(talk: Talk, number: int, name: str, parents: list[Any], under_te
     else:
         body["__slots__"] = ()
     try:
-        return RemoteClass(name, tuple(bases), body, talk=talk, number=number)
+        return RemoteClass(name, tuple(bases), body, session=session, number=number)
     except TypeError:  # ancestors that do not go together here
-        return RemoteClass(name, (Remote,), {"__slots__": ()}, talk=talk, number=number)
+        return RemoteClass(name, (Remote,), {"__slots__": ()}, session=session, number=number)
 
 
 def _of_error(error: Any, name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(name)
-    return type(error)._talk.operate("getattr", error.__dict__["_number"], [name])
+    return type(error)._session.operate("getattr", error.__dict__["_number"], [name])
 
 
 def _message(error: Any) -> str:
@@ -179,7 +179,7 @@ class Remote:
             raise AttributeError(name)
         facts = self._facts
         if name == "__signature__" and facts.kind == "function":
-            return facts.talk.signature(facts.number)  # type: ignore[attr-defined]
+            return facts.session.signature(facts.number)  # type: ignore[attr-defined]
         value = self._ask("getattr", name)
         if not facts.under_test and callable(value):
             if (
@@ -201,7 +201,7 @@ class Remote:
         facts = self._facts
         if facts.informed:
             self._ask("call")
-        value = facts.talk.operate("call", facts.number, args, kwargs)
+        value = facts.session.operate("call", facts.number, args, kwargs)
         if facts.owner is not None and (args or kwargs):
             self._judge_method(value)
         return value
@@ -216,7 +216,7 @@ class Remote:
         if name in _OF_BUILTINS and facts is not None:
             facts.informed = True
         elif type(value) is bool:
-            self._facts.talk.refuse(told)
+            self._facts.session.refuse(told)
 
     def __getitem__(self, key: Any) -> Any:
         return self._ask("getitem", key)
@@ -243,10 +243,10 @@ class Remote:
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> Any:
         leave = self._ask("getattr", "__exit__")
-        return self._facts.talk.operate("call", leave._facts.number, [kind, error, None])
+        return self._facts.session.operate("call", leave._facts.number, [kind, error, None])
 
     def __aiter__(self) -> Any:
-        self._facts.talk.refuse("the test iterates asynchronously over an object of the program's")
+        self._facts.session.refuse("the test iterates asynchronously over an object of the program's")
 
     __aenter__ = __aiter__
 
@@ -298,7 +298,7 @@ class Remote:
         facts = self._facts
         if facts.informed:
             raise Misuse(f"a {facts.name} that came of an operation with the test's values may not decide {name}()")
-        return facts.talk.operate(name, facts.number, args)
+        return facts.session.operate(name, facts.number, args)
 
     # ------------------------------------------------------------------------------------ operations that could decide
 
@@ -317,7 +317,7 @@ class Remote:
         if mine.informed or theirs.informed:
             raise Misuse(f"a {mine.name} that came of an operation with the test's values equals nothing")
         if mine.own_operators and theirs.own_operators:
-            return mine.talk.operate("eq", mine.number, [other]) is True
+            return mine.session.operate("eq", mine.number, [other]) is True
         return type(self) is type(other) and bool(mine.state) and bool(mine.state == theirs.state)
 
     def _equals_plain(self, other: object) -> bool:
@@ -325,7 +325,7 @@ class Remote:
         if held:
             return bool(held[0] == other)
         if self._facts.under_test and self._facts.constructed:
-            self._facts.talk.refuse(f"== of a {self._facts.name} and a {type(other).__name__} is the program's own")
+            self._facts.session.refuse(f"== of a {self._facts.name} and a {type(other).__name__} is the program's own")
         return False
 
     def _held(self) -> Any:
@@ -343,17 +343,17 @@ class Remote:
     def _order(self, name: str, other: Any) -> bool:
         mine, theirs = self._facts, facts_of(other)
         if theirs is not None and not (mine.informed or theirs.informed):
-            return mine.talk.operate(name, mine.number, [other]) is True
+            return mine.session.operate(name, mine.number, [other]) is True
         held = None if theirs is not None else self._held()
         if held:
             return bool(_ORDERS[name](held[0], other))
         if mine.under_test and theirs is None:
-            mine.talk.refuse(f"order of a {mine.name} and a {type(other).__name__} is the program's own")
+            mine.session.refuse(f"order of a {mine.name} and a {type(other).__name__} is the program's own")
         raise Misuse(f"a {mine.name} is not ordered against a {type(other).__name__}")
 
     def _arithmetic(self, name: str, other: Any, *more: Any, swap: bool = False) -> Any:
         mine, theirs = self._facts, facts_of(other)
-        value = mine.talk.operate(name, mine.number, [other, *more], swap=swap)
+        value = mine.session.operate(name, mine.number, [other, *more], swap=swap)
         informed = mine.informed or theirs is None or theirs.informed
         if value is NotImplemented or not informed:
             return value
@@ -365,7 +365,7 @@ class Remote:
             return value
         told = f"{name} of a {mine.name} and a {type(other).__name__} gave a plain {type(value).__name__}"
         if mine.under_test:
-            mine.talk.refuse(told)
+            mine.session.refuse(told)
         raise Misuse(told)
 
 
@@ -414,21 +414,21 @@ class Content:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__array"):
             raise AttributeError(name)
-        value = type(self)._talk.operate("getattr", self._own_number(), [name])  # type: ignore[attr-defined]
+        value = type(self)._session.operate("getattr", self._own_number(), [name])  # type: ignore[attr-defined]
         note_owner(value, self, name)
         return value
 
     def __missing__(self, key: Any) -> Any:
-        return type(self)._talk.operate("getitem", self._own_number(), [key])  # type: ignore[attr-defined]
+        return type(self)._session.operate("getitem", self._own_number(), [key])  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
-        return _exact(str, type(self)._talk.operate("str", self._own_number()))  # type: ignore[attr-defined]
+        return _exact(str, type(self)._session.operate("str", self._own_number()))  # type: ignore[attr-defined]
 
     def __repr__(self) -> str:
-        return _exact(str, type(self)._talk.operate("repr", self._own_number()))  # type: ignore[attr-defined]
+        return _exact(str, type(self)._session.operate("repr", self._own_number()))  # type: ignore[attr-defined]
 
     def _own_number(self) -> int:
-        return type(self)._talk.numbers[id(self)]  # type: ignore[attr-defined, no-any-return]
+        return type(self)._session.numbers[id(self)]  # type: ignore[attr-defined, no-any-return]
 
 
 def note_owner(value: Any, owner: Any, name: str) -> None:
