@@ -51,9 +51,10 @@ def simulate(
 ) -> tuple[ReplayResult, ReplayResult]:
     """Return (adaptive, uniform): recorded attempts replayed in an order shuffled by `seed`, at one budget.
 
-    Uniform gives every task budget // tasks samples, and one more to as many as the remainder says. Adaptive makes rounds
-    of a tenth of the tasks. Neither takes more of a task than was recorded, which costs adaptive the more, the nearer
-    budget / tasks comes to the length of the pools. Raises ValueError for a budget below 1 or one that uniform cannot spend.
+    Uniform gives every task budget // tasks samples, and one more to as many as the remainder says. Adaptive makes
+    rounds of a tenth of the tasks. Neither takes more of a task than was recorded, which costs adaptive the more, the
+    nearer budget / tasks comes to the length of the pools. Raises ValueError for a budget below 1 or one that uniform
+    cannot spend.
     """
     tasks, shortest = len(pools), min(map(len, pools), default=0)
     if not 1 <= budget <= tasks * shortest:

@@ -17,8 +17,14 @@ from lib.sandbox import Sandbox  # noqa: E402
 from lib.tasks import readers  # noqa: E402
 
 FOLDER = ROOT / "data" / "external"
-FILES = ("mbpp/mbpp.jsonl", "humaneval/HumanEval.jsonl.gz", "mhumaneval/mHumanEval-ben_Beng-python.json",
-         "mhumaneval/mHumanEval-ben_Beng-lua.json", "mhumaneval/mHumanEval-ben_Beng-r.json", "blp/test_full.csv")  # fmt: skip
+FILES = (
+    "mbpp/mbpp.jsonl",
+    "humaneval/HumanEval.jsonl.gz",
+    "mhumaneval/mHumanEval-ben_Beng-python.json",
+    "mhumaneval/mHumanEval-ben_Beng-lua.json",
+    "mhumaneval/mHumanEval-ben_Beng-r.json",
+    "blp/test_full.csv",
+)
 
 
 def check(name: str, sandbox: Sandbox, most: int | None) -> dict[str, Any]:

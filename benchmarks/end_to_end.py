@@ -7,10 +7,10 @@ Lanes, each in a process of its own, in turn (A B B A):
     ours    lib: the CPU engine, the sandbox, the Unsloth lane, ledgers of every attempt
     plain   transformers' `generate` a prompt at a time, a fresh interpreter a candidate, TRL's SFTTrainer
 
-Both draw K programs for the same training tasks, keep at most four distinct ones a task that pass every test, fine-tune on
-them with the same settings for the same number of steps, and answer the same held-out tasks, greedily and by draws, with the
-adapter. Seconds are wall time a stage, loading the model and opening engines included, imports not. The lanes' draws differ,
-so winners and rates agree only as far as chance lets them; both are printed.
+Both draw K programs for the same training tasks, keep at most four distinct ones a task that pass every test, fine-tune
+on them with the same settings for the same number of steps, and answer the same held-out tasks, greedily and by draws,
+with the adapter. Seconds are wall time a stage, loading the model and opening engines included, imports not. The lanes'
+draws differ, so winners and rates agree only as far as chance lets them; both are printed.
 """
 
 import argparse

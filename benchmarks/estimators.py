@@ -123,7 +123,8 @@ def differences_of_rates(repeats: int, sizes: Sequence[int], shares: Sequence[fl
 
 
 def differences_over_runs(repeats: int, n: int = 60) -> Iterator[Row]:
-    """Five draws of n tasks by R runs; each run adds a common shift to B's skill. Truth: .06 with random runs and tasks.
+    """Five draws of n tasks by R runs; each run adds a common shift to B's skill. Truth: .06 with random runs and
+    tasks.
 
     `p` holds the standard deviation of the runs' shift.
     """

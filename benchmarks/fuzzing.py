@@ -2,10 +2,11 @@
 
     python benchmarks/fuzzing.py [--count N] [--ledger FILE] [--quick] [--json]
 
-Caught: the starter tasks' shipped wrong answers, by visible and by fuzzed asserts. Falsely rejected: the references of the
-240 starter tasks and, where data/external/mbpp lies, the 974 of MBPP; each is graded once more by the asserts made with it.
-The asserts are made from the visible ones and the reference alone; hidden tests are not looked at. With a mining ledger, also what they do to its winners by the visible tests: how many of these pass the hidden tests,
-before and after, and how many right programs are lost.
+Caught: the starter tasks' shipped wrong answers, by visible and by fuzzed asserts. Falsely rejected: the references of
+the 240 starter tasks and, where data/external/mbpp lies, the 974 of MBPP; each is graded once more by the asserts made
+with it. The asserts are made from the visible ones and the reference alone; hidden tests are not looked at. With a
+mining ledger, also what they do to its winners by the visible tests: how many of these pass the hidden tests, before
+and after, and how many right programs are lost.
 """
 
 import argparse

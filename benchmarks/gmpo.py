@@ -4,14 +4,14 @@
     python benchmarks/gmpo.py --arms gmpo,grpo,batch,sft --seeds 0,1,2 --name gmpo_comparison
     python benchmarks/gmpo.py --warm-start …
 
-An arm differs from `gmpo`, preset ablation's settings, in what ARMS says and in nothing else: same start, prompts, order,
-seeds. `sft` goes on fine-tuning on the start's own rows for as many seconds as the seed's gmpo arm trained. The start is
-benchmarks/rsft.py's arm rsft-1 on the starter tasks, hidden tests; with `--warm-start` its warm-started adapter on program
-tasks in Lua. What of these is missing is made first.
+An arm differs from `gmpo`, preset ablation's settings, in what ARMS says and in nothing else: same start, prompts,
+order, seeds. `sft` goes on fine-tuning on the start's own rows for as many seconds as the seed's gmpo arm trained. The
+start is benchmarks/rsft.py's arm rsft-1 on the starter tasks, hidden tests; with `--warm-start` its warm-started
+adapter on program tasks in Lua. What of these is missing is made first.
 
-Everything is kept under --run-dir, an adapter, its steps and a ledger an arm, each training in a process of its own: a second
-call does only what is missing, and a training that was cut off goes on. Writes <name>.{csv,md,png,pdf}, <name>_steps.* (every
-diagnostic of every step) and manifest-<name>.json to --out.
+Everything is kept under --run-dir, an adapter, its steps and a ledger an arm, each training in a process of its own: a
+second call does only what is missing, and a training that was cut off goes on. Writes <name>.{csv,md,png,pdf},
+<name>_steps.* (every diagnostic of every step) and manifest-<name>.json to --out.
 """
 
 import argparse
@@ -148,13 +148,26 @@ def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dic
     batches = MOST_SFT_STEPS * wanted.gradient_accumulation
     order = batch_order([len(row["input_ids"]) for row in encoded], wanted.batch_size, batches, wanted.seed)
     arguments = SFTConfig(
-        output_dir=str(out.with_name(out.name + ".trainer")), per_device_train_batch_size=wanted.batch_size,
-        gradient_accumulation_steps=wanted.gradient_accumulation, max_steps=MOST_SFT_STEPS, seed=wanted.seed,
-        learning_rate=wanted.learning_rate, weight_decay=wanted.weight_decay, lr_scheduler_type="constant",
-        max_length=wanted.max_length, dataset_kwargs={"skip_prepare_dataset": True}, train_sampling_strategy="sequential",
-        logging_steps=1, save_strategy="no", report_to="none", use_cpu=not cuda, gradient_checkpointing=cuda,
-        bf16=cuda and precision() == "bf16", fp16=cuda and precision() == "fp16", disable_tqdm=True,
-    )  # fmt: skip
+        output_dir=str(out.with_name(out.name + ".trainer")),
+        per_device_train_batch_size=wanted.batch_size,
+        gradient_accumulation_steps=wanted.gradient_accumulation,
+        max_steps=MOST_SFT_STEPS,
+        seed=wanted.seed,
+        learning_rate=wanted.learning_rate,
+        weight_decay=wanted.weight_decay,
+        lr_scheduler_type="constant",
+        max_length=wanted.max_length,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="sequential",
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        use_cpu=not cuda,
+        gradient_checkpointing=cuda,
+        bf16=cuda and precision() == "bf16",
+        fp16=cuda and precision() == "fp16",
+        disable_tqdm=True,
+    )
     trainer = SFTTrainer(
         model=load_policy(MODEL, start), args=arguments, processing_class=tokenizer,
         train_dataset=Dataset.from_list([encoded[row] for row in order]), callbacks=[Until()],
@@ -336,7 +349,9 @@ def start_rows(seed: int, start: Start, options: argparse.Namespace) -> list[dic
 
 
 def curves(steps: Any, start: str) -> Any:
-    """A panel an arm: reward over steps, above the start's for the same prompts where that is known; gmpo's in grey. Means over seeds."""
+    """A panel an arm: reward over steps, above the start's for the same prompts where that is known; gmpo's in grey.
+    Means over seeds.
+    """
     import matplotlib.pyplot as plt
 
     from lib.figures.style import whole_steps
@@ -371,7 +386,9 @@ def curves(steps: Any, start: str) -> Any:
 
 
 def rise(steps: Any, arm: str, start: str) -> str:
-    """Mean reward while training, above the start's for the same prompts where that is known: first third of steps -> last."""
+    """Mean reward while training, above the start's for the same prompts where that is known: first third of steps ->
+    last.
+    """
     reward = steps.pivot_table(index=["seed", "step"], columns="arm", values="reward")
     if arm not in reward or arm == start:
         return ""

@@ -9,11 +9,13 @@ Lanes, each in a process of its own, in turn (A B C C B A):
     fast   GMPO with completions from lib.sampling's engine; saving the adapter and opening the engine are counted
 
 A step is one sampled batch and its `num_iterations` updates; the first one of a run, which warms everything up, is not
-counted. Prompts, adapter, batch, precision and rewards (every second completion is right, nothing is executed) are the same
-in all lanes, and completions end at the end token alone: mean lengths are printed so that anyone can see they agree.
+counted. Prompts, adapter, batch, precision and rewards (every second completion is right, nothing is executed) are the
+same in all lanes, and completions end at the end token alone: mean lengths are printed so that anyone can see they
+agree.
 
-The advantages' time is for B = 64, G = 16, d = 4096, every estimator and diagnostic included, CPU time on one thread. The step it is divided by is
-the one timed here, many times smaller than a step of 64 prompts would be: the share is an upper bound.
+The advantages' time is for B = 64, G = 16, d = 4096, every estimator and diagnostic included, CPU time on one thread.
+The step it is divided by is the one timed here, many times smaller than a step of 64 prompts would be: the share is an
+upper bound.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python benchmarks/k_ablation.py --tasks data/external/blp/dev_v2.csv --take 100 --visible 1 --name dev_v2
     python benchmarks/k_ablation.py --tasks data/starter_bn.jsonl --split test --name starter_test
 
-`--visible N` keeps a task's first N asserts as the visible ones, by which programs are selected, and holds the rest back as
-hidden ones; a task with too few is left out. Sampling is that of preset cpu. Attempts are kept in --run-dir: a second call
-draws only what is missing. Writes k_ablation_NAME.{csv,md,png,pdf} and manifest-k_ablation_NAME.json.
+`--visible N` keeps a task's first N asserts as the visible ones, by which programs are selected, and holds the rest
+back as hidden ones; a task with too few is left out. Sampling is that of preset cpu. Attempts are kept in --run-dir: a
+second call draws only what is missing. Writes k_ablation_NAME.{csv,md,png,pdf} and manifest-k_ablation_NAME.json.
 """
 
 import argparse

@@ -2,15 +2,15 @@
 
     python benchmarks/kills.py [--kills N] [--quick] [--json] [--tasks N] [--draws K] [--work SECONDS] [--seed N]
 
-SIGKILL goes to the mining process alone, in turn at three kinds of moment (2 : 2 : 1), so that a run gets on however slow
-the machine is just then:
+SIGKILL goes to the mining process alone, in turn at three kinds of moment (2 : 2 : 1), so that a run gets on however
+slow the machine is just then:
 
 - any time between its start and its first new row, evenly, by what the last run that came so far had taken;
 - any time within `--work` seconds after its first new row, evenly;
 - when the first row after such a time appears, that is while it is being synced.
 
-Its children (sampling process, graders, workers, candidates) must end by themselves: they are adopted here and waited for.
-A run that ends before it has been killed often enough is followed by another one with a new ledger.
+Its children (sampling process, graders, workers, candidates) must end by themselves: they are adopted here and waited
+for. A run that ends before it has been killed often enough is followed by another one with a new ledger.
 
 What must hold, else it is printed and the exit code is 1:
 
@@ -19,8 +19,8 @@ What must hold, else it is printed and the exit code is 1:
 - a minute after a kill no process of the run is left and nobody holds the ledger's lock;
 - in the end no scratch folder of any killed process is left, and nothing in the folder for temporary files.
 
-Completions need not be those of the untouched run: a batch's composition changes the last bits of its logits. Their share
-is reported.
+Completions need not be those of the untouched run: a batch's composition changes the last bits of its logits. Their
+share is reported.
 """
 
 import argparse

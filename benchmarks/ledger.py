@@ -3,8 +3,9 @@
     python benchmarks/ledger.py [--quick] [--json] [--count N]
 
 The rows are like mining's: the starter tasks' programs, 0.9 KB a row. Each load runs in a process of its own, all kinds
-in turn, so that a busy machine is busy for all of them; wall time, CPU time and the most memory the process held are the
-medians of ROUNDS. The file lies in the folder for temporary files: TMPDIR=/content/drive/MyDrive measures another disk.
+in turn, so that a busy machine is busy for all of them; wall time, CPU time and the most memory the process held are
+the medians of ROUNDS. The file lies in the folder for temporary files: TMPDIR=/content/drive/MyDrive measures another
+disk.
 """
 
 import argparse

@@ -2,10 +2,11 @@
 
     python benchmarks/mining.py [--quick] [--json] [--tasks N] [--draws K] [--rounds N]
 
-Both sides draw K completions for each of N starter tasks from one open engine, with the same seeds. Sampling alone throws them
-away; mining extracts programs, runs them against all tests and keeps a ledger. The two take turns (ABBA), each round with
-seeds of its own, after a pass over the prompts that nobody times; every mining turn has a sandbox of its own, so that no
-verdict is remembered from the turn before. Batches never come out exactly alike, so the tokens of both sides are given too.
+Both sides draw K completions for each of N starter tasks from one open engine, with the same seeds. Sampling alone
+throws them away; mining extracts programs, runs them against all tests and keeps a ledger. The two take turns (ABBA),
+each round with seeds of its own, after a pass over the prompts that nobody times; every mining turn has a sandbox of
+its own, so that no verdict is remembered from the turn before. Batches never come out exactly alike, so the tokens of
+both sides are given too.
 """
 
 import argparse

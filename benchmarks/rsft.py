@@ -12,11 +12,11 @@ Arms, all trained from the base with preset cpu's settings:
     failing-draws   as many draws that compile and fail, of the same tasks as far as these have them
     references      as many reference solutions that pass, of the same tasks first, repeated where there are too few
 
-Everything is kept under --run-dir, a ledger and an adapter folder an arm: a second call does only what is missing. Writes
-rsft_arms.{csv,md,png,pdf} and manifest-rsft_arms.json to --out. `--warm-start` trains on references of the program tasks in Lua,
-R, OCaml and Fortran instead and measures the held-out ones before and after; it writes rsft_warm_start.* likewise. `--blp` mines
-the public BLP-2025 development tasks that the split guard lets pass and measures the 500 test tasks on their two hidden asserts:
-rsft_blp.*.
+Everything is kept under --run-dir, a ledger and an adapter folder an arm: a second call does only what is missing.
+Writes rsft_arms.{csv,md,png,pdf} and manifest-rsft_arms.json to --out. `--warm-start` trains on references of the
+program tasks in Lua, R, OCaml and Fortran instead and measures the held-out ones before and after; it writes
+rsft_warm_start.* likewise. `--blp` mines the public BLP-2025 development tasks that the split guard lets pass and
+measures the 500 test tasks on their two hidden asserts: rsft_blp.*.
 """
 
 import argparse
@@ -271,7 +271,9 @@ def picture(data: pandas.DataFrame) -> Any:
 
 
 def warm_start(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, str], list[Task]]:
-    """Train on references of the program tasks' training split; measure the held-out ones before and after, by language."""
+    """Train on references of the program tasks' training split; measure the held-out ones before and after, by
+    language.
+    """
     here = [name for name in LANGUAGES if languages.available().get(name)]
     missing = sorted(set(LANGUAGES) - set(here))
     if not here:

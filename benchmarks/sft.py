@@ -1,10 +1,11 @@
-"""Fine-tuning through Unsloth beside plain TRL + PEFT: the same rows in the same order, tokens a second and peak memory.
+"""Fine-tuning through Unsloth beside plain TRL + PEFT: the same rows in the same order, tokens a second and peak
+memory.
 
     python benchmarks/sft.py [--quick] [--json]
 
-Each run is a process of its own; lanes take turns (A B B A). Rows are the starter tasks' references, settings those of preset
-cpu with fewer steps. Time is that of the training loop, without imports and loading; tokens are without padding. Memory is the
-process's largest resident set, on a GPU the most that torch allocated.
+Each run is a process of its own; lanes take turns (A B B A). Rows are the starter tasks' references, settings those of
+preset cpu with fewer steps. Time is that of the training loop, without imports and loading; tokens are without padding.
+Memory is the process's largest resident set, on a GPU the most that torch allocated.
 """
 
 import argparse
@@ -88,13 +89,26 @@ def through_trl(steps: int, folder: Path, rows: list[dict[str, str]] | None = No
         weights, lr=wanted.learning_rate, weight_decay=wanted.weight_decay, min_8bit_size=1
     )
     arguments = SFTConfig(
-        output_dir=str(folder), per_device_train_batch_size=wanted.batch_size,
-        gradient_accumulation_steps=wanted.gradient_accumulation, max_steps=steps, learning_rate=wanted.learning_rate,
-        warmup_steps=round(wanted.warmup_ratio * steps), lr_scheduler_type=wanted.scheduler, max_length=wanted.max_length,
-        dataset_kwargs={"skip_prepare_dataset": True}, train_sampling_strategy="sequential", logging_steps=1,
-        gradient_checkpointing=cuda, save_strategy="no", report_to="none", seed=wanted.seed, use_cpu=not cuda,
-        bf16=cuda and precision() == "bf16", fp16=cuda and precision() == "fp16", disable_tqdm=True,
-    )  # fmt: skip
+        output_dir=str(folder),
+        per_device_train_batch_size=wanted.batch_size,
+        gradient_accumulation_steps=wanted.gradient_accumulation,
+        max_steps=steps,
+        learning_rate=wanted.learning_rate,
+        warmup_steps=round(wanted.warmup_ratio * steps),
+        lr_scheduler_type=wanted.scheduler,
+        max_length=wanted.max_length,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="sequential",
+        logging_steps=1,
+        gradient_checkpointing=cuda,
+        save_strategy="no",
+        report_to="none",
+        seed=wanted.seed,
+        use_cpu=not cuda,
+        bf16=cuda and precision() == "bf16",
+        fp16=cuda and precision() == "fp16",
+        disable_tqdm=True,
+    )
     trainer = SFTTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_list([encoded[row] for row in order]),
         processing_class=tokenizer, data_collator=DataCollatorForSeq2Seq(tokenizer), optimizers=(optimizer, None),

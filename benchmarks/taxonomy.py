@@ -2,10 +2,11 @@
 
     python benchmarks/taxonomy.py [--quick] [--json]
 
-Judges blp/troopers_submission.json on the full suite, labels the failures with lib.evaluation.failures.taxonomy and compares those of
-data/failure_labels.csv with what reading gave (criteria: data/failure_criteria.md): Cohen's kappa with its asymptotic
-95 % interval, the confusion matrix, precision and recall of each class; on the half that rules were fitted to, on
-the half that was left alone, and on both. Without --quick also the rules' labels of all failures of the submission.
+Judges blp/troopers_submission.json on the full suite, labels the failures with lib.evaluation.failures.taxonomy and
+compares those of data/failure_labels.csv with what reading gave (criteria: data/failure_criteria.md): Cohen's kappa
+with its asymptotic 95 % interval, the confusion matrix, precision and recall of each class; on the half that rules were
+fitted to, on the half that was left alone, and on both. Without --quick also the rules' labels of all failures of the
+submission.
 """
 
 import argparse

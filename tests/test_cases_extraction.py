@@ -69,9 +69,11 @@ WRAPPINGS = {
     "end token and no fence": lambda code, tag: f"```{tag}\n{code}<|eot_id|>",
     "thought": lambda code, tag: f"<think>\nMaybe\n```{tag}\nf = no, it's\n```\n</think>\n```{tag}\n{code}```",
     "end of a thought": lambda code, tag: f"First ```{tag}\nx\n```, no.\n</think>\n\n```{tag}\n{code}```\nDone.",
-    "channels": lambda code, tag: "<|channel|>analysis<|message|>It's ```<|end|><|start|>assistant<|channel|>final<|message|>"
-    f"```{tag}\n{code}```<|return|>",
-}  # fmt: skip
+    "channels": lambda code, tag: (
+        "<|channel|>analysis<|message|>It's ```<|end|><|start|>assistant<|channel|>final<|message|>"
+        f"```{tag}\n{code}```<|return|>"
+    ),
+}
 
 
 def indented(code: str, by: str) -> str:
@@ -92,8 +94,19 @@ def test_a_wrapped_program_comes_out_as_it_went_in(language, wrapping, data) -> 
     assert found is not None and found.strip() == code.strip()
 
 
-@pytest.mark.parametrize("form", ["{}", "Here you go:\n\n{}\nThis returns it.\n", "[PYTHON]\n{}[/PYTHON]", "<pre><code>{}</code></pre>",
-                                  "{}<|endoftext|>", "<think>hm, it's easy</think>\n{}", "{}\nDone", "Note: easy\n\n{}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "Here you go:\n\n{}\nThis returns it.\n",
+        "[PYTHON]\n{}[/PYTHON]",
+        "<pre><code>{}</code></pre>",
+        "{}<|endoftext|>",
+        "<think>hm, it's easy</think>\n{}",
+        "{}\nDone",
+        "Note: easy\n\n{}",
+    ],
+)
 @pytest.mark.parametrize("code", PROGRAMS["python"][:3])
 def test_bare_code_is_found_between_sentences(form, code) -> None:
     assert (extract_code(form.format(code), "python", "f") or "").strip() == code.strip()
@@ -104,8 +117,20 @@ def test_a_session_of_the_interpreter_loses_its_prompts_and_output() -> None:
     assert found == "def f(n):\n    return n\n\nf(2)\n"
 
 
-@pytest.mark.parametrize("answer", ["", " \n\t", "```python\n```", "```\n\n```", "<think>```python\nx = 1\n```", "\ufeff", "<|im_end|>",
-                                    "```python\nx = 1\n```\n</think>", "<|channel|>analysis<|message|>```python\nx = 1\n```"])  # fmt: skip
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        " \n\t",
+        "```python\n```",
+        "```\n\n```",
+        "<think>```python\nx = 1\n```",
+        "\ufeff",
+        "<|im_end|>",
+        "```python\nx = 1\n```\n</think>",
+        "<|channel|>analysis<|message|>```python\nx = 1\n```",
+    ],
+)
 def test_no_program_is_none(answer) -> None:
     assert extract_code(answer, "python") is None
 
@@ -133,29 +158,59 @@ def test_a_body_continues_the_prompts_function(body) -> None:
     assert scope["f"](3) == 3
 
 
-@pytest.mark.parametrize("language, code", [
-    ("r", "f <- function(n) n"), ("r", "f <<- function(n) n"), ("r", "function(n) n -> f"), ("r", "f = \\(n) n"),
-    ("lua", "function f(n)"), ("lua", "local f = function(n)"), ("ocaml", "let rec g n = n\nand f n = g n"), ("python", "f = lambda n: n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "language, code",
+    [
+        ("r", "f <- function(n) n"),
+        ("r", "f <<- function(n) n"),
+        ("r", "function(n) n -> f"),
+        ("r", "f = \\(n) n"),
+        ("lua", "function f(n)"),
+        ("lua", "local f = function(n)"),
+        ("ocaml", "let rec g n = n\nand f n = g n"),
+        ("python", "f = lambda n: n"),
+    ],
+)
 def test_every_way_to_bind_a_name_defines_it(language, code) -> None:
     assert defines(code, "f", language)
 
 
-@pytest.mark.parametrize("language, code", [
-    ("r", "# f <- function(n) n"), ("lua", "-- function f doubles\nreturn 1"), ("ocaml", "(* let f n = n *)"), ("python", "'''\ndef f(n): 1\n'''"),
-    ("r", 'cat("f <- function")'), ("lua", "if f == 3 then end"), ("python", "def g():\n    def f(): 1\n"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "language, code",
+    [
+        ("r", "# f <- function(n) n"),
+        ("lua", "-- function f doubles\nreturn 1"),
+        ("ocaml", "(* let f n = n *)"),
+        ("python", "'''\ndef f(n): 1\n'''"),
+        ("r", 'cat("f <- function")'),
+        ("lua", "if f == 3 then end"),
+        ("python", "def g():\n    def f(): 1\n"),
+    ],
+)
 def test_what_only_names_it_does_not_define_it(language, code) -> None:
     assert not defines(code, "f", language)
 
 
 SIZE = 30_000
 LONG = {
-    "blanks": "```" + " " * SIZE + "`\n", "bare blanks": " " * SIZE, "lines": "\n" * SIZE, "ticks": "`" * SIZE, "fences": "```\n" * (SIZE // 4),
-    "spans": "``` " * (SIZE // 4), "quotes": "```python\n" + "'" * SIZE, "docstrings": '"""\n' * (SIZE // 4), "sentences": "It is so.\n" * (SIZE // 10),
-    "brackets": "```lua\n" + "[" * SIZE, "comments": "```ocaml\n" + "(*" * (SIZE // 2), "escapes": '```r\n"' + '\\"' * (SIZE // 2), "marks": "<think>" * (SIZE // 7),
-    "tokens": "<|im_end|>" * (SIZE // 10), "wrappers": "x " + "[CODE] " * (SIZE // 7) + "x", "quoted": "> ```\n" * (SIZE // 6), "broken": "x = 1 apples\n" * (SIZE // 13),
-}  # fmt: skip
+    "blanks": "```" + " " * SIZE + "`\n",
+    "bare blanks": " " * SIZE,
+    "lines": "\n" * SIZE,
+    "ticks": "`" * SIZE,
+    "fences": "```\n" * (SIZE // 4),
+    "spans": "``` " * (SIZE // 4),
+    "quotes": "```python\n" + "'" * SIZE,
+    "docstrings": '"""\n' * (SIZE // 4),
+    "sentences": "It is so.\n" * (SIZE // 10),
+    "brackets": "```lua\n" + "[" * SIZE,
+    "comments": "```ocaml\n" + "(*" * (SIZE // 2),
+    "escapes": '```r\n"' + '\\"' * (SIZE // 2),
+    "marks": "<think>" * (SIZE // 7),
+    "tokens": "<|im_end|>" * (SIZE // 10),
+    "wrappers": "x " + "[CODE] " * (SIZE // 7) + "x",
+    "quoted": "> ```\n" * (SIZE // 6),
+    "broken": "x = 1 apples\n" * (SIZE // 13),
+}
 
 
 @pytest.mark.parametrize("language", ["python", "lua", "ocaml", "r"])

@@ -211,7 +211,10 @@ def test_the_table_shows_everything_and_escapes_it() -> None:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_a_choice_hides_the_other_rows_in_a_real_browser(tmp_path: Path) -> None:
-    choose = "const s = document.querySelector('select[name=model]'); s.value = 'rsft'; s.dispatchEvent(new Event('input', {bubbles: true}));"
+    choose = (
+        "const s = document.querySelector('select[name=model]'); s.value = 'rsft'; s.dispatchEvent(new "
+        "Event('input', {bubbles: true}));"
+    )
     page = tmp_path / "page.html"
     page.write_text(
         f'<meta charset="utf-8">{failure_table.render(table_rows().to_dict("records"))}<script>{choose}</script>',

@@ -223,9 +223,13 @@ def test_intervals_mcnemar_and_fisher_equal_r_on_random_inputs() -> None:
     said = subprocess.run(["Rscript", "-e", R_PROGRAM], input=text, capture_output=True, text=True, check=True).stdout
     theirs = np.array([[float(value) for value in line.split(",")] for line in said.splitlines()])
     ours = [
-        (*est.clopper_pearson_interval(*one), *est.wilson_interval(*one), paired_difference(np.repeat([1, -1, 0], [*differ, 1])).p,
-         est.two_proportion(*one, *other).p)
+        (
+            *est.clopper_pearson_interval(*one),
+            *est.wilson_interval(*one),
+            paired_difference(np.repeat([1, -1, 0], [*differ, 1])).p,
+            est.two_proportion(*one, *other).p,
+        )
         for one, other, differ in zip(table[:, :2].tolist(), table[:, 2:4].tolist(), table[:, 4:].tolist(), strict=True)
-    ]  # fmt: skip
+    ]
     assert theirs.shape == (RNG_CASES, 6)
     assert np.abs(theirs - ours).max() < 1e-9

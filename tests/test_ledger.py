@@ -20,11 +20,35 @@ from hypothesis import strategies as st
 from lib.mining.ledger import FIELDS, Attempt, Ledger, LedgerError
 
 ROW = Attempt(
-    run_id="r", task_id="bn/ক", draw=0, seed=1, model="m", adapter="", sampler="openvino", temperature=0.8, top_p=0.95,
-    max_new_tokens=96, prompt_hash="x", tests_hash="y", completion="c", program="p", finished=True, n_tokens=3, logprob_sum=None,
-    status="success", passed=2, total=2, visible_ok=True, hidden_ok=True, failure="", cpu_s=0.0, wall_s=0.0,
-    peak_rss_mb=1.0, sandbox_mode="A", created_at="2026-01-01T00:00:00+00:00",
-)  # fmt: skip
+    run_id="r",
+    task_id="bn/ক",
+    draw=0,
+    seed=1,
+    model="m",
+    adapter="",
+    sampler="openvino",
+    temperature=0.8,
+    top_p=0.95,
+    max_new_tokens=96,
+    prompt_hash="x",
+    tests_hash="y",
+    completion="c",
+    program="p",
+    finished=True,
+    n_tokens=3,
+    logprob_sum=None,
+    status="success",
+    passed=2,
+    total=2,
+    visible_ok=True,
+    hidden_ok=True,
+    failure="",
+    cpu_s=0.0,
+    wall_s=0.0,
+    peak_rss_mb=1.0,
+    sandbox_mode="A",
+    created_at="2026-01-01T00:00:00+00:00",
+)
 
 
 def rows(count):

@@ -286,7 +286,7 @@ def test_program_exit_code_and_commands_are_kept(sandbox):
     assert (verdict.exit_code, verdict.commands) == (3, ("python3 -B -P -s main.py",))
 
 
-# ------------------------------------------------------------------------------------------------ interruption, leftovers
+# ---------------------------------------------------------------------------------------------- interruption, leftovers
 
 
 def test_order_is_kept_over_workers(sandbox):
@@ -351,7 +351,10 @@ def test_close_leaves_no_process_descriptor_or_folder():
 
 
 def test_folders_of_killed_processes_are_removed():
-    program = "import sys, os\nsys.path.insert(0, '.')\nfrom lib.sandbox import Sandbox\nb = Sandbox(workers=1)\nprint(b._folder, flush=True)\nos.kill(os.getpid(), 9)"
+    program = (
+        "import sys, os\nsys.path.insert(0, '.')\nfrom lib.sandbox import Sandbox\nb = Sandbox(workers=1)\n"
+        "print(b._folder, flush=True)\nos.kill(os.getpid(), 9)"
+    )
     root = Path(__file__).resolve().parent.parent
     folder = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True).stdout.strip()
     assert os.path.isdir(folder)

@@ -25,7 +25,8 @@ SPINNING = {
     "lua": "while true do end",
     "ocaml": "let () = while true do () done",
     "r": "while (TRUE) {}",
-    "fortran": "program main\n  integer :: i\n  i = 0\n  do while (i >= 0)\n    i = mod(i + 1, 7)\n  end do\n  write(*, *) i\nend program",
+    "fortran": "program main\n  integer :: i\n  i = 0\n  do while (i >= 0)\n    i = mod(i + 1, 7)\n  end do\n"
+    "  write(*, *) i\nend program",
 }
 
 
@@ -115,21 +116,25 @@ FUNCTIONS = {
     "lua": (
         "-- Double x.\nlocal function double(x)\n",
         "    return 2 * x\nend\n\nprint('chatter')\n",
-        "lu = require('luaunit')\nfunction test_humaneval()\n  local candidate = double\n  lu.assertEquals(candidate(2), 4)\n  lu.assertEquals(candidate(-1), -2)\nend\nos.exit(lu.LuaUnit.run())",
+        "lu = require('luaunit')\nfunction test_humaneval()\n  local candidate = double\n"
+        "  lu.assertEquals(candidate(2), 4)\n  lu.assertEquals(candidate(-1), -2)\nend\n"
+        "os.exit(lu.LuaUnit.run())",
         "    os.exit(0)\nend\n",
         "local function double(x) return x + x end",
     ),
     "r": (
         "# Double x.\ndouble <- function(x) {",
         "\n  2 * x\n}\n# chatter\nstop()",
-        "test_humaneval <- function() {\n  candidate <- double\n  stopifnot(isTRUE(all.equal(candidate(2), 4)))\n}\ntest_humaneval()",
+        "test_humaneval <- function() {\n  candidate <- double\n"
+        "  stopifnot(isTRUE(all.equal(candidate(2), 4)))\n}\ntest_humaneval()",
         "\n  quit(status = 0)\n}\n",
         "double <- function(x) x + x",
     ),
     "ocaml": (
         '(**Double x, "not half.\n*)\nlet double (x : int) : int =',
         "\n  2 * x\n\nlet other = 1 +",
-        "\nlet assertions =\n let candidate = double in\n  (assert ((candidate 2) = 4));\n  (assert ((candidate (~1)) = (~2)));\n  ()\n",
+        "\nlet assertions =\n let candidate = double in\n  (assert ((candidate 2) = 4));\n"
+        "  (assert ((candidate (~1)) = (~2)));\n  ()\n",
         " exit 0\n",
         "let double x = x + x",
     ),
@@ -179,7 +184,8 @@ def test_language_without_function_mode_says_so(sandbox):
 # ------------------------------------------------------------------------------- programs that want to please the tests
 
 SQUARE = {
-    "lua": "lu = require('luaunit')\nfunction test_humaneval()\n  lu.assertEquals(f(2), 4)\nend\nos.exit(lu.LuaUnit.run())",
+    "lua": "lu = require('luaunit')\nfunction test_humaneval()\n  lu.assertEquals(f(2), 4)\nend\n"
+    "os.exit(lu.LuaUnit.run())",
     "r": "test_humaneval <- function() {\n  candidate <- f\n  if (!identical(candidate(2), 4)) { quit('no', 1) }\n}\n"
     "test_humaneval()",
     "ocaml": "let assertions =\n  let candidate = f in\n  assert ((candidate 2) = 4);\n  ()",
@@ -189,7 +195,8 @@ CHEATS = {
         "function f() return 0 end rawequal = function() return true end next = nil error = nil",
         "function f() return 0 end local g = load('return _G')() if g then g.error = nil g.type = function() end end",
         "function f() return io.open('given.lua') or io.open('main.lua') or io.stdin:read('a') end",
-        "function f() return setmetatable({}, {__eq = function() return true end, __index = function() return 4 end}) end",
+        "function f() return setmetatable({}, {__eq = function() return true end, __index = function() return "
+        "4 end}) end",
         "function f() return 0 end string.format = function() os.exit(0) end",
         "function f() error(setmetatable({}, {__tostring = function() os.exit(0) end})) end",
         "function f() return 0 end setmetatable({}, {__gc = function() os.exit(0) end})",
@@ -217,9 +224,12 @@ CHEATS = {
     ],
 }
 HONEST = {
-    "lua": "function string:twice() return self .. self end\nlocal s = ('a'):twice()\nlocal function f(x) return x ^ 2 // 1 end",
-    "r": "`%+%` <- function(a, b) paste0(a, b)\nsame <- function(a, b) a == b\nx <- 'a' %+% 'b'\nf <- function(x) x * x",
-    "ocaml": "let (+) a b = Stdlib.(+) a b\nmodule List = struct include List let sum = fold_left (+) 0 end\nlet f x = x * x",
+    "lua": "function string:twice() return self .. self end\nlocal s = ('a'):twice()\n"
+    "local function f(x) return x ^ 2 // 1 end",
+    "r": "`%+%` <- function(a, b) paste0(a, b)\nsame <- function(a, b) a == b\nx <- 'a' %+% 'b'\n"
+    "f <- function(x) x * x",
+    "ocaml": "let (+) a b = Stdlib.(+) a b\nmodule List = struct include List let sum = fold_left (+) 0 end\n"
+    "let f x = x * x",
 }
 
 

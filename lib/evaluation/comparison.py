@@ -82,10 +82,10 @@ def _by_protocol(
 def pool_runs(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[Comparison]]:
     """Return one row per model and protocol over all runs, and the comparison of each model with the first one.
 
-    Rows: model, protocol, runs, n_tasks, draws (per task and run), rate with its Wilson interval over tasks, every run's
-    rate and their standard deviation (`spread`). Beside models other than the first: the difference with interval and
-    p over tasks; with three runs or more, interval and p over runs and tasks (`runs_lo`, `runs_hi`, `p_runs`); and in
-    how many runs the model is ahead (`rose`). Raises ComparisonError for no run, one run twice, or runs of different
+    Rows: model, protocol, runs, n_tasks, draws (per task and run), rate with its Wilson interval over tasks, every
+    run's rate and their standard deviation (`spread`). Beside models other than the first: the difference with interval
+    and p over tasks; with three runs or more, interval and p over runs and tasks (`runs_lo`, `runs_hi`, `p_runs`); and
+    in how many runs the model is ahead (`rose`). Raises ComparisonError for no run, one run twice, or runs of different
     tasks, models or numbers of samples.
     """
     _check(runs)

@@ -34,8 +34,8 @@ def meta_advantages(
     """Return A^meta_ji = (r_ji − mu_j^R,meta) / (sigma_j^R,meta + delta) (PolyCode, CGMN).
 
     rewards (B, G), w (B, C) -> (B, G); `bank` supplies the columns of w after the first B.
-    |A^meta| <= sqrt((1 − p)/p) with p = w_jj/G: a bound on the z-score of an observation with weight p in its own mixture.
-    Raises ValueError for delta <= 0 or non-finite rewards.
+    |A^meta| <= sqrt((1 − p)/p) with p = w_jj/G: a bound on the z-score of an observation with weight p in its own
+    mixture. Raises ValueError for delta <= 0 or non-finite rewards.
     """
     return _standardise(rewards, "rewards", w, delta, None if bank is None else (bank.mean_r, bank.var_r))
 

@@ -3,8 +3,8 @@
 Differs from the paper in: nothing on purpose. What it leaves open is fixed here: variances are population variances
 (0 at G = 1), and a prompt is always its own neighbour.
 
-B prompts, G completions each, d the embedding's size, C columns of a pool: the batch's own B prompts first, then those of
-the bank or of another process. Statistics are float64, because a rounding error divided by delta is an advantage.
+B prompts, G completions each, d the embedding's size, C columns of a pool: the batch's own B prompts first, then those
+of the bank or of another process. Statistics are float64, because a rounding error divided by delta is an advantage.
 """
 
 from dataclasses import dataclass, fields

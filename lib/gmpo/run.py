@@ -40,9 +40,22 @@ BatchOrder = Literal["clusters", "shuffled"]  # similar prompts meet in a batch;
 SIMILAR_FROM = 4  # prompts per batch; fewer cannot hold two of one kind and one of another, whatever the groups
 # Fields of a config that do not change what is learnt, by how their names begin.
 REPORTING = (
-    "output_dir", "run_name", "report_to", "project", "disable_tqdm", "debug", "resume_", "logging_", "log_", "save_", "hub_",
-    "push_", "trackio_", "eval_", "do_",
-)  # fmt: skip
+    "output_dir",
+    "run_name",
+    "report_to",
+    "project",
+    "disable_tqdm",
+    "debug",
+    "resume_",
+    "logging_",
+    "log_",
+    "save_",
+    "hub_",
+    "push_",
+    "trackio_",
+    "eval_",
+    "do_",
+)
 ABOUT = "trained by GMPO with rewards from running its programs"
 
 
@@ -57,9 +70,9 @@ def run_config(
 ) -> PolyCodeConfig:
     """Return a config in which one optimiser step is one update from a whole batch, for this machine's device.
 
-    `steps`: batches sampled; `prompts_per_batch`: on each process; `group_size`: completions per prompt; `rows_per_pass`:
-    completions in memory at a time; `checkpoint_every`: steps, 0 for none. `fields` are PolyCodeConfig's own.
-    Raises ValueError for values that cannot work together.
+    `steps`: batches sampled; `prompts_per_batch`: on each process; `group_size`: completions per prompt;
+    `rows_per_pass`: completions in memory at a time; `checkpoint_every`: steps, 0 for none. `fields` are
+    PolyCodeConfig's own. Raises ValueError for values that cannot work together.
     """
     counts = {"steps": steps, "prompts_per_batch": prompts_per_batch, "rows_per_pass": rows_per_pass}
     for name, value in counts.items():
@@ -108,10 +121,10 @@ def train_gmpo(
     """Train the adapter in folder `adapter_in` further and save it as `adapter_out`, whole or not at all.
 
     One JSON line per step goes to `<adapter_out>.steps.jsonl`. A tracker named in the config's `report_to` gets every
-    update's numbers; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). A finished training
-    of the same identity is not repeated, an interrupted one goes on from its last checkpoint, any other starts anew;
-    `on_step` then gets the earlier steps again.
-    Raises TrainingError for what cannot start or must stop, SandboxError when programs could not be graded.
+    update's numbers; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). A finished
+    training of the same identity is not repeated, an interrupted one goes on from its last checkpoint, any other starts
+    anew; `on_step` then gets the earlier steps again. Raises TrainingError for what cannot start or must stop,
+    SandboxError when programs could not be graded.
     """
     started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(resolve(model))

@@ -3,9 +3,9 @@
     prompt | completion 1 | … | completion g
 
 A completion's tokens see the prompt and what is before them in their own completion, and their positions go on from the
-prompt's end, so that nothing but rounding differs from g separate rows. For prompts of P and completions of T tokens that is
-P + gT instead of g(P + T) tokens, forwards and backwards. What it costs is attention between completions, computed and masked:
-long answers to short questions are better off in rows of their own (`packing_saves_compute`).
+prompt's end, so that nothing but rounding differs from g separate rows. For prompts of P and completions of T tokens
+that is P + gT instead of g(P + T) tokens, forwards and backwards. What it costs is attention between completions,
+computed and masked: long answers to short questions are better off in rows of their own (`packing_saves_compute`).
 """
 
 from typing import Any
@@ -27,8 +27,8 @@ def can_pack(model: Any) -> bool:
 def packing_saves_compute(d: int, p: int, t: int, g: int) -> bool:
     """Tell whether a row costs less than g rows: g T² < P² + 6 d P, for hidden states of d features.
 
-    A layer's matrices take 24 d² operations per token and its attention 4 d L² per row of L tokens; P + gT tokens in one row are
-    compared with P + T in each of g.
+    A layer's matrices take 24 d² operations per token and its attention 4 d L² per row of L tokens; P + gT tokens in
+    one row are compared with P + T in each of g.
     """
     return g * t**2 < p**2 + 6 * d * p
 
@@ -38,8 +38,8 @@ def packed_inputs(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return tokens and positions, (N/g, P + gT), and which token attends to which, (N/g, 1, P + gT, P + gT) bool.
 
-    prompts and `known` (N, P), padded on the left; completions and mask (N, T), padded on the right; the rows of a group of
-    g = `group` side by side.
+    prompts and `known` (N, P), padded on the left; completions and mask (N, T), padded on the right; the rows of a
+    group of g = `group` side by side.
     """
     rows, length = len(prompts) // group, completions.shape[1]
     prompts, known = prompts[::group], known[::group].bool()
@@ -66,7 +66,8 @@ def packed_log_probs(
     temperature: float,
     entropy: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return ln π(token) of completion tokens at `temperature`, (N, T), and with `entropy` the entropies beside them; padding holds 0.
+    """Return ln π(token) of completion tokens at `temperature`, (N, T), and with `entropy` the entropies beside them;
+    padding holds 0.
 
     Arguments as in `packed_inputs`. The gradient runs through log-probabilities.
     """

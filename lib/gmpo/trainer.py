@@ -46,8 +46,8 @@ EQUAL_BATCHES = 3  # batches in a row with equal rewards before a warning
 class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
     """Train with TRL's GRPOTrainer, the advantages of lib.gmpo.advantages and the objective of lib.gmpo.objective.
 
-    Arguments as in GRPOTrainer; `args` is a PolyCodeConfig. `on_step` receives one flat dict per sampled batch, after its
-    last update; its "updates" holds one dict per update.
+    Arguments as in GRPOTrainer; `args` is a PolyCodeConfig. `on_step` receives one flat dict per sampled batch, after
+    its last update; its "updates" holds one dict per update.
     """
 
     args: PolyCodeConfig
@@ -143,7 +143,9 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------------------------------ loss
 
     def _prepare_inputs(self, generation_batch: Any) -> Row:
-        """Return TRL's inputs in the order sampled, groups whole. An update takes in the whole batch, whatever pass a row is in."""
+        """Return TRL's inputs in the order sampled, groups whole. An update takes in the whole batch, whatever pass a
+        row is in.
+        """
         if not self.model.training:
             return super()._prepare_inputs(generation_batch)
         passes = self.args.steps_per_generation
@@ -163,7 +165,9 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_entropy: bool = False,
         **more: Any,
     ) -> Any:
-        """Return TRL's (log-probabilities, entropies, None); a prompt's completions share a row where that saves compute."""
+        """Return TRL's (log-probabilities, entropies, None); a prompt's completions share a row where that saves
+        compute.
+        """
         rows, keep, plain = batch_size or len(input_ids), logits_to_keep, self.accelerator.unwrap_model(model)
         group = math.gcd(self.num_generations, rows, len(input_ids))
         width = plain.config.get_text_config().hidden_size
@@ -192,7 +196,9 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
         return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
 
     def _log_probs(self, model: Any, batch: Row, size: int | None = None, entropy: bool = False) -> Any:
-        """Return log-probabilities of completion tokens, (N, T), at the sampling temperature, and their entropies if asked."""
+        """Return log-probabilities of completion tokens, (N, T), at the sampling temperature, and their entropies if
+        asked.
+        """
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
         keep = batch["completion_ids"].shape[1]

@@ -5,9 +5,9 @@ since selection keeps no more. A sample of task t brings a new winner with proba
 
     q_t ~ Beta(a_t, b_t),   after n samples and d winners   q_t ~ Beta(a_t + d, b_t + n − d)
 
-so the next sample of a task with fewer than m winners brings (a_t + d) / (a_t + b_t + n) new winners on average. A round
-goes to the tasks with the largest expectation; before the first sample all are alike and chance decides. The prior is
-fitted to the samples made so far, never to those to come.
+so the next sample of a task with fewer than m winners brings (a_t + d) / (a_t + b_t + n) new winners on average. A
+round goes to the tasks with the largest expectation; before the first sample all are alike and chance decides. The
+prior is fitted to the samples made so far, never to those to come.
 
 Modelled: how far tasks differ, and, where `covariate` is given (one number per task known before sampling, such as the
 length of its prompt), how that goes with difficulty. Not modelled: q_t falls as a task's programs repeat, which the
@@ -75,9 +75,9 @@ def plan(
 ) -> list[int]:
     """Return the places of at most `total` tasks that get one sample each in the next round, in ascending order.
 
-    `counts` are (samples made, distinct winners found). A task is out when it has `max_winners` or is `closed`; an empty
-    list means that all are out. Ties are broken by `seed`, so that the order of the tasks decides nothing.
-    Raises ValueError unless max_winners and total are at least 1.
+    `counts` are (samples made, distinct winners found). A task is out when it has `max_winners` or is `closed`; an
+    empty list means that all are out. Ties are broken by `seed`, so that the order of the tasks decides nothing. Raises
+    ValueError unless max_winners and total are at least 1.
     """
     if min(max_winners, total) < 1:
         raise ValueError(f"max_winners={max_winners}, total={total}: each should be at least 1")

@@ -39,7 +39,8 @@ def sample_answers(
 def passed_matrix(attempts: Iterable[Attempt], tasks: Sequence[Task], tests: str) -> "numpy.ndarray":
     """Return (tasks, samples) bool: did each sample pass every test of the set? Attempts at other tasks are ignored.
 
-    Raises ValueError when samples are missing, or for a task whose tests cannot be run (`supported_tasks` leaves it out).
+    Raises ValueError when samples are missing, or for a task whose tests cannot be run (`supported_tasks` leaves it
+    out).
     """
     rows: dict[str, dict[int, bool]] = {task.task_id: {} for task in tasks}
     for attempt in attempts:

@@ -1,8 +1,8 @@
 """Sampling programs and running them (RSFT paper, Algorithm 1, lines 1 to 7).
 
 Differs from the paper in: the samples of all prompts are interleaved (sample 0 of every prompt, then sample 1, …), so a
-prompt's prefill is computed once and found in the engine's cache afterwards; a passing sample must pass the hidden tests
-of its training task too, not only the visible one.
+prompt's prefill is computed once and found in the engine's cache afterwards; a passing sample must pass the hidden
+tests of its training task too, not only the visible one.
 """
 
 import collections
@@ -134,9 +134,9 @@ def attempt_adaptively(
     """Return `budget` attempts, spread over the tasks by how many new winners the next sample of each should bring.
 
     `max_winners` distinct winners of a task are enough. Rounds of a tenth of the tasks are planned by
-    `lib.mining.adaptive` with the prompt's length as covariate. A rerun finds each round's attempts in the ledger and so
-    plans the same rounds. A task whose tests cannot be run gets no further samples. Raises ValueError for a budget below
-    1 or greedy decoding.
+    `lib.mining.adaptive` with the prompt's length as covariate. A rerun finds each round's attempts in the ledger and
+    so plans the same rounds. A task whose tests cannot be run gets no further samples. Raises ValueError for a budget
+    below 1 or greedy decoding.
     """
     if budget < 1 or params.temperature == 0:
         raise ValueError(f"budget={budget}, temperature={params.temperature}: a budget of 1 or more, and sampling")

@@ -1,9 +1,10 @@
 """Which arguments a task is made for, as far as its tests show: nothing that fuzzing makes up may leave that domain.
 
-A prompt states its domain in words ("a positive number", "two lists of one length"), the tests show it in values. Learnt from
-the arguments of the tests: the types at each place, the signs and the largest magnitude of numbers, the lengths and the
-characters of texts, the lengths of containers, what all lists at a place have in common (sorted, distinct, rows of one
-length), and how two arguments hang together (equal lengths, a length, an order, an index, membership).
+A prompt states its domain in words ("a positive number", "two lists of one length"), the tests show it in values.
+Learnt from the arguments of the tests: the types at each place, the signs and the largest magnitude of numbers, the
+lengths and the characters of texts, the lengths of containers, what all lists at a place have in common (sorted,
+distinct, rows of one length), and how two arguments hang together (equal lengths, a length, an order, an index,
+membership).
 """
 
 import collections

@@ -8,11 +8,11 @@ answers alike, under two hash seeds. A passing sample must pass them too.
 All programs run in the sandbox. Of what they print only plain literals are read, and what stands in a test is
 written anew from their values: nothing a program wrote gets into one.
 
-New arguments stay inside the domain that the tests show (`lib.mining.domain`): signs, ranges, lengths, characters, order.
-Where a prompt allows less than its tests show and the reference answers all the same, a right program may still be
-rejected; `Effect.lost` counts those, `benchmarks/fuzzing.py` measures the rate. Winners that agree may be wrong together.
-Left out are calls that raise or take more than a tenth of the task's time, texts above 300 characters, and floats inside a
-container, for which `==` is too strict.
+New arguments stay inside the domain that the tests show (`lib.mining.domain`): signs, ranges, lengths, characters,
+order. Where a prompt allows less than its tests show and the reference answers all the same, a right program may still
+be rejected; `Effect.lost` counts those, `benchmarks/fuzzing.py` measures the rate. Winners that agree may be wrong
+together. Left out are calls that raise or take more than a tenth of the task's time, texts above 300 characters, and
+floats inside a container, for which `==` is too strict.
 """
 
 import ast

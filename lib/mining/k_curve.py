@@ -1,15 +1,16 @@
 """The K ablation: what K draws a task bring, for every K from one pool of n draws (RSFT paper, Table 2 and Figure 2).
 
-Differs from the paper in: one pool serves every K, each number being its expectation over all subsets of K draws, so that no K
-is helped by its luck; selection (by visible tests) and truth (on hidden tests) stand side by side under names of their own.
+Differs from the paper in: one pool serves every K, each number being its expectation over all subsets of K draws, so
+that no K is helped by its luck; selection (by visible tests) and truth (on hidden tests) stand side by side under names
+of their own.
 
     best-of-K, visible   1 − C(n − v, K)/C(n, K): some draw passes the visible tests. The paper's number; not a pass@1.
     best-of-K, hidden    the program so selected passes every test: (x / v) (1 − C(n − v, K)/C(n, K))
     solved, all          1 − C(n − x, K)/C(n, K): some draw passes every test, found or not
     distinct             programs of different syntax trees among K: Σ_d 1 − C(n − m_d, K)/C(n, K)
 
-v of a task's n draws pass the visible tests, x pass all, m_d share the syntax tree d. Where several draws pass the visible
-tests the first drawn is submitted; where none does, nothing is, and the task counts as failed.
+v of a task's n draws pass the visible tests, x pass all, m_d share the syntax tree d. Where several draws pass the
+visible tests the first drawn is submitted; where none does, nothing is, and the task counts as failed.
 """
 
 import collections

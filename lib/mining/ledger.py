@@ -1,11 +1,11 @@
 """The attempts file: one JSON object per line, only ever appended to, so a kill at any moment costs the rows in flight.
 
-A row is written with one `write` under an advisory lock and synced before `append` returns. A line torn by a kill has no
-newline at its end; it was never acknowledged, and the next append cuts it off. Readers skip it.
+A row is written with one `write` under an advisory lock and synced before `append` returns. A line torn by a kill has
+no newline at its end; it was never acknowledged, and the next append cuts it off. Readers skip it.
 
-Nothing is renamed or rewritten. Where a file system has no locks or refuses to sync, as network drives do, rows are written
-all the same; but without locks one process at a time may append, and without sync a lost machine may cost the last rows
-(a killed process still costs none).
+Nothing is renamed or rewritten. Where a file system has no locks or refuses to sync, as network drives do, rows are
+written all the same; but without locks one process at a time may append, and without sync a lost machine may cost the
+last rows (a killed process still costs none).
 
     Ledger("runs/cpu/attempts/mining.jsonl").table().to_pandas()      # a torn last line left out
     pandas.read_json("runs/cpu/attempts/mining.jsonl", lines=True)

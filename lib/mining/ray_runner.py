@@ -1,8 +1,8 @@
 """Attempts by many machines: tasks in shards, each sampled and graded by `attempt_all` wherever a worker is.
 
-A worker has an engine and a sandbox of its own and sends attempts back; the driver alone writes the ledger. A shard comes
-with the attempts that the ledger has for its tasks, so what was made before is not made again, and a worker that dies
-costs the shard it was at. Tried on one machine with a Ray cluster of two nodes; not yet on several machines.
+A worker has an engine and a sandbox of its own and sends attempts back; the driver alone writes the ledger. A shard
+comes with the attempts that the ledger has for its tasks, so what was made before is not made again, and a worker that
+dies costs the shard it was at. Tried on one machine with a Ray cluster of two nodes; not yet on several machines.
 
     attempt_in_shards(tasks, work, ledger, machines("10.0.0.1:6379"))   # on every machine of a Ray cluster
 

@@ -1,7 +1,7 @@
 """Which attempts and tasks to learn from (RSFT paper, Algorithm 1, line 8).
 
-Differs from the paper in: passing samples (winners) are de-duplicated by syntax tree, capped per task and drawn at random,
-so that neither short nor early programs are favoured.
+Differs from the paper in: passing samples (winners) are de-duplicated by syntax tree, capped per task and drawn at
+random, so that neither short nor early programs are favoured.
 """
 
 import ast

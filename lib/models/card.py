@@ -97,7 +97,8 @@ def card(facts: Mapping[str, Any]) -> str:
             "# LoRA adapter, fine-tuned on programs that ran",
             "",
             f"An adapter for {of_base}, {facts.get('about') or by_rows}. "
-            "A prompt is the chat template around the task, followed by the opening of the answer: a code fence and, for Python functions, `def name(arguments):`.",
+            "A prompt is the chat template around the task, followed by the opening of the answer: a code "
+            "fence and, for Python functions, `def name(arguments):`.",
             "",
             "## Scores",
             *(["| measured | rate |", "|---|---|", *scores] if scores else ["None measured yet."]),

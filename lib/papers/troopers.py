@@ -137,8 +137,16 @@ def published_best_of_k(numbers: Sequence[Published], found: Findings | None) ->
                    "n_tasks": number.n_tasks}  # fmt: skip
     if found:
         rate = found.wilson["all", "all"]
-        yield {"source": "published programs, run again", "K": 100, "quantity": "best-of-K", "tests": "all", "rate": rate.rate,
-               "lo": rate.lo, "hi": rate.hi, "n_tasks": rate.n_tasks}  # fmt: skip
+        yield {
+            "source": "published programs, run again",
+            "K": 100,
+            "quantity": "best-of-K",
+            "tests": "all",
+            "rate": rate.rate,
+            "lo": rate.lo,
+            "hi": rate.hi,
+            "n_tasks": rate.n_tasks,
+        }
 
 
 def best_of_k_table(data: pandas.DataFrame) -> Any:

@@ -1,8 +1,8 @@
 """What the first cell of a notebook does on Colab: the pinned packages around Colab's own torch, and runs/ on Drive.
 
-Imported before anything is installed, so from the standard library alone. What Colab's own kernel stands on (everything that
-the package google-colab requires, directly or not) and torch with its companions keep the versions that Colab gave them:
-replaced under a running kernel, they break it.
+Imported before anything is installed, so from the standard library alone. What Colab's own kernel stands on (everything
+that the package google-colab requires, directly or not) and torch with its companions keep the versions that Colab gave
+them: replaced under a running kernel, they break it.
 """
 
 import importlib
@@ -72,7 +72,9 @@ def kept(installed: Mapping[str, str], requires: Requires) -> dict[str, str]:
 
 
 def wanted(lines: Iterable[str], stays: Mapping[str, str]) -> list[str]:
-    """The requirements to install: those of `lines` without comments, what stays as it is and what Colab has no use for."""
+    """The requirements to install: those of `lines` without comments, what stays as it is and what Colab has no use
+    for.
+    """
     names = {name_of(line): line.split("#")[0].strip() for line in lines}
     return [line for name, line in names.items() if name and name not in stays and name not in LEFT_OUT]
 
@@ -100,8 +102,8 @@ def without_vllm(torch: str) -> str:
 def prepare(on_drive: bool = False) -> None:
     """Install what is missing and, if asked, put runs/ on Drive. Does nothing a second time.
 
-    Raises ColabError for a Python or torch that cannot be used, a failed installation, a loaded package that was replaced,
-    or a runs/ folder that is in the way.
+    Raises ColabError for a Python or torch that cannot be used, a failed installation, a loaded package that was
+    replaced, or a runs/ folder that is in the way.
     """
     before = installed_versions()
     torch = before.get("torch", "")

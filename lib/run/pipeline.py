@@ -2,7 +2,8 @@
 
 A stage's key is a digest of its parameters, of the content of its inputs, of its own code cells and of the `lib` rooms
 they import. Its record, stages/NN_name.json, is written when it has finished and holds that key and a digest of every
-output; a stage whose record is still valid is skipped. Nothing else is remembered, so a run may be killed at any moment.
+output; a stage whose record is still valid is skipped. Nothing else is remembered, so a run may be killed at any
+moment.
 """
 
 import contextlib

@@ -238,7 +238,8 @@ def from_text(default: Any, text: str) -> Any:
 def usable(default: Any, value: Any) -> Any:
     """Return a parameter's value if it can stand where its default stands; else raise ValueError.
 
-    Numbers are finite and not negative, whole where the default is whole; where the default names a file, a file is there.
+    Numbers are finite and not negative, whole where the default is whole; where the default names a file, a file is
+    there.
     """
     kind, number = type(default), isinstance(value, int | float) and not isinstance(value, bool)
     if kind in (type(None), float):

@@ -1,7 +1,7 @@
 """Several presets or seeds at once: each run is a `python -m lib run` of its own, in a folder of its own.
 
-Nothing is remembered here. A run resumes by itself and holds its folder, so the same sweep again continues what was cut off
-and repeats nothing; runs whose driver is killed end with it.
+Nothing is remembered here. A run resumes by itself and holds its folder, so the same sweep again continues what was cut
+off and repeats nothing; runs whose driver is killed end with it.
 """
 
 import collections
@@ -55,8 +55,8 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Run them all, `jobs` at a time; [{"preset", "seed", "run_dir", "seconds"}] in their order.
 
-    `arguments` go to every `python -m lib run`. A run that fails holds up no other. Raises PipelineError in the end, with the
-    last line of each failed run's log, and ValueError for jobs < 1. However this ends, its runs end too.
+    `arguments` go to every `python -m lib run`. A run that fails holds up no other. Raises PipelineError in the end,
+    with the last line of each failed run's log, and ValueError for jobs < 1. However this ends, its runs end too.
     """
     if jobs < 1:
         raise ValueError(f"jobs={jobs}: should be at least 1")

@@ -4,9 +4,9 @@
     for request, completion in engine.stream(requests, settings): ...
     drawn = sample(engine, prompts, 10, settings)
 
-Prompt text, stop strings, end tokens and seeds mean the same in every engine; `completion.text` is cut at the first stop
-string, so an engine may stop earlier or later than another without the program changing. A seed repeats a draw in one
-engine; two engines draw differently from one distribution.
+Prompt text, stop strings, end tokens and seeds mean the same in every engine; `completion.text` is cut at the first
+stop string, so an engine may stop earlier or later than another without the program changing. A seed repeats a draw in
+one engine; two engines draw differently from one distribution.
 """
 
 import dataclasses
@@ -110,8 +110,9 @@ class Engine(Protocol):
 def open_engine(model: str, adapter: str | None = None, engine: str = "auto") -> Engine:
     """An engine by name, by the address of an OpenAI-compatible server, or "auto": the fastest that is here.
 
-    "auto" is vLLM on CUDA and OpenVINO on a CPU where they are installed, and transformers elsewhere. Raises EngineError for
-    a name that is none of these or an engine that does not start, ModelError for a model or an adapter that does not fit.
+    "auto" is vLLM on CUDA and OpenVINO on a CPU where they are installed, and transformers elsewhere. Raises
+    EngineError for a name that is none of these or an engine that does not start, ModelError for a model or an adapter
+    that does not fit.
     """
     if engine.startswith(("http://", "https://")):
         from lib.sampling.server import ServerEngine
@@ -143,7 +144,8 @@ def _fastest() -> str:
 def sample(
     engine: Engine, prompts: Sequence["Prompt"], n: int, settings: SamplingParams, seed: int = 0
 ) -> list[list[Completion]]:
-    """`n` completions of every prompt, in the prompts' order; draw d of a task has the seed sample_seed(seed, task_id, d).
+    """`n` completions of every prompt, in the prompts' order; draw d of a task has the seed sample_seed(seed, task_id,
+    d).
 
     A prompt longer than the context is skipped and gets none; one warning counts and names them all.
     Raises ValueError for n < 1, greedy decoding with n > 1 or an empty prompt, EngineError when the engine fails.

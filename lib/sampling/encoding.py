@@ -1,4 +1,6 @@
-"""From a prompt's text to tokens, and when an answer is over: read once from the model's folder, the same in every engine."""
+"""From a prompt's text to tokens, and when an answer is over: read once from the model's folder, the same in every
+engine.
+"""
 
 import json
 import sys

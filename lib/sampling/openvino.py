@@ -1,11 +1,11 @@
 """OpenVINO GenAI on a CPU: continuous batching with prefix caching, so a prompt's K draws share its prefill.
 
-Sampling has processes of its own: the pipeline's `step` holds Python's global lock for a tenth of a second at a time, which would
-starve the threads that speak to the sandbox. Few requests share one process with all cores. Many have a process for each core, as
-far as memory allows: the matrices of a small model are too small to share between threads, and two processes draw far more than
-one with two threads. A prompt stays with the process that has read it; its other draws wait until it has been read once. Only
-token ids cross to them and back. Their memory goes back whole when the engine is closed; when one runs out of it, a single
-process goes on, and then with half the cache and half the requests.
+Sampling has processes of its own: the pipeline's `step` holds Python's global lock for a tenth of a second at a time,
+which would starve the threads that speak to the sandbox. Few requests share one process with all cores. Many have a
+process for each core, as far as memory allows: the matrices of a small model are too small to share between threads,
+and two processes draw far more than one with two threads. A prompt stays with the process that has read it; its other
+draws wait until it has been read once. Only token ids cross to them and back. Their memory goes back whole when the
+engine is closed; when one runs out of it, a single process goes on, and then with half the cache and half the requests.
 """
 
 import dataclasses
@@ -146,7 +146,9 @@ class OpenVinoEngine:
         return min(self._workers, key=lambda worker: len(worker.flying))
 
     def _shrink(self, error: OutOfMemory, settings: SamplingParams) -> None:
-        """Fewer or smaller processes take over everything that is being drawn. Raises `error` when there is nothing to save."""
+        """Fewer or smaller processes take over everything that is being drawn. Raises `error` when there is nothing to
+        save.
+        """
         if len(self._workers) == 1:
             if self._config.in_flight <= FEWEST:
                 raise error

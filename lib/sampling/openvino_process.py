@@ -1,7 +1,7 @@
 """What runs in a sampling process: a continuous-batching pipeline that is fed token ids through a pipe.
 
-Stop strings are looked for here: the library's own search runs its detokenizer for every request at every token, half of
-all the time on two cores.
+Stop strings are looked for here: the library's own search runs its detokenizer for every request at every token, half
+of all the time on two cores.
 """
 
 import dataclasses
@@ -20,7 +20,9 @@ Drawn = tuple[int, list[int], bool, float | None]  # request number, tokens, whe
 
 @dataclasses.dataclass(frozen=True)
 class WorkerConfig:
-    """What a sampling process opens: the export's folder, adapter weights (or none) and their scale; how large it may grow."""
+    """What a sampling process opens: the export's folder, adapter weights (or none) and their scale; how large it may
+    grow.
+    """
 
     folder: str
     weights: str | None
@@ -80,7 +82,9 @@ class Pipeline:
     def add(
         self, number: int, prompt_ids: list[int], stops: tuple[str, ...], seed: int, settings: SamplingParams
     ) -> None:
-        """Queue one request. While its prompt is being read for another one it is held: then it finds the prefix in the cache."""
+        """Queue one request. While its prompt is being read for another one it is held: then it finds the prefix in the
+        cache.
+        """
         asked, prompt = (number, prompt_ids, stops, seed, settings), tuple(prompt_ids)
         if prompt in self.held:
             self.held[prompt].append(asked)

@@ -3,7 +3,8 @@
 The tokenizer comes from the model's own folder or id, because prompts are made here. A LoRA adapter is asked for by its
 folder's name, as `vllm serve … --enable-lora --lora-modules NAME=FOLDER` publishes it.
 
-A server applies what its own model folder recommends (top-k, min-p, penalties) to whoever does not object: every request does.
+A server applies what its own model folder recommends (top-k, min-p, penalties) to whoever does not object: every
+request does.
 """
 
 import itertools
@@ -69,8 +70,9 @@ class ServerEngine:
     def stream(self, requests: Iterable[Request], settings: SamplingParams) -> Iterator[tuple[Request, Completion]]:
         """Completions in the order in which they finish.
 
-        Raises EngineError once a request has failed for good, or for log-probabilities that a server may tell of another
-        distribution than the one drawn from (vLLM's do not know temperature and top-p); ValueError for a prompt too long.
+        Raises EngineError once a request has failed for good, or for log-probabilities that a server may tell of
+        another distribution than the one drawn from (vLLM's do not know temperature and top-p); ValueError for a prompt
+        too long.
         """
         if settings.logprobs and settings.temperature and (settings.temperature, settings.top_p) != (1, 1):
             raise EngineError(

@@ -41,8 +41,8 @@ class VllmEngine:
     def stream(self, requests: Iterable[Request], settings: SamplingParams) -> Iterator[tuple[Request, Completion]]:
         """Completions in the order in which they finish.
 
-        Raises ValueError for a prompt too long for the context, EngineError when vLLM fails, or for log-probabilities from
-        an `llm` that was not loaded with logprobs_mode="processed_logprobs".
+        Raises ValueError for a prompt too long for the context, EngineError when vLLM fails, or for log-probabilities
+        from an `llm` that was not loaded with logprobs_mode="processed_logprobs".
         """
         if settings.logprobs and not self._processed:
             raise EngineError('vLLM: log-probabilities need an LLM loaded with logprobs_mode="processed_logprobs"')

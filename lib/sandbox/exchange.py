@@ -1,8 +1,8 @@
 """Requests and answers, the same way round on both ends of the channel between grader and program.
 
-A request is {"do", "on", "args", "kwargs", "fields"}, its answer {"ok" | "err" | "stop", "changed", "fields"}: what a call
-gave, which containers among its arguments now hold something else, and the fields of the instances both ends have. While
-one end waits for an answer it serves the other end's requests: calls of the functions it has handed over.
+A request is {"do", "on", "args", "kwargs", "fields"}, its answer {"ok" | "err" | "stop", "changed", "fields"}: what a
+call gave, which containers among its arguments now hold something else, and the fields of the instances both ends have.
+While one end waits for an answer it serves the other end's requests: calls of the functions it has handed over.
 """
 
 import contextlib

@@ -1,10 +1,10 @@
 """Plain values as JSON, for both ends of the channel between grader and program; never pickle.
 
-None, bool, float, str and small int stand for themselves and a list is an array. Everything else is an object with a tag.
-Exact types only: what a program subclasses is not plain. Identity is kept: a mutable container that occurs again in one
-exchange is a reference to where it stood first, and an instance of a class that both ends have (the task's set-up code),
-a NaN or an exception keeps one number for as long as both processes live. Fields of instances travel beside the value, one
-entry per instance, so that a ring or a long chain of them is no deep nesting.
+None, bool, float, str and small int stand for themselves and a list is an array. Everything else is an object with a
+tag. Exact types only: what a program subclasses is not plain. Identity is kept: a mutable container that occurs again
+in one exchange is a reference to where it stood first, and an instance of a class that both ends have (the task's
+set-up code), a NaN or an exception keeps one number for as long as both processes live. Fields of instances travel
+beside the value, one entry per instance, so that a ring or a long chain of them is no deep nesting.
 """
 
 import array
@@ -27,7 +27,7 @@ _SMALL = 1 << 62
 _ATOMS = (str, bool, type(None))
 
 
-# ------------------------------------------------------------------------------------------------------- immutable values
+# ----------------------------------------------------------------------------------------------------- immutable values
 
 
 def _zone(offset: Any) -> Any:
@@ -87,7 +87,7 @@ _BY_TEXT = {
 }
 
 
-# --------------------------------------------------------------------------------------------------------- mutable values
+# ------------------------------------------------------------------------------------------------------- mutable values
 
 
 def _refill(value: Any, content: Any) -> None:

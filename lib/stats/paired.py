@@ -258,8 +258,8 @@ def compare(
 ) -> Comparison:
     """Compare A with B, (n_tasks,) or (n_tasks, n_samples), on the same tasks in the same order.
 
-    `ids_a`, `ids_b`: the tasks' ids, where they are to be checked. Raises ValueError for ids that differ, unequal numbers
-    of tasks, or results on different tests unless that is the question (`across_tests=True`).
+    `ids_a`, `ids_b`: the tasks' ids, where they are to be checked. Raises ValueError for ids that differ, unequal
+    numbers of tasks, or results on different tests unless that is the question (`across_tests=True`).
     """
     if list(ids_a) != list(ids_b):
         pair = next(((x, y) for x, y in zip(ids_a, ids_b, strict=False) if x != y), (len(ids_a), len(ids_b)))

@@ -24,8 +24,8 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     """Return the unbiased chance that k of n samples, c of them right, hold a right one (Chen et al. 2021, §2.1).
 
     1 − C(n−c, k)/C(n, k) = 1 − Π_{i<a} (1 − b/(n−i)) with a = min(c, k), b = max(c, k); summed as log1p, so
-    small values keep their digits up to n = 10⁶. Raises ValueError for n < 1, c outside 0..n, k outside 1..n, or one that is
-    not whole.
+    small values keep their digits up to n = 10⁶. Raises ValueError for n < 1, c outside 0..n, k outside 1..n, or one
+    that is not whole.
     """
     if any(value != int(value) for value in (n, c, k)):
         raise ValueError(f"n={n}, c={c}, k={k}: numbers of samples are whole")

@@ -1,12 +1,12 @@
 """Find the program in a model's answer: one set of rules for scoring, mining and reading.
 
-An answer is reduced in this order. Line ends become LF and a byte order mark is dropped. Of an answer in channels (harmony)
-only the final one counts, and of an answer with thoughts only what follows the last closing mark. The answer ends at the
-first end token. A mark or a token inside a string of the program is code.
+An answer is reduced in this order. Line ends become LF and a byte order mark is dropped. Of an answer in channels
+(harmony) only the final one counts, and of an answer with thoughts only what follows the last closing mark. The answer
+ends at the first end token. A mark or a token inside a string of the program is code.
 
 What is left is split into fenced blocks by CommonMark's rules, made lenient where models are (see `parts`), and the
-program is the last block in the language that defines the entry point, joined with the blocks whose names it uses. Without
-a fence it is the longest run of lines that parses. A body alone continues the function that the prompt opens.
+program is the last block in the language that defines the entry point, joined with the blocks whose names it uses.
+Without a fence it is the longest run of lines that parses. A body alone continues the function that the prompt opens.
 
 Every step takes time in proportion to the answer's length.
 """
@@ -33,8 +33,8 @@ NAMES = {
 }
 _FOREIGN = {"bash", "sh", "shell", "console", "text", "txt", "output", "json", "java", "cpp", "c", "javascript", "js"}
 _QUOTED = r'"(?:\\.|[^"\\\n])*\\?(?:"|(?=\n)|\Z)' + r"|'(?:\\.|[^'\\\n])*\\?(?:'|(?=\n)|\Z)"
-# Strings and comments: what stands in them is text, whatever it looks like. First those that end on their line, then what
-# opens one that may run over lines.
+# Strings and comments: what stands in them is text, whatever it looks like. First those that end on their line, then
+# what opens one that may run over lines.
 _SHORT = {
     "python": _QUOTED,
     "lua": _QUOTED,
@@ -85,7 +85,9 @@ _WRAP = r"(?:\[/?(?:PYTHON|CODE|ANSWER|LUA|OCAML|R|FORTRAN|JULIA)\]|</?(?:pre|co
 _WRAPPER = re.compile(rf"^[ \t]*{_WRAP}[ \t]*|{_WRAP}[ \t]*$", re.MULTILINE)
 _SENTENCE = re.compile(r"[^\W\d_a-z][^\n]*[.:!?।]['\")`*]*\s*$|[^\W\d_A-Z]?[^\x00-\x7f]|[*#>-]* ?\*\*|#{1,6} ")
 _CODE_LINE = re.compile(r"[={};]|<-|\bend\b|^\s*(?:local|function|let|program|print|return|write|read)\b", re.I | re.M)
-_START = re.compile(r"def |class |async def |import |from \S+ import |@\w|[\w.,\[\]\"' *]+?[-+*/%&|^]?=[^=]|#|[\w.]+\(|if |for |while |with |try:|['\"]")  # fmt: skip
+_START = re.compile(
+    r"def |class |async def |import |from \S+ import |@\w|[\w.,\[\]\"' *]+?[-+*/%&|^]?=[^=]|#|[\w.]+\(|if |for |while |with |try:|['\"]"
+)
 MAX_PARSES = 60  # of bare text, each as long as the text at most
 MAX_NESTED = 3  # quotations in quotations, wrappers in wrappers
 
@@ -216,10 +218,10 @@ def _unquoted(text: str) -> str:
 def parts(text: str, language: str, entry_point: str = "") -> list[Part]:
     """Split an answer into fenced blocks and the text around them.
 
-    A fence opens at the start of a line, in a list item or after a word; up to its own indentation is taken off every line
-    of its block. The first fence outside the block's strings and comments that is long enough closes it, wherever on its
-    line it stands. A block without a closing fence runs to the end. Code before the first fence is a block too: then the
-    prompt has opened it, and the fence closes it.
+    A fence opens at the start of a line, in a list item or after a word; up to its own indentation is taken off every
+    line of its block. The first fence outside the block's strings and comments that is long enough closes it, wherever
+    on its line it stands. A block without a closing fence runs to the end. Code before the first fence is a block too:
+    then the prompt has opened it, and the fence closes it.
     """
     found: list[Part] = []
     end, at = close_fence(text, 0, "```", language)
@@ -251,7 +253,9 @@ def parts(text: str, language: str, entry_point: str = "") -> list[Part]:
 
 
 def close_fence(text: str, start: int, mark: str, language: str) -> tuple[int, int]:
-    """Return where the block that begins at `start` ends, and where to read on; without a closing fence both are the end."""
+    """Return where the block that begins at `start` ends, and where to read on; without a closing fence both are the
+    end.
+    """
     if start >= len(text):
         return len(text), len(text)
     tokens = _tokens(text, language, start, fence=mark[0])
@@ -281,7 +285,8 @@ def _line_end(text: str, at: int) -> int:
 
 @functools.cache
 def _lexer(language: str, fence: str) -> re.Pattern[str]:
-    """Return a pattern of what opens a long text (group `open`), of short texts, and of runs of a fence's character (`run`).
+    """Return a pattern of what opens a long text (group `open`), of short texts, and of runs of a fence's character
+    (`run`).
 
     A comment ends before a fence at the end of its line, unless it holds nothing but the fence.
     """
@@ -557,7 +562,9 @@ def _is_trivial(statement: ast.stmt) -> bool:
 
 
 def _begins_with_code(text: str, language: str, entry_point: str) -> bool:
-    """Return whether text is code from its first line on: a program or the body of a function, no sentence and no output."""
+    """Return whether text is code from its first line on: a program or the body of a function, no sentence and no
+    output.
+    """
     if language != "python":
         first = text.lstrip().partition("\n")[0]
         if not first or _SENTENCE.match(first):
@@ -593,7 +600,9 @@ def _own_nodes(tree: ast.Module | None) -> list[ast.AST]:
 
 
 def continued(prompt: str, body: str, entry_point: str) -> str | None:
-    """Return the prompt's open Python function closed with `body`, or None when it is open no more or `body` is no body."""
+    """Return the prompt's open Python function closed with `body`, or None when it is open no more or `body` is no
+    body.
+    """
     if not entry_point or not body.strip() or (parsed(body, dedent=False) and not _returns(body)):
         return None
     opened = (
@@ -624,7 +633,9 @@ def _parse(code: str) -> ast.Module:
 
 
 def parsed(code: str, *, dedent: bool = True) -> ast.Module | None:
-    """Return the syntax tree of Python code, or None when it does not parse; `dedent` takes common indentation off first."""
+    """Return the syntax tree of Python code, or None when it does not parse; `dedent` takes common indentation off
+    first.
+    """
     try:
         return _parse(textwrap.dedent(code) if dedent else code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

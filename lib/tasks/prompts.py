@@ -1,11 +1,12 @@
 """From a task to the text a model continues, and from its continuation back to a program.
 
-Every prompt ends in a prefill, the first characters of the answer: "```python\\ndef name(arguments):" for function tasks. It
-ends exactly at the colon: a trailing newline would split the token that carries newline and indentation, and a small model
-then writes nothing usable. The prefill's code is part of the program.
+Every prompt ends in a prefill, the first characters of the answer: "```python\\ndef name(arguments):" for function
+tasks. It ends exactly at the colon: a trailing newline would split the token that carries newline and indentation, and
+a small model then writes nothing usable. The prefill's code is part of the program.
 
 The user's message comes from `templates/function.md` or `templates/program.md`, which may be edited; a paragraph whose
-placeholder has nothing to show is left out. Whatever changes the text changes `Prompt.digest`, and with it an attempt's key.
+placeholder has nothing to show is left out. Whatever changes the text changes `Prompt.digest`, and with it an attempt's
+key.
 """
 
 import ast
@@ -79,7 +80,8 @@ def build_prompt(task: Task, tokenizer: Any) -> Prompt:
 
 
 def question(task: Task) -> str:
-    """Return the user's message: the task in its own words, and what `show_tests` visible tests or the language ask for.
+    """Return the user's message: the task in its own words, and what `show_tests` visible tests or the language ask
+    for.
 
     Hidden tests are never shown. Raises TaskError for a template that cannot be read.
     """
@@ -124,8 +126,8 @@ def _conventions(language: str) -> str:
 def signature(task: Task) -> str:
     """Return the line that opens the function asked for, or `def name(` for the model to finish.
 
-    In this order: a line of the prompt that opens it, annotations and defaults included; a mention `name(parameters)` in the
-    prompt with valid names; as many parameters as the call in the first visible test has arguments.
+    In this order: a line of the prompt that opens it, annotations and defaults included; a mention `name(parameters)`
+    in the prompt with valid names; as many parameters as the call in the first visible test has arguments.
     """
     name = task.entry_point
     if not name.isidentifier():
@@ -177,8 +179,8 @@ def _called(tests: tuple[str, ...], name: str) -> str:
 def without_demonstration(code: str) -> str:
     """Return Python code up to the first print, assertion, comment or main block at the margin after the function.
 
-    Nothing is cut where what stands before does not parse, where the body goes on after a comment, or where a definition
-    that the function uses follows.
+    Nothing is cut where what stands before does not parse, where the body goes on after a comment, or where a
+    definition that the function uses follows.
     """
     for cut in list(DEMONSTRATION.finditer(code))[:MAX_CUTS]:
         before, after = code[: cut.start()], code[cut.end() :]
@@ -196,7 +198,8 @@ def cut_at_stops(text: str, stops: tuple[str, ...]) -> str:
 
 
 def winning_completion(prompt: Prompt, program: str) -> str:
-    """Return what the model should have written after the prompt to give `program`: its text after the prefill, then the fence.
+    """Return what the model should have written after the prompt to give `program`: its text after the prefill, then
+    the fence.
 
     Raises ValueError when the program does not begin with the prefill's code.
     """

@@ -25,7 +25,8 @@ class TrainingError(WorkbookError):
 def identity_of(
     module: str, model: str, rows: Sequence[Any], settings: Mapping[str, Any], *, start: Path | None = None
 ) -> Identity:
-    """Return what two parts of one training share, as digests. `module` holds the training's code, such as "lib.gmpo.run".
+    """Return what two parts of one training share, as digests. `module` holds the training's code, such as
+    "lib.gmpo.run".
 
     `start`: the adapter folder that training starts from. `settings` leaves out what does not change the result, such
     as where numbers are reported.
@@ -59,7 +60,8 @@ def continue_from(folder: Path, identity: Identity) -> Path | None:
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint in a trainer's folder, None without one.
 
-    The trainer's state is written last, so a checkpoint that a kill left half written has none that parses; it is removed.
+    The trainer's state is written last, so a checkpoint that a kill left half written has none that parses; it is
+    removed.
     """
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     while found:

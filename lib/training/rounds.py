@@ -1,4 +1,5 @@
-"""Iterated reward-selective fine-tuning: mine with the newest adapter, select, train, and measure what it cost in diversity.
+"""Iterated reward-selective fine-tuning: mine with the newest adapter, select, train, and measure what it cost in
+diversity.
 
 Differs from the paper in: any number of rounds, where it has one. Every round's adapter is trained from the base model,
 on the winners of all rounds (`union`) or of the last one (`replace`), so that rounds differ in their data alone. An
@@ -111,7 +112,8 @@ def iterate(
     eval_fn: EvalFn | None = None,
     progress: Progress = lambda items, total: items,
 ) -> list[Round]:
-    """Return the base and `rounds.rounds` rounds of mining and training; adapters lie in folder/round1, folder/round2, …
+    """Return the base and `rounds.rounds` rounds of mining and training; adapters lie in folder/round1, folder/round2,
+    …
 
     `winners` are the base's, `rows` what round 1 learns from: examples of them, and more if wanted.
     Raises TrainingError as `train` does; when a later round has no winners, too.

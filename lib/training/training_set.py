@@ -39,7 +39,8 @@ def difficulty(attempts: Iterable[Attempt]) -> dict[str, int]:
 def balanced(solutions: Sequence[AnySolution], difficulties: dict[str, int], max_repeats: int = 4) -> list[AnySolution]:
     """Return the solutions, those of each difficulty repeated until it has as many as the largest one.
 
-    None is used more than `max_repeats` times. Easy tasks have more winners, and would otherwise be most of what is learnt. Raises ValueError for max_repeats < 1.
+    None is used more than `max_repeats` times. Easy tasks have more winners, and would otherwise be most of what is
+    learnt. Raises ValueError for max_repeats < 1.
     """
     if max_repeats < 1:
         raise ValueError(f"max_repeats={max_repeats}: each solution is used at least once")

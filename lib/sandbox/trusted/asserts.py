@@ -1,4 +1,6 @@
-"""Evaluate a task's asserts with the program's names bound to what `remote` makes of them; in a forked copy of the grader."""
+"""Evaluate a task's asserts with the program's names bound to what `remote` makes of them; in a forked copy of the
+grader.
+"""
 
 import builtins
 import dataclasses

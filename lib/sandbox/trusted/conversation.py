@@ -1,9 +1,9 @@
 """The grader's end of the channel to one program: what a test hands over, and what becomes of the program's answers.
 
-What a test hands over arrives as plain data, as the program's own object coming home, or as something to call back. What
-comes back is never trusted: unknown tags, numbers and shapes are `Garbage`, and garbage ends the conversation for good, so
-that a test which swallows exceptions cannot pass over it. Functions never cross by name: whatever the program returns as
-one stays there and is called there.
+What a test hands over arrives as plain data, as the program's own object coming home, or as something to call back.
+What comes back is never trusted: unknown tags, numbers and shapes are `Garbage`, and garbage ends the conversation for
+good, so that a test which swallows exceptions cannot pass over it. Functions never cross by name: whatever the program
+returns as one stays there and is called there.
 """
 
 import contextlib
@@ -297,7 +297,9 @@ class Conversation(Endpoint):
         return self.guarded(lambda: self._asked({"do": "value", "name": name}, (), {}))
 
     def operate(self, operation: str, number: int, args: Any = (), kwargs: Any = None, swap: bool = False) -> Any:
-        """One operation in the program's process: its value here, arguments it changed changed here too, or its exception."""
+        """One operation in the program's process: its value here, arguments it changed changed here too, or its
+        exception.
+        """
         request: dict[str, Any] = {"do": operation, "on": number}
         if swap:
             request["swap"] = True

@@ -1,10 +1,11 @@
 """Judge one Python program by its tests in a forked copy of the grader, which has limits of its own.
 
-Whatever tests do to their process (a decimal precision, a patched builtin, memory, an endless loop in C) ends with the copy.
-Tests of one task share a copy, so that what one assigns the next one sees.
+Whatever tests do to their process (a decimal precision, a patched builtin, memory, an endless loop in C) ends with the
+copy. Tests of one task share a copy, so that what one assigns the next one sees.
 
 A suite of nothing but `assert function(literals) == literal` needs no copy as long as the program answers with a few
-kilobytes of builtin values: no code runs but their comparison. The first answer of another kind starts it again in a copy.
+kilobytes of builtin values: no code runs but their comparison. The first answer of another kind starts it again in a
+copy.
 """
 
 import json

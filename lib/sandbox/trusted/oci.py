@@ -75,12 +75,31 @@ def run_command(
     """The argument list that runs one command in a fresh container, `folder` being its only writable place."""
     seconds = int(cpu_s) + 1
     return [
-        engine_name, "run", "--rm", "--interactive", f"--name={name}", "--network=none", "--read-only", "--cap-drop=ALL",
-        "--security-opt=no-new-privileges", f"--user={_USER}", "--pids-limit=64", f"--memory={memory_mb}m",
-        f"--memory-swap={memory_mb}m", "--cpus=1", f"--ulimit=cpu={seconds}:{seconds}",
-        f"--ulimit=fsize={OUTPUT_BYTES}:{OUTPUT_BYTES}", "--ulimit=core=0:0", "--ulimit=nofile=1024:1024",
-        "--tmpfs=/tmp:size=64m", f"--volume={folder}:/work:rw", image, "sh", "-c", f"exec {command}",
-    ]  # fmt: skip
+        engine_name,
+        "run",
+        "--rm",
+        "--interactive",
+        f"--name={name}",
+        "--network=none",
+        "--read-only",
+        "--cap-drop=ALL",
+        "--security-opt=no-new-privileges",
+        f"--user={_USER}",
+        "--pids-limit=64",
+        f"--memory={memory_mb}m",
+        f"--memory-swap={memory_mb}m",
+        "--cpus=1",
+        f"--ulimit=cpu={seconds}:{seconds}",
+        f"--ulimit=fsize={OUTPUT_BYTES}:{OUTPUT_BYTES}",
+        "--ulimit=core=0:0",
+        "--ulimit=nofile=1024:1024",
+        "--tmpfs=/tmp:size=64m",
+        f"--volume={folder}:/work:rw",
+        image,
+        "sh",
+        "-c",
+        f"exec {command}",
+    ]
 
 
 class ContainerSandbox:

@@ -1,18 +1,19 @@
 """What a test sees in place of the program's objects.
 
-Plain data arrives as real, exact builtins. An instance of one of the program's classes is a `Remote` of a local class of
-the same name, whose operations run in the program's process. The danger in that is an operation that is told the expected
-value and answers with the outcome. Whether a class is under test is the task's word (`Facts.under_test`). If it is not:
+Plain data arrives as real, exact builtins. An instance of one of the program's classes is a `Remote` of a local class
+of the same name, whose operations run in the program's process. The danger in that is an operation that is told the
+expected value and answers with the outcome. Whether a class is under test is the task's word (`Facts.under_test`). If
+it is not:
 
-- a Remote equals no plain value. Two Remotes are equal if they are one object, or if the attributes that they had when they
-  were handed out are equal and their class defines `__eq__`;
+- a Remote equals no plain value. Two Remotes are equal if they are one object, or if the attributes that they had when
+  they were handed out are equal and their class defines `__eq__`;
 - what arithmetic with a plain value gave is never a plain value, and nothing can be asked of it;
 - a Remote is never ordered against a plain value, `x in remote` iterates here, and a method that was told something may
   not answer yes or no.
 
-If it is, its operators are its own, but for `==` and order against plain values: those are answered from what it holds as
-a builtin, or the test is refused as one that cannot be judged here. A subclass of a builtin that is not under test arrives
-as `Content`: its builtin content, and the program's attributes beside it.
+If it is, its operators are its own, but for `==` and order against plain values: those are answered from what it holds
+as a builtin, or the test is refused as one that cannot be judged here. A subclass of a builtin that is not under test
+arrives as `Content`: its builtin content, and the program's attributes beside it.
 """
 
 import dataclasses
@@ -159,7 +160,7 @@ def _message(error: Any) -> str:
     return str(error.__dict__.get("_message", ""))
 
 
-# --------------------------------------------------------------------------------------------------------------- objects
+# -------------------------------------------------------------------------------------------------------------- objects
 
 
 class Remote:

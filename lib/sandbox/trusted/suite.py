@@ -12,12 +12,13 @@ from lib.sandbox.verdict import one_line
 
 GOT, EXPECTED = "__got__", "__expected__"
 TEST_FILE = "<test>"
-# Names that a test may use without importing them: they are the standard library's, whatever the program defines, unless
-# the name is the entry point or the tests define it themselves.
+# Names that a test may use without importing them: they are the standard library's, whatever the program defines,
+# unless the name is the entry point or the tests define it themselves.
 HELPERS = {
     name: module
     for module, names in {
-        "math": "isclose sqrt floor ceil fabs fsum pi e tau inf nan isnan isinf isfinite gcd lcm factorial comb prod hypot",
+        "math": "isclose sqrt floor ceil fabs fsum pi e tau inf nan isnan isinf isfinite gcd lcm factorial comb prod "
+        "hypot",
         "cmath": "phase polar",
         "collections": "Counter OrderedDict deque defaultdict namedtuple ChainMap",
         "itertools": "permutations combinations product chain accumulate groupby islice zip_longest",
@@ -34,8 +35,10 @@ HELPERS = {
     for name in names.split()
 }
 MODULES = frozenset(
-    "abc asyncio bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions functools "
-    "heapq inspect io itertools json math numbers operator os pathlib random re statistics string struct sys textwrap time "
+    "abc asyncio bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum "
+    "fractions functools "
+    "heapq inspect io itertools json math numbers operator os pathlib random re statistics string struct sys "
+    "textwrap time "
     "types typing unicodedata unittest uuid warnings".split()
 )
 _CLASS_MAKERS = {"namedtuple", "make_dataclass", "Enum", "NewType", "TypeVar", "NamedTuple"}
@@ -173,7 +176,9 @@ def shown_to(suite: Suite, program: str) -> str:
 
 
 def classes_under_test(suite: Suite, prompt: str) -> frozenset[str]:
-    """Names of the classes that the task, not the program, calls classes: by its prompt or by the entry point's capital."""
+    """Names of the classes that the task, not the program, calls classes: by its prompt or by the entry point's
+    capital.
+    """
     names = set(re.findall(r"^\s*class\s+(\w+)", prompt, re.MULTILINE)) | set(
         re.findall(r"\bclass\s+`?([A-Z]\w*)", prompt)
     )

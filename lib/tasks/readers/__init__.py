@@ -34,8 +34,8 @@ def iter_tasks(path_or_id: str | Path, split: str | None = None) -> Iterator[Tas
     """The tasks of a corpus one at a time, in order.
 
     `split` picks a data set's split; of a file, only its tasks are given, and rows whose corpus states no
-    split get its name. Raises TaskError naming file and row for unknown columns, a broken row (and its column), an empty test
-    list or two rows with one id.
+    split get its name. Raises TaskError naming file and row for unknown columns, a broken row (and its column), an
+    empty test list or two rows with one id.
     """
     name = str(path_or_id)
     origin = Origin(name, Path(name) if Path(name).is_file() else None, split)
@@ -100,9 +100,9 @@ def _task(values: dict[str, Any], row: Row) -> Task:
 def read_submission(path: str | Path, task_ids: Sequence[str] = ()) -> dict[str, list[str]]:
     """Return {id: samples} from a submission; ids become text.
 
-    Rows are objects in one JSON array or JSON Lines, each an id (`id` or `task_id`) and an answer (`response`, `completion` or
-    `solution`); rows with one id are samples of one task. A JSON array of texts, or of lists of texts, answers `task_ids` in
-    their order. Raises TaskError naming the row that lacks a field or is not text.
+    Rows are objects in one JSON array or JSON Lines, each an id (`id` or `task_id`) and an answer (`response`,
+    `completion` or `solution`); rows with one id are samples of one task. A JSON array of texts, or of lists of texts,
+    answers `task_ids` in their order. Raises TaskError naming the row that lacks a field or is not text.
     """
     samples: dict[str, list[str]] = {}
     for row in _listed(Path(path), task_ids) or rows(str(path)):

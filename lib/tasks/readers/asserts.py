@@ -107,8 +107,8 @@ def _unix(code: str) -> str:
 def mbpp(origin: Origin) -> Converter:
     """MBPP, full (`text`, `test_setup_code`, `challenge_test_list`) or sanitized (`prompt`, `test_imports`).
 
-    `test_list` is visible, as MBPP's own prompt shows all of it; challenge tests and MBPP+'s `test` are hidden. Splits by id are
-    MBPP's: 1–10 prompt, 11–510 test, 511–600 validation, the rest train.
+    `test_list` is visible, as MBPP's own prompt shows all of it; challenge tests and MBPP+'s `test` are hidden. Splits
+    by id are MBPP's: 1–10 prompt, 11–510 test, 511–600 validation, the rest train.
     """
 
     def convert(row: Row) -> dict[str, Any]:
@@ -140,8 +140,8 @@ def _mbpp_split(task_id: Any) -> str:
 def chat(origin: Origin) -> Converter:
     """Chats a model was trained on: `text` with turn marks, or `messages` of {"role", "content"}.
 
-    The task is the user's turn, the reference the program of the answer, and the asserts the user's turn quotes, commented
-    or not, are its visible tests. Rows carry no id; the row number stands in for it.
+    The task is the user's turn, the reference the program of the answer, and the asserts the user's turn quotes,
+    commented or not, are its visible tests. Rows carry no id; the row number stands in for it.
     """
     name = origin.path.stem if origin.path else origin.name
 

@@ -1,8 +1,9 @@
 """Fine-tuning LoRA adapters on programs that ran (RSFT paper, Algorithm 2), through Unsloth on CPU and CUDA.
 
 Differs from the paper in: the loss is on the completion and its end token only; the completion continues the prompt's
-prefill, as it did when it was sampled, and is tokenised apart from it, as it was then; rows longer than `max_length` are
-left out, not cut; the order of rows is a function of the seed alone, so that a run which was cut off goes on as it would have.
+prefill, as it did when it was sampled, and is tokenised apart from it, as it was then; rows longer than `max_length`
+are left out, not cut; the order of rows is a function of the seed alone, so that a run which was cut off goes on as it
+would have.
 """
 
 from lib.models.adapters import save_adapter as save_adapter

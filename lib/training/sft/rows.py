@@ -27,7 +27,9 @@ class Solution(Protocol):
 
 
 def examples(solutions: Iterable[Solution], tasks: Sequence[Task], tokenizer: Any) -> list[Row]:
-    """One {"task_id", "prompt", "completion"} row a program: the prompt as mined, prefill included, the rest and the fence."""
+    """One {"task_id", "prompt", "completion"} row a program: the prompt as mined, prefill included, the rest and the
+    fence.
+    """
     by_id = {task.task_id: task for task in tasks}
     rows = []
     for solution in solutions:
@@ -40,8 +42,8 @@ def examples(solutions: Iterable[Solution], tasks: Sequence[Task], tokenizer: An
 def encode(row: Mapping[str, str], tokenizer: Any) -> dict[str, list[int]]:
     """{"input_ids", "labels"}: labels are −100 over the prompt, and the token over the completion and its end.
 
-    Prompt and completion are tokenised apart: a sampler starts after the prompt's tokens, and no token of what it writes
-    reaches back over that border (":" and a newline may be one token, but not here).
+    Prompt and completion are tokenised apart: a sampler starts after the prompt's tokens, and no token of what it
+    writes reaches back over that border (":" and a newline may be one token, but not here).
     """
     prompt, completion = (token_ids(tokenizer, row[part]) for part in ("prompt", "completion"))
     written = [*completion, tokenizer.eos_token_id]

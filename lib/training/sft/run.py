@@ -25,13 +25,14 @@ def train(
 ) -> dict[str, Any]:
     """Train an adapter on prompt–completion rows and save it as a PEFT folder, whole or not at all.
 
-    With `checkpoint_every`, the same call after a kill goes on from the last whole checkpoint; `on_log` then gets the earlier
-    steps again. With `eval_fn`, too, the adapter kept is the one that did best (the earliest of equals), else the last.
+    With `checkpoint_every`, the same call after a kill goes on from the last whole checkpoint; `on_log` then gets the
+    earlier steps again. With `eval_fn`, too, the adapter kept is the one that did best (the earliest of equals), else
+    the last.
 
-    Returns {"precision", "steps", "examples", "tokens", "first_loss", "last_loss", "optimizer_state", "too_long", "held_out",
-    "kept_step", "resumed_from", "seconds", "log", "identity"}.
-    Raises TrainingError when there is nothing to train on, when the loss stops being a number (the last good adapter is saved
-    first), and when the GPU's memory is too small.
+    Returns {"precision", "steps", "examples", "tokens", "first_loss", "last_loss", "optimizer_state", "too_long",
+    "held_out", "kept_step", "resumed_from", "seconds", "log", "identity"}. Raises TrainingError when there is nothing
+    to train on, when the loss stops being a number (the last good adapter is saved first), and when the GPU's memory is
+    too small.
     """
     import torch
 
@@ -94,7 +95,9 @@ def train_once(
     on_log: OnLog = lambda row: None,
     eval_fn: EvalFn | None = None,
 ) -> dict[str, Any]:
-    """`train`, unless this very adapter is there: the same model, rows and settings. Then its log and summary as they were."""
+    """`train`, unless this very adapter is there: the same model, rows and settings. Then its log and summary as they
+    were.
+    """
     summary = finished(adapter, run_identity(model, rows, settings)) if rows else {}
     if not summary:
         return train(model, rows, adapter, settings, on_log=on_log, eval_fn=eval_fn)

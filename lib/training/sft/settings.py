@@ -16,11 +16,12 @@ OnLog = Callable[[dict[str, float]], None]
 
 @dataclasses.dataclass(frozen=True)
 class SftSettings:
-    """Everything the fine-tuning depends on; the names are the paper's Table 3. Raises ValueError for values out of range.
+    """Everything the fine-tuning depends on; the names are the paper's Table 3. Raises ValueError for values out of
+    range.
 
-    Every `checkpoint_every` steps (0: never) the run can be continued from and, if it is given a held-out evaluation, is
-    evaluated; `patience` evaluations without improvement end it (0: none do). `report_to` names a tracker that transformers
-    knows (tensorboard, wandb, mlflow, trackio); tensorboard's files go to `<adapter>.tensorboard`.
+    Every `checkpoint_every` steps (0: never) the run can be continued from and, if it is given a held-out evaluation,
+    is evaluated; `patience` evaluations without improvement end it (0: none do). `report_to` names a tracker that
+    transformers knows (tensorboard, wandb, mlflow, trackio); tensorboard's files go to `<adapter>.tensorboard`.
     """
 
     max_length: int = 1024

@@ -1,7 +1,8 @@
-"""The trainer behind lib.training.sft: Unsloth's LoRA model in TRL's SFTTrainer, an AdamW whose state really has 8 bits.
+"""The trainer behind lib.training.sft: Unsloth's LoRA model in TRL's SFTTrainer, an AdamW whose state really has 8
+bits.
 
-The optimiser is handed over as an object, because without a GPU Unsloth swaps an 8-bit optimiser that is only named for a
-32-bit one. Checkpoints, best adapter and early stop are transformers' own; what is evaluated is ours.
+The optimiser is handed over as an object, because without a GPU Unsloth swaps an 8-bit optimiser that is only named for
+a 32-bit one. Checkpoints, best adapter and early stop are transformers' own; what is evaluated is ours.
 """
 
 import math
@@ -113,7 +114,9 @@ def build(
     on_log: OnLog = lambda row: None,
     eval_fn: EvalFn | None = None,
 ) -> tuple[Trainer, list[int]]:
-    """A trainer that is ready to run, and the places of rows left out for their length. Raises TrainingError if all are."""
+    """A trainer that is ready to run, and the places of rows left out for their length. Raises TrainingError if all
+    are.
+    """
     eval_fn = eval_fn if settings.checkpoint_every else None
     lora, tokenizer = lora_model(model, settings)
     encoded, longer = within_length(rows, tokenizer, settings.max_length)
