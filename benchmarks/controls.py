@@ -11,13 +11,13 @@ from lib.training.training_set import ReferenceProgram
 
 
 def random_winners(attempts: Iterable[Attempt], size: int, seed: int) -> list[Attempt]:
-    """`size` of all draws that passed, at random: no cap a task, repeats and all. What capping and distinctness bring."""
+    """Return `size` of all draws that passed, at random, with repeats and without a cap per task."""
     solved = [attempt for attempt in attempts if attempt.solved]
     return random.Random(seed).sample(solved, min(size, len(solved)))
 
 
 def failing_draws(attempts: Sequence[Attempt], winners: Sequence[Attempt], seed: int) -> list[Attempt]:
-    """As many draws that compile and fail, from the winners' tasks as far as these have them, the rest from any task."""
+    """Return as many draws that compile and fail, from the winners' tasks while these have any, then from any task."""
 
     def keep(attempt: Attempt) -> bool:
         return attempt.counts and not attempt.solved and attempt.status not in (Status.COMPILE_ERROR, Status.NO_CODE)

@@ -60,7 +60,10 @@ def one_proportion(sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Ro
 
 
 def several_draws(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Iterator[Row]:
-    """Tasks of Beta(p, 1 − p) difficulty, 20 draws each: is p inside? BCa and draws taken as independent for contrast."""
+    """Check whether p is inside, for tasks of Beta(p, 1 − p) difficulty with 20 draws each.
+
+    For contrast: BCa, and draws taken as independent.
+    """
     rng = np.random.default_rng(0)
     for n, p in itertools.product(sizes, shares):
         drawn = [rng.random((n, 20)) < rng.beta(p, 1 - p, n)[:, None] for _ in range(repeats)]
@@ -123,8 +126,9 @@ def differences_of_rates(repeats: int, sizes: Sequence[int], shares: Sequence[fl
 
 
 def differences_over_runs(repeats: int, n: int = 60) -> Iterator[Row]:
-    """Five draws of n tasks by R runs; each run adds a common shift to B's skill. Truth: .06 with random runs and
-    tasks.
+    """Draw five times n tasks by R runs; each run adds a common shift to B's skill.
+
+    Truth: .06 with random runs and tasks.
 
     `p` holds the standard deviation of the runs' shift.
     """

@@ -325,7 +325,7 @@ def step_rows(seeds: Sequence[int], arms: Sequence[str], options: argparse.Names
 
 
 def start_rows(seed: int, start: Start, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """What the start itself is rewarded for the prompts of each step, by its own draws: batches differ in difficulty."""
+    """Return the start's own rewards for the prompts of each step, because batches differ in difficulty."""
     from transformers import AutoTokenizer
 
     from lib.gmpo.policy import load_policy
@@ -349,9 +349,7 @@ def start_rows(seed: int, start: Start, options: argparse.Namespace) -> list[dic
 
 
 def curves(steps: Any, start: str) -> Any:
-    """A panel an arm: reward over steps, above the start's for the same prompts where that is known; gmpo's in grey.
-    Means over seeds.
-    """
+    """Draw one panel per arm: mean reward over steps, above the start's where that is known; gmpo in grey."""
     import matplotlib.pyplot as plt
 
     from lib.figures.style import whole_steps
@@ -386,9 +384,7 @@ def curves(steps: Any, start: str) -> Any:
 
 
 def rise(steps: Any, arm: str, start: str) -> str:
-    """Mean reward while training, above the start's for the same prompts where that is known: first third of steps ->
-    last.
-    """
+    """Return mean rewards while training, first third of steps -> last; above the start's where that is known."""
     reward = steps.pivot_table(index=["seed", "step"], columns="arm", values="reward")
     if arm not in reward or arm == start:
         return ""
@@ -472,7 +468,8 @@ def run(seeds: Sequence[int], arms: Sequence[str], name: str, options: argparse.
         curves(steps, start.name),
         options.out / f"{name}_steps",
         steps,
-        f"{name}: rollouts while training, means over seeds; grey: gmpo; dashed: the start's own rate on the same prompts.",
+        f"{name}: rollouts while training, means over seeds; grey: gmpo; "
+        "dashed: the start's own rate on the same prompts.",
     )
     rows = data[data["seed"] == "all"].drop_duplicates(["model", "protocol"])
     named = [

@@ -271,9 +271,7 @@ def picture(data: pandas.DataFrame) -> Any:
 
 
 def warm_start(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, str], list[Task]]:
-    """Train on references of the program tasks' training split; measure the held-out ones before and after, by
-    language.
-    """
+    """Train on references of the program tasks' training split; measure held-out ones before and after, by language."""
     here = [name for name in LANGUAGES if languages.available().get(name)]
     missing = sorted(set(LANGUAGES) - set(here))
     if not here:
@@ -314,7 +312,7 @@ def warm_start(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str,
 
 
 def blp(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, str], list[Task]]:
-    """One round on BLP-2025: winners of development tasks that overlap with no test task, measured on the test tasks."""
+    """Run one round on BLP-2025: train on winners of tasks that overlap with no test task, measure on test tasks."""
     folder = ROOT / "data/external/blp"
     missing = [name for name in ("dev_v2.csv", "test_full.csv") if not (folder / name).is_file()]
     if missing:
@@ -339,7 +337,10 @@ def blp(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, str], 
         train_once(MODEL, examples(winners, train, tokenizer), kept / "rsft", sizes.sft, on_log=say("BLP"))
         after = evaluated(kept / "rsft", test, kept / "rsft.jsonl", sizes, sandbox)
     solved = len({winner.task_id for winner in winners})
-    words = f"{len(winners)} winners of {solved} of {len(train)} tasks; {len(leaking)} left out for their overlap with the test tasks"
+    words = (
+        f"{len(winners)} winners of {solved} of {len(train)} tasks; "
+        f"{len(leaking)} left out for their overlap with the test tasks"
+    )
     return table({0: {"base": before, "rsft-1": after}}, test, "hidden", ("base",)), {"rsft-1": words}, list(test)
 
 
@@ -415,7 +416,8 @@ def write(
     """Table, figure and what they came from."""
     git = doctor.git_state()  # before the figures, which may be tracked, are written anew
     set_style()
-    caption = f"{name}: {len(tasks)} held-out tasks, {data['tests'].iloc[0]} tests; bars are Wilson 95 % intervals over tasks."
+    tests = data["tests"].iloc[0]
+    caption = f"{name}: {len(tasks)} held-out tasks, {tests} tests; bars are Wilson 95 % intervals over tasks."
     save(picture(data), options.out / name, data, caption)
     (options.out / f"{name}.md").write_text(markdown(data, words, what), encoding="utf-8")
     hidden = ("out", "run_dir", "json")

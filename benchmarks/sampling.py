@@ -1,5 +1,4 @@
-"""The CPU engine against transformers' `generate(num_return_sequences=K)`: samples a second, and whether they pass as
-often.
+"""Compare the CPU engine with transformers' `generate(num_return_sequences=K)`: samples per second and pass rates.
 
     python benchmarks/sampling.py [--quick] [--json] [--samples N] [--adapter FOLDER]
 

@@ -1,5 +1,4 @@
-"""Fine-tuning through Unsloth beside plain TRL + PEFT: the same rows in the same order, tokens a second and peak
-memory.
+"""Compare fine-tuning through Unsloth with plain TRL + PEFT on the same rows: tokens per second and peak memory.
 
     python benchmarks/sft.py [--quick] [--json]
 

@@ -173,7 +173,10 @@ def decontaminate(args: argparse.Namespace) -> tuple[Payload, str]:
         "out": args.out,
     }
     rows = ["  ".join(f"{name} {value}" for name, value in row.items()) for row in outcome.summary()]
-    words = f"{excluded['train']} of {len(train)} training and {excluded['eval']} of {len(evaluation)} evaluation items overlap"
+    words = (
+        f"{excluded['train']} of {len(train)} training and "
+        f"{excluded['eval']} of {len(evaluation)} evaluation items overlap"
+    )
     return payload, "\n".join(
         [words, *rows, f"written to {args.out}; {len(outcome.borderline)} borderline pairs to review"]
     )
@@ -342,7 +345,7 @@ def stop_on_sandbox_error(names: Sequence[str], verdicts: Sequence["Verdict"]) -
 def write_verdicts(
     path: Path, tasks: Sequence["Task"], programs: Sequence[str | None], verdicts: Sequence["Verdict"]
 ) -> None:
-    """One JSON object per line: task_id, sample, the verdict's fields, and a failure's type in both papers' taxonomies."""
+    """Write one JSON object per line: task_id, sample, the verdict, a failure's type in both papers' taxonomies."""
     from lib.base.files import write_text
     from lib.evaluation.failures.taxonomy import classify
     from lib.sandbox import Status
@@ -398,7 +401,8 @@ def score_words(payload: Payload) -> str:
     low, high = payload["wilson95"]
     unit = "samples" if "samples" in payload else "tasks"
     lines = [
-        f"{payload['passed']} of {payload.get('samples', payload['n'])} {unit} pass their {payload['tests']} tests ({payload['alias']} aliases): "
+        f"{payload['passed']} of {payload.get('samples', payload['n'])} {unit} pass their {payload['tests']} tests "
+        f"({payload['alias']} aliases): "
         f"{payload['pass_rate']:.1%}, 95 % Wilson interval {low:.1%} to {high:.1%}",
         "  ".join(f"{status} {count}" for status, count in payload["statuses"].items()),
         f"sandbox mode {payload['sandbox_mode']}, {payload['seconds']} s",

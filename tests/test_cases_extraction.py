@@ -1,4 +1,4 @@
-"""Answers as models write them: every row of the cases, every wrapping of a program, and time in proportion to length."""
+"""Answers as models write them: every row of the cases, every wrapping of a program, time in proportion to length."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The published numbers, and the published submission run again; the latter needs data/external and is skipped without."""
+"""The published numbers, and the published submission run again (skipped without data/external)."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The attack corpus in every mode this machine can be or play: no attack wins, and the next program is judged rightly."""
+"""The attack corpus in every mode of this machine: no attack wins, and the next program is judged rightly."""
 
 import concurrent.futures
 import json

@@ -1,6 +1,4 @@
-"""Fine-tuning on a few real rows: what is learnt, what carries loss, what the optimiser holds, and how a run ends or
-goes on.
-"""
+"""Fine-tuning on a few real rows: what is learnt, what carries loss, the optimiser's state, stops and restarts."""
 
 import dataclasses
 import json
@@ -272,8 +270,9 @@ def test_training_ends_when_held_out_scores_stop_rising(rows, tmp_path):
 
 
 def test_a_run_that_was_cut_off_goes_on_as_if_nothing_had_happened(whole, rows, tmp_path):
-    """Losses agree to 1e-6: one thread count, one machine, CPU kernels without atomics. The half-written checkpoint is
-    skipped.
+    """Losses agree to 1e-6: one thread count, one machine, CPU kernels without atomics.
+
+    The half-written checkpoint is skipped.
     """
     folder = tmp_path / "adapter"
 
@@ -354,8 +353,9 @@ def test_a_loss_that_is_no_number_stops_and_the_best_adapter_is_kept(rows, tmp_p
 
 
 def test_a_learning_rate_that_blows_up_keeps_weights_that_still_worked(rows, tmp_path):
-    """Warm-up: nothing at step 1, 5e37 at step 2, so step 3 overflows. The weights after step 1 are those of the last
-    finite loss.
+    """Warm-up: nothing at step 1, 5e37 at step 2, so step 3 overflows.
+
+    The weights after step 1 are those of the last finite loss.
     """
     changed = dataclasses.replace(SETTINGS, steps=4, learning_rate=1e38, warmup_ratio=0.5)
     with pytest.raises(TrainingError, match="step 3: .* the adapter of step 1 is kept .* lower learning_rate"):

@@ -1,4 +1,4 @@
-"""The starter tasks keep their promises: sizes, splits, Bangla text, references that pass, wrong answers that do not."""
+"""The starter tasks: sizes, splits, Bangla text, references that pass, wrong answers that do not."""
 
 import ast
 import collections

@@ -24,8 +24,7 @@ class ClusterError(WorkbookError):
 
 
 def machines(address: str) -> Machines:
-    """Those of the Ray cluster at `address` ("10.0.0.1:6379", or "auto" on one of them); without an address, this
-    process.
+    """Return a map over the Ray cluster at `address` ("host:port" or "auto"), or Python's `map` without an address.
 
     Raises ClusterError where Ray is not installed.
     """
@@ -65,9 +64,7 @@ def _apply(function: Callable[[Any], Any], part: Any) -> Any:
 
 
 def share(nodes: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """What a worker takes of its machine, from Ray's list of nodes: one GPU and its part of the cores, or all cores of
-    the smallest.
-    """
+    """Return what one worker reserves: one GPU with its part of the cores, or all cores of the smallest machine."""
     there = [node["Resources"] for node in nodes if node["Alive"]]
     with_gpu = [node for node in there if node.get("GPU")]
     if with_gpu:

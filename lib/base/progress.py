@@ -32,9 +32,7 @@ def _lines(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
 
 
 class Standing:
-    """How a mining run stands: attempts, prompts with a winner, winners, speed and time left, from attempts as they
-    come.
-    """
+    """Count attempts, prompts with a winner and winners of a mining run as they come; give speed and time left."""
 
     def __init__(self, total: int) -> None:
         self.total, self.done, self.winners = total, 0, 0

@@ -1,4 +1,4 @@
-"""The model that is trained, and what GMPO computes with it: embeddings of prompts, log-probabilities of completions."""
+"""The trained model and what GMPO computes with it: embeddings of prompts, log-probabilities of completions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,9 +18,7 @@ Ids = Sequence[Sequence[int]]
 
 
 def load_policy(model: str, adapter: Path, device: Any = "cpu") -> Any:
-    """Return the model with the adapter folder's weights, trainable. Raises TrainingError when `adapter` is no PEFT
-    folder.
-    """
+    """Return the model with the folder's adapter, trainable. Raises TrainingError when it is no PEFT folder."""
     if not (adapter / "adapter_config.json").is_file():
         raise TrainingError(f"{adapter}: no adapter_config.json; training starts from a PEFT adapter folder")
     base = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=torch_dtype())
@@ -44,8 +42,7 @@ def prompt_embeddings(model: Any, ids: Tensor, mask: Tensor, size: int) -> Tenso
 def token_log_probs(
     model: Any, prompts: Ids, completions: Ids, temperature: float, size: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return ln pi(token) of every completion token at the sampling temperature, and the mask of real tokens, both (N,
-    T).
+    """Return ln pi(token) of completion tokens at the sampling temperature, and the mask of real tokens: (N, T) each.
 
     `size` rows per pass (default: all); the gradient runs through; padding holds 0.
     """

@@ -28,8 +28,7 @@ def mdav_groups(h: Tensor, size: int) -> list[list[int]]:
 
 
 def prompt_order(groups: Sequence[Sequence[int]], steps: int, size: int, seed: int) -> list[int]:
-    """Return `steps` batches of `size` indices: laps over all of them, a group's members side by side, none twice in a
-    batch.
+    """Return `steps` batches of `size` indices: laps over all, group members side by side, none twice in a batch.
 
     Groups and members are shuffled anew in each lap; what does not fill a batch at its end is left out of that lap. One
     group of all prompts gives plain shuffled laps. Where every group has 2 to size − 1 members, every batch of at least

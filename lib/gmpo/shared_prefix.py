@@ -16,7 +16,7 @@ from trl.trainer.utils import selective_log_softmax, selective_log_softmax_and_e
 
 
 def can_pack(model: Any) -> bool:
-    """Tell whether a model takes a mask for every pair of tokens: full attention in all layers, by torch's own kernel."""
+    """Return whether a model takes a mask for every pair of tokens: full attention in all layers, by torch's kernel."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     full = set(kinds) == {"full_attention"} if kinds else not getattr(config, "sliding_window", None)
@@ -66,8 +66,7 @@ def packed_log_probs(
     temperature: float,
     entropy: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return ln π(token) of completion tokens at `temperature`, (N, T), and with `entropy` the entropies beside them;
-    padding holds 0.
+    """Return ln π(token) of completion tokens at `temperature`, (N, T), and entropies if asked; padding holds 0.
 
     Arguments as in `packed_inputs`. The gradient runs through log-probabilities.
     """

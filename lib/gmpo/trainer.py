@@ -83,7 +83,7 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
         return self._rewards
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> Row:
-        """Return TRL's batch with this method's advantages. Raises TrainingError for NaN or infinite log-probabilities."""
+        """Return TRL's batch with this method's advantages. Raises TrainingError for non-finite log-probabilities."""
         started = time.perf_counter()
         batch: Row = super()._generate_and_score_completions(inputs)
         if not self.model.training:
@@ -143,9 +143,7 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
     # ------------------------------------------------------------------------------------------------------------ loss
 
     def _prepare_inputs(self, generation_batch: Any) -> Row:
-        """Return TRL's inputs in the order sampled, groups whole. An update takes in the whole batch, whatever pass a
-        row is in.
-        """
+        """Return TRL's inputs in the order sampled, groups whole. An update covers the whole batch, all its passes."""
         if not self.model.training:
             return super()._prepare_inputs(generation_batch)
         passes = self.args.steps_per_generation
@@ -165,9 +163,7 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
         compute_entropy: bool = False,
         **more: Any,
     ) -> Any:
-        """Return TRL's (log-probabilities, entropies, None); a prompt's completions share a row where that saves
-        compute.
-        """
+        """Return TRL's (log-probabilities, entropies, None); completions share a row where that saves compute."""
         rows, keep, plain = batch_size or len(input_ids), logits_to_keep, self.accelerator.unwrap_model(model)
         group = math.gcd(self.num_generations, rows, len(input_ids))
         width = plain.config.get_text_config().hidden_size
@@ -196,9 +192,7 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
         return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
 
     def _log_probs(self, model: Any, batch: Row, size: int | None = None, entropy: bool = False) -> Any:
-        """Return log-probabilities of completion tokens, (N, T), at the sampling temperature, and their entropies if
-        asked.
-        """
+        """Return log-probabilities of completion tokens, (N, T), at the sampling temperature; entropies if asked."""
         ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
         keep = batch["completion_ids"].shape[1]

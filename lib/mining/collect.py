@@ -74,7 +74,7 @@ class _Job:
 
 
 def fits_context(tasks: Sequence[Task], engine: Engine, params: SamplingParams) -> tuple[list[Task], list[str]]:
-    """Return the tasks whose prompts leave room for `max_new_tokens` in the model's context, and the other tasks' ids."""
+    """Return the tasks whose prompts leave room for `max_new_tokens` in the context, and the other tasks' ids."""
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
     skipped = [prompt.task_id for prompt in exceeds_context(prompts, engine, params)]
     return [task for task in tasks if task.task_id not in skipped], skipped

@@ -17,7 +17,7 @@ Place = tuple[Any, ...]  # an argument's number, then a step per level of nestin
 
 
 def places(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
-    """Yield every value inside a value with its place; the items of a list or set share one, those of a tuple do not."""
+    """Yield every value inside a value with its place; items of a list or set share one, those of a tuple do not."""
     yield place, value
     if isinstance(value, dict):
         inside = [

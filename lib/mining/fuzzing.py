@@ -99,7 +99,7 @@ def hardened(tasks: Sequence[Task], tests: TestSet, count: int, seed: int, sandb
 def rejected(
     attempts: Iterable[Attempt], tasks: Sequence[Task], asserts: Sequence[Sequence[str]], sandbox: Sandbox
 ) -> set[Key]:
-    """Return the keys of the attempts that fail a fuzzed assert of their task. Raises SandboxError as `grade_all` does."""
+    """Return the keys of attempts that fail a fuzzed assert of their task. Raises SandboxError as `grade_all` does."""
     only = {
         task.task_id: dataclasses.replace(task, visible_tests=(), hidden_tests=tuple(tests))
         for task, tests in zip(tasks, asserts, strict=True)

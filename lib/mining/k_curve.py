@@ -48,7 +48,7 @@ ROW = tuple(field.name for field in dataclasses.fields(Row))
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
-    """n draws of one task: how many pass the visible tests, how many all, repeats of each program and of each winner."""
+    """Hold n draws of one task: how many pass visible tests, how many all, repeats per program and per winner."""
 
     draws: int
     visible: int

@@ -100,9 +100,7 @@ def advantage_variance(steps: Sequence[Mapping[str, Any]]) -> Picture:
 
 
 def surprise(steps: Sequence[Mapping[str, Any]]) -> Picture:
-    """Draw surprise (SBAM): left, the standardised log-likelihood of right and wrong programs; right, the share
-    amplified.
-    """
+    """Draw surprise (SBAM): the standardised log-likelihood of right and wrong programs, and the share amplified."""
     names = ["step", "l_hat_right", "l_hat_wrong", "amplified"]
     data = pandas.DataFrame([{name: step.get(name) for name in names} for step in steps])
     figure, (left, right) = subplots(1, 2, figsize=(6.2, 2.8))

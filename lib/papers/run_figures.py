@@ -40,8 +40,7 @@ class Picture(NamedTuple):
 
 
 def draw_run(run: Path, public: Path = PUBLIC, numbers: Path = published.NUMBERS) -> tuple[list[Path], list[str]]:
-    """Draw all figures of the run folder `run` into `run/figures`; return their PNG files and what was left out, in
-    words.
+    """Draw all figures of the run folder into `run/figures`; return their PNG files and reasons for those left out.
 
     `public` is the folder of Troopers' public files. Without them the published submission is not judged again.
     Raises WorkbookError when the run has not been evaluated or its failures have not been typed.
@@ -104,9 +103,7 @@ def troopers_figures(
     failures: pandas.DataFrame,
     left_out: list[str],
 ) -> Iterator[Picture]:
-    """Yield what Troopers' tables and figures show, this run's numbers beside published ones; add reasons to
-    `left_out`.
-    """
+    """Yield Troopers' tables and figures, this run's numbers beside published ones; add reasons to `left_out`."""
     found = judge_submission(public, left_out)
     if found is not None:
         yield Picture("troopers_submission", *troopers.submission(found, numbers), troopers.SUBMISSION)

@@ -35,7 +35,7 @@ class ColabError(WorkbookError):
 
 
 def refused(python: tuple[int, int], torch: str) -> str:
-    """Why this Python or this torch cannot be used, in one line; "" when both can. `torch` is "" where there is none."""
+    """Return why this Python or torch cannot be used, "" when both can; `torch` is "" where there is none."""
     if not PYTHON[0] <= python <= PYTHON[1]:
         wanted = " or ".join(".".join(map(str, version)) for version in PYTHON)
         return (
@@ -43,7 +43,10 @@ def refused(python: tuple[int, int], torch: str) -> str:
         )
     if torch and not TORCH[0] <= release(torch) < TORCH[1]:
         low, high = (".".join(map(str, version)) for version in TORCH)
-        return f"torch {torch}: unsloth needs at least {low} and less than {high}; Runtime > Change runtime type offers others"
+        return (
+            f"torch {torch}: unsloth needs at least {low} and less than {high}; "
+            "Runtime > Change runtime type offers others"
+        )
     return ""
 
 
@@ -59,7 +62,7 @@ def name_of(requirement: str) -> str:
 
 
 def kept(installed: Mapping[str, str], requires: Requires) -> dict[str, str]:
-    """{package: version} of what must stay: torch, its companions, and google-colab's requirements with all of theirs."""
+    """Return {package: version} of what must stay: torch, its companions, and all that google-colab requires."""
     stays = {name: installed[name] for name in TORCHES if name in installed}
     waiting = ["google-colab"] if "google-colab" in installed else []
     while waiting:
@@ -72,9 +75,7 @@ def kept(installed: Mapping[str, str], requires: Requires) -> dict[str, str]:
 
 
 def wanted(lines: Iterable[str], stays: Mapping[str, str]) -> list[str]:
-    """The requirements to install: those of `lines` without comments, what stays as it is and what Colab has no use
-    for.
-    """
+    """Return the requirements of `lines` to install: without what stays as it is and what Colab has no use for."""
     names = {name_of(line): line.split("#")[0].strip() for line in lines}
     return [line for name, line in names.items() if name and name not in stays and name not in LEFT_OUT]
 
@@ -93,7 +94,10 @@ def without_vllm(torch: str) -> str:
     """Why vLLM is left out beside this torch; "" where it may come."""
     if torch.partition("+")[0] == VLLM_TORCH:
         return ""
-    return f"vLLM is left out: it needs torch {VLLM_TORCH} and here is {torch or 'none'}; sampling goes through transformers"
+    return (
+        f"vLLM is left out: it needs torch {VLLM_TORCH} and here is {torch or 'none'}; "
+        "sampling goes through transformers"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- the runtime
@@ -120,7 +124,8 @@ def prepare(on_drive: bool = False) -> None:
     loaded = replaced & {name_of(owner) for module in owners.keys() & sys.modules.keys() for owner in owners[module]}
     if loaded:
         raise ColabError(
-            f"{', '.join(sorted(loaded))}: replaced after being loaded; Runtime > Restart session, then run this cell again"
+            f"{', '.join(sorted(loaded))}: replaced after being loaded; "
+            "Runtime > Restart session, then run this cell again"
         )
 
 

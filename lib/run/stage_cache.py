@@ -48,7 +48,7 @@ def stage_record_path(run_dir: Path, stage: Stage) -> Path:
 
 
 def stale_reason(stage_record: Mapping[str, Any], parts: Mapping[str, str], run_dir: Path) -> str:
-    """Return why a stage must run ("never finished", "its inputs changed", …); empty when it is finished as it stands."""
+    """Return why a stage must run ("not finished before", "its inputs changed", …); empty when it need not."""
     if not stage_record.get("outputs") or not stage_record.get("parts"):
         return "not finished before"
     changed = [part for part in parts if stage_record["parts"].get(part) != parts[part]]

@@ -144,8 +144,7 @@ def _fastest() -> str:
 def sample(
     engine: Engine, prompts: Sequence["Prompt"], n: int, settings: SamplingParams, seed: int = 0
 ) -> list[list[Completion]]:
-    """`n` completions of every prompt, in the prompts' order; draw d of a task has the seed sample_seed(seed, task_id,
-    d).
+    """Return `n` completions per prompt, in the prompts' order; draw d has the seed sample_seed(seed, task_id, d).
 
     A prompt longer than the context is skipped and gets none; one warning counts and names them all.
     Raises ValueError for n < 1, greedy decoding with n > 1 or an empty prompt, EngineError when the engine fails.

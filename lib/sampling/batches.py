@@ -13,8 +13,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def rows_that_fit(free: float, tokens: int, config: dict[str, Any], width: int = 2) -> int:
-    """How many sequences of `tokens` tokens fit into `free` bytes; `width` bytes a number, `config` a model's
-    config.json.
+    """Return how many sequences of `tokens` tokens fit into `free` bytes.
+
+    `width` is the number of bytes per number, `config` a model's config.json.
 
     row = tokens · (2 · layers · kv_heads · head_dim + 8 · hidden + 4 · intermediate) · width + 6 · 4 · vocabulary
     """

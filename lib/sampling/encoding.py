@@ -1,6 +1,4 @@
-"""From a prompt's text to tokens, and when an answer is over: read once from the model's folder, the same in every
-engine.
-"""
+"""Turn prompts into tokens and find where an answer ends, in the same way for every engine."""
 
 import json
 import sys
@@ -32,7 +30,8 @@ class Encoder:
         if len(ids) + settings.max_new_tokens > self.context_length:
             raise ValueError(
                 f"request {request.label}: a prompt of {len(ids)} tokens and {settings.max_new_tokens} new ones are "
-                f"more than the context of {self.context_length}; shorten it, or skip those that `exceeds_context` names"
+                f"more than the context of {self.context_length}; "
+                "shorten it, or skip those that `exceeds_context` names"
             )
         return ids
 
@@ -43,7 +42,7 @@ class Encoder:
 
 
 def read_context_length(folder: Path) -> int:
-    """The longest sequence of tokens that a model was built for, from its config.json; unlimited where it names none."""
+    """Return a model's longest sequence in tokens, from its config.json; unlimited where it names none."""
     config = json.loads((folder / "config.json").read_text())
     config = config.get("text_config", config)
     return int(config.get("max_position_embeddings") or config.get("n_positions") or sys.maxsize)

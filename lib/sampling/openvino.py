@@ -146,9 +146,7 @@ class OpenVinoEngine:
         return min(self._workers, key=lambda worker: len(worker.flying))
 
     def _shrink(self, error: OutOfMemory, settings: SamplingParams) -> None:
-        """Fewer or smaller processes take over everything that is being drawn. Raises `error` when there is nothing to
-        save.
-        """
+        """Let fewer or smaller processes take over all requests. Raises `error` when none can be smaller."""
         if len(self._workers) == 1:
             if self._config.in_flight <= FEWEST:
                 raise error

@@ -20,9 +20,7 @@ Drawn = tuple[int, list[int], bool, float | None]  # request number, tokens, whe
 
 @dataclasses.dataclass(frozen=True)
 class WorkerConfig:
-    """What a sampling process opens: the export's folder, adapter weights (or none) and their scale; how large it may
-    grow.
-    """
+    """Hold what a sampling process opens: the export, adapter weights (or none), their scale, and its limits."""
 
     folder: str
     weights: str | None
@@ -65,7 +63,8 @@ class Pipeline:
         scheduler.max_num_batched_tokens = TOKENS_PER_STEP
         properties: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": config.threads,
-            "INFERENCE_PRECISION_HINT": "f32",  # its own choice, bf16 where the processor has it, rounds a logit of 20 to an eighth
+            # The default, bf16 where the processor has it, rounds a logit of 20 to an eighth.
+            "INFERENCE_PRECISION_HINT": "f32",
         }
         if config.weights is not None:
             adapter, mode = (
@@ -82,9 +81,7 @@ class Pipeline:
     def add(
         self, number: int, prompt_ids: list[int], stops: tuple[str, ...], seed: int, settings: SamplingParams
     ) -> None:
-        """Queue one request. While its prompt is being read for another one it is held: then it finds the prefix in the
-        cache.
-        """
+        """Queue one request; hold it while its prompt is being read for another, so that it finds the prefix cached."""
         asked, prompt = (number, prompt_ids, stops, seed, settings), tuple(prompt_ids)
         if prompt in self.held:
             self.held[prompt].append(asked)

@@ -55,7 +55,7 @@ class ServerEngine:
         self.tokenizer, self.context_length = self._encoder.tokenizer, self._encoder.context_length
 
     def _published(self, adapter: str | None) -> tuple[str, int | None]:
-        """The name to ask for, the adapter's or that of the first model listed, and the longest sequence if it is told."""
+        """Return the adapter's name or that of the first model listed, and the longest sequence if it is given."""
         listed = self._call("GET", "models")
         try:
             lengths = {str(row["id"]): row.get("max_model_len") for row in listed["data"]}
@@ -76,7 +76,8 @@ class ServerEngine:
         """
         if settings.logprobs and settings.temperature and (settings.temperature, settings.top_p) != (1, 1):
             raise EngineError(
-                f"{self.url}: a server's log-probabilities are those at temperature 1 and top_p 1; sample so, or in process"
+                f"{self.url}: a server's log-probabilities are those at temperature 1 and top_p 1; "
+                "sample so, or in process"
             )
         waiting = iter(requests)
         flying: dict[Future[Completion], Request] = {}

@@ -56,7 +56,8 @@ _BINDINGS = {
     "lua": r"\bfunction[ \t]+([\w.:]+)|^[ \t]*(?:local[ \t]+)?([A-Za-z_]\w*)[ \t]*=(?!=)",
     "ocaml": r"\b(?:let|and)(?:[ \t]+rec)?[ \t\n]+([a-z_][\w']*)",
     "r": r"(?:^|;)[ \t]*`?([A-Za-z.][\w.]*)`?[ \t]*(?:<<?-|=(?!=))|->>?[ \t]*`?([A-Za-z.][\w.]*)",
-    "julia": r"\b(?:function|struct|const)[ \t]+([^\W\d][\w!]*)|^[ \t]*([^\W\d][\w!]*)[ \t]*(?:\([^\n]*\)[ \t]*)?=(?!=)",
+    "julia": r"\b(?:function|struct|const)[ \t]+([^\W\d][\w!]*)"
+    r"|^[ \t]*([^\W\d][\w!]*)[ \t]*(?:\([^\n]*\)[ \t]*)?=(?!=)",
     "fortran": r"^(?![ \t]*end)[^\n]*?\b(?:function|subroutine|module|program)[ \t]+([a-z]\w*)",
 }
 _FENCE = re.compile(
@@ -86,7 +87,8 @@ _WRAPPER = re.compile(rf"^[ \t]*{_WRAP}[ \t]*|{_WRAP}[ \t]*$", re.MULTILINE)
 _SENTENCE = re.compile(r"[^\W\d_a-z][^\n]*[.:!?।]['\")`*]*\s*$|[^\W\d_A-Z]?[^\x00-\x7f]|[*#>-]* ?\*\*|#{1,6} ")
 _CODE_LINE = re.compile(r"[={};]|<-|\bend\b|^\s*(?:local|function|let|program|print|return|write|read)\b", re.I | re.M)
 _START = re.compile(
-    r"def |class |async def |import |from \S+ import |@\w|[\w.,\[\]\"' *]+?[-+*/%&|^]?=[^=]|#|[\w.]+\(|if |for |while |with |try:|['\"]"
+    r"def |class |async def |import |from \S+ import |@\w|[\w.,\[\]\"' *]+?[-+*/%&|^]?=[^=]"
+    r"|#|[\w.]+\(|if |for |while |with |try:|['\"]"
 )
 MAX_PARSES = 60  # of bare text, each as long as the text at most
 MAX_NESTED = 3  # quotations in quotations, wrappers in wrappers
@@ -147,7 +149,7 @@ def program_of(answer: str, task: Task) -> str | None:
 
 
 def final_answer(answer: str, language: str) -> str:
-    """Return what a model finally says: without channels, thoughts, end tokens, byte order mark and carriage returns."""
+    """Return a model's final answer without channels, thoughts, end tokens, byte order mark and carriage returns."""
     text = re.sub("^\ufeff", "", answer.replace("\r\n", "\n").replace("\r", "\n"), flags=re.MULTILINE).rstrip()
     while token := _LAST.search(text, max(0, len(text) - MAX_TOKEN)):
         text = text[: token.start()].rstrip()
@@ -253,9 +255,7 @@ def parts(text: str, language: str, entry_point: str = "") -> list[Part]:
 
 
 def close_fence(text: str, start: int, mark: str, language: str) -> tuple[int, int]:
-    """Return where the block that begins at `start` ends, and where to read on; without a closing fence both are the
-    end.
-    """
+    """Return where the block that begins at `start` ends and where to read on; without a closing fence, the end."""
     if start >= len(text):
         return len(text), len(text)
     tokens = _tokens(text, language, start, fence=mark[0])
@@ -285,8 +285,7 @@ def _line_end(text: str, at: int) -> int:
 
 @functools.cache
 def _lexer(language: str, fence: str) -> re.Pattern[str]:
-    """Return a pattern of what opens a long text (group `open`), of short texts, and of runs of a fence's character
-    (`run`).
+    """Return a pattern of what opens a long text (`open`), short texts, and runs of a fence's character (`run`).
 
     A comment ends before a fence at the end of its line, unless it holds nothing but the fence.
     """
@@ -349,7 +348,7 @@ _KNOWN_TAGS = set().union(*NAMES.values(), _FOREIGN)
 
 
 def _language_of(tag: str | None, language: str) -> str:
-    """Return the language a block is read in: that of its tag if it is known, none for a foreign one, else the task's."""
+    """Return a block's language: that of its tag if it is known, none for a foreign tag, else the task's."""
     known = next((name for name, names in NAMES.items() if tag in names), None)
     return known or ("" if tag in _FOREIGN else language)
 
@@ -410,7 +409,7 @@ def _bound(tree: ast.AST) -> set[str]:
 
 
 def missing_names(code: str) -> set[str]:
-    """Return the names that Python code reads and neither it nor Python defines; the empty set when it does not parse."""
+    """Return the names that Python code reads and neither it nor Python defines; an empty set if it does not parse."""
     tree = parsed(code)
     if tree is None:
         return set()
@@ -562,9 +561,7 @@ def _is_trivial(statement: ast.stmt) -> bool:
 
 
 def _begins_with_code(text: str, language: str, entry_point: str) -> bool:
-    """Return whether text is code from its first line on: a program or the body of a function, no sentence and no
-    output.
-    """
+    """Return whether text is code from its first line on: a program or a function's body, not a sentence or output."""
     if language != "python":
         first = text.lstrip().partition("\n")[0]
         if not first or _SENTENCE.match(first):
@@ -600,9 +597,7 @@ def _own_nodes(tree: ast.Module | None) -> list[ast.AST]:
 
 
 def continued(prompt: str, body: str, entry_point: str) -> str | None:
-    """Return the prompt's open Python function closed with `body`, or None when it is open no more or `body` is no
-    body.
-    """
+    """Return the prompt's open Python function with `body`, or None when it is not open or `body` is not one."""
     if not entry_point or not body.strip() or (parsed(body, dedent=False) and not _returns(body)):
         return None
     opened = (
@@ -633,9 +628,7 @@ def _parse(code: str) -> ast.Module:
 
 
 def parsed(code: str, *, dedent: bool = True) -> ast.Module | None:
-    """Return the syntax tree of Python code, or None when it does not parse; `dedent` takes common indentation off
-    first.
-    """
+    """Return the syntax tree of Python code, None when it does not parse; `dedent` first removes common indentation."""
     try:
         return _parse(textwrap.dedent(code) if dedent else code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):

@@ -36,7 +36,8 @@ LANGUAGE_NAMES = {"python": "Python", "lua": "Lua", "ocaml": "OCaml", "r": "R", 
 COMPARE = {
     "exact": "Output is compared byte by byte, blanks and line ends included.",
     "lines": "Output is compared line by line; blanks at both ends of a line and blank lines at the end do not count.",
-    "tokens": "Output is compared word by word; blanks and line ends only separate, and numbers may differ by 0.000001.",
+    "tokens": "Output is compared word by word; blanks and line ends only separate, "
+    "and numbers may differ by 0.000001.",
 }
 
 
@@ -80,8 +81,7 @@ def build_prompt(task: Task, tokenizer: Any) -> Prompt:
 
 
 def question(task: Task) -> str:
-    """Return the user's message: the task in its own words, and what `show_tests` visible tests or the language ask
-    for.
+    """Return the user's message: the task's own words, then what `show_tests` visible tests or the language require.
 
     Hidden tests are never shown. Raises TaskError for a template that cannot be read.
     """
@@ -198,8 +198,7 @@ def cut_at_stops(text: str, stops: tuple[str, ...]) -> str:
 
 
 def winning_completion(prompt: Prompt, program: str) -> str:
-    """Return what the model should have written after the prompt to give `program`: its text after the prefill, then
-    the fence.
+    """Return what a model writes after the prompt to give `program`: its text after the prefill, then the fence.
 
     Raises ValueError when the program does not begin with the prefill's code.
     """

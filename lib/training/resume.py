@@ -25,8 +25,7 @@ class TrainingError(WorkbookError):
 def identity_of(
     module: str, model: str, rows: Sequence[Any], settings: Mapping[str, Any], *, start: Path | None = None
 ) -> Identity:
-    """Return what two parts of one training share, as digests. `module` holds the training's code, such as
-    "lib.gmpo.run".
+    """Return what two parts of one training share, as digests. `module` holds its code ("lib.gmpo.run").
 
     `start`: the adapter folder that training starts from. `settings` leaves out what does not change the result, such
     as where numbers are reported.

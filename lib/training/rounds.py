@@ -1,5 +1,4 @@
-"""Iterated reward-selective fine-tuning: mine with the newest adapter, select, train, and measure what it cost in
-diversity.
+"""Iterated reward-selective fine-tuning: mine with the newest adapter, select, train, measure the lost diversity.
 
 Differs from the paper in: any number of rounds, where it has one. Every round's adapter is trained from the base model,
 on the winners of all rounds (`union`) or of the last one (`replace`), so that rounds differ in their data alone. An
@@ -87,7 +86,7 @@ def settings_from_mining(
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One round: its adapter (None: the base), the training's summary, its answers to development tasks, and metrics."""
+    """Hold one round: its adapter (None: the base), the training's summary, its development answers, metrics."""
 
     number: int
     adapter: Path | None
@@ -112,8 +111,7 @@ def iterate(
     eval_fn: EvalFn | None = None,
     progress: Progress = lambda items, total: items,
 ) -> list[Round]:
-    """Return the base and `rounds.rounds` rounds of mining and training; adapters lie in folder/round1, folder/round2,
-    …
+    """Return the base and `rounds.rounds` rounds of mining and training; adapters lie in folder/round1 and so on.
 
     `winners` are the base's, `rows` what round 1 learns from: examples of them, and more if wanted.
     Raises TrainingError as `train` does; when a later round has no winners, too.

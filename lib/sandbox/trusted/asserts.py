@@ -1,6 +1,4 @@
-"""Evaluate a task's asserts with the program's names bound to what `remote` makes of them; in a forked copy of the
-grader.
-"""
+"""Evaluate a task's asserts in a forked copy of the grader, with the program's names bound to `remote`'s objects."""
 
 import builtins
 import dataclasses
@@ -32,7 +30,7 @@ class Outcome:
     failure: str = ""
 
     def fail(self, status: str, failure: str) -> None:
-        """Record a failure. The first is kept, but for one that blames the program after one that could not be asked."""
+        """Record a failure. The first is kept, except that a wrong program replaces a test that could not be judged."""
         if self.status in ("success", "unsupported-test") and (self.status, status) != ("unsupported-test",) * 2:
             self.status, self.failure = status, one_line(failure)
 

@@ -297,8 +297,9 @@ class Conversation(Endpoint):
         return self.guarded(lambda: self._asked({"do": "value", "name": name}, (), {}))
 
     def operate(self, operation: str, number: int, args: Any = (), kwargs: Any = None, swap: bool = False) -> Any:
-        """One operation in the program's process: its value here, arguments it changed changed here too, or its
-        exception.
+        """Run one operation in the program's process; return its value or raise its exception.
+
+        Arguments that it changed there are changed here, too.
         """
         request: dict[str, Any] = {"do": operation, "on": number}
         if swap:

@@ -1,4 +1,4 @@
-"""Compile a task's tests once: their code, the names they use, the calls they begin with, what they leave as evidence."""
+"""Compile a task's tests once: their code, the names they use, the calls they begin with, the evidence they leave."""
 
 import ast
 import builtins
@@ -35,11 +35,9 @@ HELPERS = {
     for name in names.split()
 }
 MODULES = frozenset(
-    "abc asyncio bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum "
-    "fractions functools "
-    "heapq inspect io itertools json math numbers operator os pathlib random re statistics string struct sys "
-    "textwrap time "
-    "types typing unicodedata unittest uuid warnings".split()
+    "abc asyncio bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions "
+    "functools heapq inspect io itertools json math numbers operator os pathlib random re statistics string struct "
+    "sys textwrap time types typing unicodedata unittest uuid warnings".split()
 )
 _CLASS_MAKERS = {"namedtuple", "make_dataclass", "Enum", "NewType", "TypeVar", "NamedTuple"}
 # What a test speaks of if it changes something that the program would see were both one process.
@@ -176,9 +174,7 @@ def shown_to(suite: Suite, program: str) -> str:
 
 
 def classes_under_test(suite: Suite, prompt: str) -> frozenset[str]:
-    """Names of the classes that the task, not the program, calls classes: by its prompt or by the entry point's
-    capital.
-    """
+    """Return names that the task, not the program, calls classes: by its prompt or the entry point's capital."""
     names = set(re.findall(r"^\s*class\s+(\w+)", prompt, re.MULTILINE)) | set(
         re.findall(r"\bclass\s+`?([A-Z]\w*)", prompt)
     )

@@ -35,9 +35,8 @@ from lib.sandbox.untrusted import candidate, imports_in_memory, semaphores
 # pay for (a mapping costs 1.5 µs a candidate) and few programs import.
 WARM = (
     "abc ast bisect calendar collections collections.abc contextlib copy dataclasses datetime decimal enum fractions "
-    "functools heapq io itertools json keyword locale math numbers operator os random re string struct sys "
-    "textwrap threading "
-    "time traceback types typing warnings"
+    "functools heapq io itertools json keyword locale math numbers operator os random re string struct sys textwrap "
+    "threading time traceback types typing warnings"
 )
 FILE_BYTES = 16 * MEBIBYTE  # the largest file, stdout included
 OPEN_FILES = 128

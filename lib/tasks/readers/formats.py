@@ -56,5 +56,6 @@ def detect(columns: Mapping[str, Any], where: str) -> Format:
     seen = ", ".join(map(str, columns))
     nearest = max(FORMATS, key=lambda format_: len(set(format_.columns) & set(map(str.lower, map(str, columns)))))
     raise TaskError(
-        f"{where}: no known corpus has the columns {seen}; the nearest is {nearest.name}, with {', '.join(nearest.columns)}"
+        f"{where}: no known corpus has the columns {seen}; "
+        f"the nearest is {nearest.name}, with {', '.join(nearest.columns)}"
     )

@@ -13,7 +13,8 @@ from lib.tasks.readers.literals import packed_json, plain_json
 from lib.tasks.task import TaskError
 
 # Names that LiveCodeBench's stubs use without importing them.
-IMPORTS = """import bisect, collections, copy, datetime, functools, heapq, itertools, math, operator, random, re, string, sys
+IMPORTS = """import bisect, collections, copy, datetime, functools, heapq, itertools, math, \
+operator, random, re, string, sys
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter, OrderedDict, defaultdict, deque
 from functools import cache, cmp_to_key, lru_cache, reduce

@@ -27,8 +27,9 @@ class Solution(Protocol):
 
 
 def examples(solutions: Iterable[Solution], tasks: Sequence[Task], tokenizer: Any) -> list[Row]:
-    """One {"task_id", "prompt", "completion"} row a program: the prompt as mined, prefill included, the rest and the
-    fence.
+    """Return one {"task_id", "prompt", "completion"} row per program.
+
+    The prompt is the one mined with, prefill included; the completion is the rest and the fence.
     """
     by_id = {task.task_id: task for task in tasks}
     rows = []

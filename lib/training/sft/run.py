@@ -95,8 +95,9 @@ def train_once(
     on_log: OnLog = lambda row: None,
     eval_fn: EvalFn | None = None,
 ) -> dict[str, Any]:
-    """`train`, unless this very adapter is there: the same model, rows and settings. Then its log and summary as they
-    were.
+    """Call `train`, or return the summary of a finished adapter with the same model, rows and settings.
+
+    `on_log` then receives the log of the finished training.
     """
     summary = finished(adapter, run_identity(model, rows, settings)) if rows else {}
     if not summary:

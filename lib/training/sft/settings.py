@@ -16,8 +16,7 @@ OnLog = Callable[[dict[str, float]], None]
 
 @dataclasses.dataclass(frozen=True)
 class SftSettings:
-    """Everything the fine-tuning depends on; the names are the paper's Table 3. Raises ValueError for values out of
-    range.
+    """Hold what fine-tuning depends on, named as in the paper's Table 3. Raises ValueError for values out of range.
 
     Every `checkpoint_every` steps (0: never) the run can be continued from and, if it is given a held-out evaluation,
     is evaluated; `patience` evaluations without improvement end it (0: none do). `report_to` names a tracker that
@@ -68,4 +67,5 @@ def device_in_words(settings: SftSettings) -> str:
         "fp16": "because it has no bf16",
         "fp32": "because it has neither bf16 nor fp16",
     }
-    return f"Training on {where} in {precision()}, {why[precision()]}; base weights {settings.base_weights}, AdamW in 8 bits."
+    weights = f"base weights {settings.base_weights}, AdamW in 8 bits"
+    return f"Training on {where} in {precision()}, {why[precision()]}; {weights}."

@@ -1,5 +1,4 @@
-"""The trainer behind lib.training.sft: Unsloth's LoRA model in TRL's SFTTrainer, an AdamW whose state really has 8
-bits.
+"""The trainer behind lib.training.sft: Unsloth's LoRA model in TRL's SFTTrainer, with AdamW's state in 8 bits.
 
 The optimiser is handed over as an object, because without a GPU Unsloth swaps an 8-bit optimiser that is only named for
 a 32-bit one. Checkpoints, best adapter and early stop are transformers' own; what is evaluated is ours.
@@ -114,8 +113,9 @@ def build(
     on_log: OnLog = lambda row: None,
     eval_fn: EvalFn | None = None,
 ) -> tuple[Trainer, list[int]]:
-    """A trainer that is ready to run, and the places of rows left out for their length. Raises TrainingError if all
-    are.
+    """Return a trainer that is ready to run, and the indices of rows that were too long.
+
+    Raises TrainingError if all rows are.
     """
     eval_fn = eval_fn if settings.checkpoint_every else None
     lora, tokenizer = lora_model(model, settings)
@@ -222,7 +222,7 @@ def eval_curve(trainer: Trainer) -> list[dict[str, float]]:
 
 
 def restore(trainer: Trainer) -> int:
-    """Put the last good weights back, the best evaluated ones where there are any; the step they are of (0: untrained)."""
+    """Restore the best evaluated weights, else the last good ones; return their step (0: untrained)."""
     if trainer.state.best_model_checkpoint:
         trainer._load_best_model()
         return int(trainer.state.best_global_step)
