@@ -587,7 +587,7 @@ def test_many_requests_are_shared_out_among_processes():
 
 
 def test_a_prompt_s_draws_wait_until_it_has_been_read_once(openvino):
-    pipeline = Pipeline(dataclasses.replace(openvino._source, threads=1))
+    pipeline = Pipeline(dataclasses.replace(openvino._config, threads=1))
     for number in range(6):
         pipeline.add(number, [number % 2 + 1] * 600, (), number, SamplingParams(max_new_tokens=4))
     assert len(pipeline.flying) == 2  # one of each prompt
