@@ -135,9 +135,11 @@ def runtime(tmp_path: Path) -> Path:
     for name, text in files.items():
         (packages / name).parent.mkdir(parents=True, exist_ok=True)
         (packages / name).write_text(text)
-    (repository / "lib").mkdir(parents=True)
-    for path in [ROOT / "lib/__init__.py", ROOT / "lib/run/colab.py", *ROOT.glob("requirements*.txt")]:
-        shutil.copy(path, repository / path.relative_to(ROOT))
+    modules = ("__init__", "base/__init__", "base/errors", "base/files", "run/__init__", "run/colab")
+    for path in [*(ROOT / "lib" / f"{module}.py" for module in modules), *ROOT.glob("requirements*.txt")]:
+        copy = repository / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
     git = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@example.org"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *command], check=True)
