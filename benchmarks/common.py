@@ -1,5 +1,6 @@
 """What benchmarks share: a process a run, how far turns lie apart, and a table or one JSON object at the end."""
 
+import dataclasses
 import json
 import platform
 import subprocess
@@ -32,6 +33,16 @@ def machine() -> str:
     gpu = unit["name"] if unit["kind"] == "cuda" else "no GPU"
     cores = f"{facts['cores']} × {facts['processor']}"
     return f"{cores}, {facts['memory_gb']:.0f} GB, {gpu}, {facts['system']}, Python {platform.python_version()}"
+
+
+def sft_settings(**changes: Any) -> Any:
+    """Preset cpu's settings of fine-tuning, with changes; nothing is reported to a tracker."""
+    from lib.run.presets import parameters
+    from lib.training.sft import SftSettings
+
+    names = {field.name for field in dataclasses.fields(SftSettings)} - {"seed", "report_to"}
+    ours = {name: value for name, value in parameters("cpu")["03_sft"].items() if name in names}
+    return SftSettings(**ours | changes)
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:

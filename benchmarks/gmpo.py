@@ -66,9 +66,9 @@ class Start:
 def config_of(arm: str, seed: int, options: argparse.Namespace) -> Any:
     """An arm's PolyCodeConfig."""
     from lib.gmpo.run import run_config
-    from lib.run.presets import NOTEBOOKS, load_preset, read_notebook
+    from lib.run.presets import parameters
 
-    values = read_notebook(NOTEBOOKS / "04_gmpo.ipynb").defaults | load_preset(PRESET)["04_gmpo"] | ARMS[arm]
+    values = parameters(PRESET)["04_gmpo"] | ARMS[arm]
     if options.steps:
         values["steps"] = options.steps
     if options.warm_start:
@@ -127,10 +127,12 @@ def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dic
     from transformers import AutoTokenizer, DataCollatorForSeq2Seq, PrinterCallback, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
+    from benchmarks.common import sft_settings
     from lib.gmpo.policy import load_policy
+    from lib.models.adapters import save_adapter
+    from lib.models.precision import precision
     from lib.models.resolve import resolve
-    from lib.run.presets import load_preset
-    from lib.training.sft import SftSettings, batch_order, precision, save_adapter, within_length
+    from lib.training.sft import batch_order, within_length
 
     class Until(TrainerCallback):  # type: ignore[misc]
         """Ends the training once its time is up."""
@@ -141,7 +143,7 @@ def sft_on(rows: Path, start: Path, out: Path, seconds: float, seed: int) -> dic
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_training_stop = time.perf_counter() >= self.end
 
-    cuda, wanted = torch.cuda.is_available(), SftSettings(**load_preset("cpu")["03_sft"] | {"seed": 3407 + seed})
+    cuda, wanted = torch.cuda.is_available(), sft_settings(seed=3407 + seed)
     tokenizer = AutoTokenizer.from_pretrained(resolve(MODEL))
     data = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
     encoded, _ = within_length(data, tokenizer, wanted.max_length)
@@ -211,7 +213,7 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
 
     from lib.mining.ledger import Ledger
     from lib.mining.select import mixed_outcome, select_winners
-    from lib.run.presets import load_preset
+    from lib.run.presets import parameters
     from lib.sandbox import Sandbox
     from lib.tasks.task import by_split, read_tasks
 
@@ -224,7 +226,7 @@ def starter(seed: int, options: argparse.Namespace) -> Start:
         list(Ledger(options.rsft_dir / f"seed{seed}" / name)) for name in ("mining.jsonl", "mining-2.jsonl")
     )
     chosen = mixed_outcome(train_tasks, again)  # by the start's own draws, which rsft-2 was mined from
-    enough = len(chosen) >= load_preset(PRESET)["04_gmpo"]["prompts_per_batch"]
+    enough = len(chosen) >= parameters(PRESET)["04_gmpo"]["prompts_per_batch"]
     winners = select_winners(mined, sizes.mining.winners_per_task, seed)
     leave(options.run_dir / f"seed{seed}", chosen if enough else train_tasks, winners, train_tasks)
     folder, adapter = options.run_dir / f"seed{seed}", options.rsft_dir / f"seed{seed}" / "rsft-1"

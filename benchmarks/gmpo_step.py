@@ -40,9 +40,9 @@ TASKS = 24
 def config_of(quick: bool, folder: Path) -> Any:
     """Preset cpu's, for three batches in shuffled order; in miniature with `quick`."""
     from lib.gmpo.run import run_config
-    from lib.run.presets import NOTEBOOKS, load_preset, read_notebook
+    from lib.run.presets import parameters
 
-    values = read_notebook(NOTEBOOKS / "04_gmpo.ipynb").defaults | (load_preset("cpu").get("04_gmpo") or {})
+    values = parameters("cpu")["04_gmpo"]
     same = ("num_iterations", "prompts_per_batch", "group_size", "tau", "learning_rate", "temperature", "top_p")
     fields = {name: values[name] for name in same}
     fields |= {"steps": 3, "max_completion_length": values["max_new_tokens"], "output_dir": str(folder)}

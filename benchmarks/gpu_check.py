@@ -35,10 +35,10 @@ def device(model: str, folder: Path) -> str:
     """A product in the precision that training will use, against the same in fp64."""
     import torch
 
-    from lib.training.sft import precision
+    from lib.models.precision import precision, torch_dtype
 
     a, b = torch.randn(2, 512, 512, device="cuda", dtype=torch.float64).unbind()
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision()]
+    dtype = torch_dtype()
     error = float(((a.to(dtype) @ b.to(dtype)).double() - a @ b).abs().max() / (a @ b).abs().max())
     check(error < 0.05, f"a product in {precision()} is off by {error:.2g}")
     gpu = torch.cuda.get_device_properties(0)

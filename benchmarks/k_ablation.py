@@ -27,7 +27,7 @@ from lib.mining.collect import Source, local_runner  # noqa: E402
 from lib.mining.k_curve import Row, ablation, pools, table  # noqa: E402
 from lib.mining.ledger import Ledger  # noqa: E402
 from lib.run import doctor  # noqa: E402
-from lib.run.presets import load_preset  # noqa: E402
+from lib.run.presets import parameters  # noqa: E402
 from lib.sampling import SamplingParams, open_engine  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.tasks.readers import read  # noqa: E402
@@ -81,7 +81,7 @@ def divided(task: Task, visible: int) -> Task:
 
 def measured(tasks: Sequence[Task], options: argparse.Namespace) -> list[Row]:
     """Draw, grade, count."""
-    values = load_preset("cpu")["02_mining"]
+    values = parameters("cpu")["02_mining"]
     sampled = SamplingParams(values["temperature"], 0.95, values["max_new_tokens"])
     greedy = dataclasses.replace(sampled, temperature=0.0)
     source = Source("k_ablation", "embedded", "", options.seed)
@@ -107,7 +107,7 @@ def write(rows: Sequence[Row], tasks: Sequence[Task], options: argparse.Namespac
         "command": {
             name: str(value) for name, value in sorted(vars(options).items()) if name not in ("out", "run_dir", "json")
         },
-        "settings": load_preset("cpu")["02_mining"],
+        "settings": parameters("cpu")["02_mining"],
         "task_ids": [task.task_id for task in tasks],
         "git": doctor.git_state(),
         "versions": doctor.versions(),

@@ -40,6 +40,7 @@ sys.path.insert(0, str(ROOT))
 
 from transformers import AutoTokenizer  # noqa: E402
 
+from benchmarks.common import sft_settings  # noqa: E402
 from benchmarks.controls import equally_many, failing_draws, random_winners  # noqa: E402
 from lib.base.files import write_json  # noqa: E402
 from lib.base.progress import track  # noqa: E402
@@ -53,7 +54,7 @@ from lib.models.adapters import adapter_name  # noqa: E402
 from lib.models.card import read_facts  # noqa: E402
 from lib.models.resolve import resolve  # noqa: E402
 from lib.run import doctor  # noqa: E402
-from lib.run.presets import NOTEBOOKS, load_preset, read_notebook  # noqa: E402
+from lib.run.presets import parameters  # noqa: E402
 from lib.sampling import SamplingParams, open_engine  # noqa: E402
 from lib.sandbox import Sandbox, languages  # noqa: E402
 from lib.stats.intervals import wilson_interval  # noqa: E402
@@ -87,11 +88,9 @@ class Sizes:
 
 def preset_sizes(seed: int, quick: bool) -> Sizes:
     """Preset cpu's; in miniature with `quick`."""
-    preset = load_preset("cpu")
+    preset = parameters("cpu")
     mining, evaluation = preset["02_mining"], preset["05_evaluation"]
-    values = read_notebook(NOTEBOOKS / "03_sft.ipynb").defaults | preset["03_sft"]
-    names = {field.name for field in dataclasses.fields(SftSettings)}
-    sft = SftSettings(**{name: value for name, value in values.items() if name in names} | {"seed": 3407 + seed})
+    sft = sft_settings(seed=3407 + seed)
     plan = RoundSettings(
         draws=4 if quick else mining["draws"],
         winners_per_task=mining["winners_per_task"],
@@ -423,7 +422,7 @@ def write(
     hidden = ("out", "run_dir", "json")
     manifest = {
         "command": {key: str(value) for key, value in sorted(vars(options).items()) if key not in hidden},
-        "settings": load_preset(preset),
+        "settings": parameters(preset),
         what.replace(" ", "_"): words,
         "task_ids": [task.task_id for task in tasks],
         "git": git,

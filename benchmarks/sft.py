@@ -8,7 +8,6 @@ Memory is the process's largest resident set, on a GPU the most that torch alloc
 """
 
 import argparse
-import dataclasses
 import json
 import resource
 import statistics
@@ -21,17 +20,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.common import apart, show, spread  # noqa: E402
+from benchmarks.common import apart, sft_settings, show, spread  # noqa: E402
 
 LANES = ("unsloth", "trl")
-
-
-def settings(steps: int) -> Any:
-    """Preset cpu's, for `steps` steps."""
-    from lib.run.presets import load_preset
-    from lib.training.sft import SftSettings
-
-    return dataclasses.replace(SftSettings(**load_preset("cpu")["03_sft"]), steps=steps)
 
 
 def data(tokenizer: Any) -> list[dict[str, str]]:
@@ -56,7 +47,7 @@ def through_unsloth(steps: int, folder: Path) -> Any:
     from lib.models.resolve import resolve
 
     tokenizer = AutoTokenizer.from_pretrained(resolve("embedded"))
-    return trainer.build("embedded", data(tokenizer), folder, settings(steps))[0]
+    return trainer.build("embedded", data(tokenizer), folder, sft_settings(steps=steps))[0]
 
 
 def through_trl(steps: int, folder: Path, rows: list[dict[str, str]] | None = None) -> Any:
@@ -68,13 +59,13 @@ def through_trl(steps: int, folder: Path, rows: list[dict[str, str]] | None = No
     from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
+    from lib.models.precision import precision, torch_dtype
     from lib.models.resolve import resolve
-    from lib.training.sft import batch_order, precision, within_length
+    from lib.training.sft import batch_order, within_length
 
-    wanted, source, cuda = settings(steps), resolve("embedded"), torch.cuda.is_available()
+    wanted, source, cuda = sft_settings(steps=steps), resolve("embedded"), torch.cuda.is_available()
     tokenizer = AutoTokenizer.from_pretrained(source)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[precision()]
-    base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    base = AutoModelForCausalLM.from_pretrained(source, dtype=torch_dtype())
     lora = LoraConfig(
         r=wanted.lora_rank, lora_alpha=wanted.lora_alpha, lora_dropout=wanted.lora_dropout,
         target_modules=list(wanted.target_modules), task_type="CAUSAL_LM",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ from lib.models.resolve import resolve
 from lib.sandbox import Sandbox, SandboxError
 from lib.tasks.prompts import Prompt, build_prompt
 from lib.tasks.task import Task
-from lib.training.sft import TrainingError
+from lib.training import tensorboard
+from lib.training.resume import TrainingError
 
 TINY: dict[str, Any] = {
     "steps": 1, "prompts_per_batch": 2, "group_size": 2, "rows_per_pass": 2, "max_completion_length": 8,
@@ -314,6 +316,7 @@ def test_a_training_is_continued_then_skipped_and_another_one_starts_anew(
     }
     assert not (tmp_path / "out.trainer").exists()
     assert any(path.stat().st_size for path in (tmp_path / "out.tensorboard").glob("events*"))
+    assert tensorboard.VARIABLE not in os.environ
 
     written = (out / "adapter_model.safetensors").stat().st_mtime_ns
     assert train() == summary and steps == [1, 2]

@@ -13,7 +13,6 @@ from pathlib import Path
 import nbformat
 import pandas
 import pytest
-import yaml
 
 from lib.evaluation import comparison
 from lib.run import executed, presets
@@ -72,10 +71,16 @@ def test_headings_make_a_table_of_contents_and_the_last_proposes_a_change(notebo
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_defaults_are_the_values_of_preset_cpu(path):
-    preset = yaml.safe_load((ROOT / "notebooks" / "presets" / "cpu.yaml").read_text(encoding="utf-8"))
-    defaults = presets.read_notebook(path).defaults
-    wanted = {name: value for name, value in preset["shared"].items() if name in defaults} | preset.get(path.stem, {})
-    assert {name: defaults[name] for name in wanted} == wanted
+    assert presets.read_notebook(path).defaults == presets.parameters("cpu")[path.stem]
+
+
+@pytest.mark.parametrize("name", presets.preset_names())
+def test_a_preset_repeats_no_default_of_the_notebooks(name):
+    books = {path.stem: presets.read_notebook(path) for path in NOTEBOOKS}
+    changed = presets.resolve(books, presets.load_preset(name), name)
+    for stage, values in changed.items():
+        for key, value in values.items():
+            assert value != books[stage].defaults[key], f"preset {name}, {stage}: {key} is {value} without it"
 
 
 def test_figures_leave_a_notebook_the_backend_that_shows_them():

@@ -11,8 +11,9 @@ from lib.models.resolve import resolve
 from lib.sampling import SamplingParams
 from lib.sandbox import Sandbox
 from lib.tasks.task import read_tasks
+from lib.training.resume import TrainingError
 from lib.training.rounds import RoundSettings, before_and_after, iterate, round_metrics, settings_from_mining
-from lib.training.sft import SftSettings, TrainingError, examples
+from lib.training.sft import SftSettings, examples
 from tests.test_ledger import ROW
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import random
 import re
 import shutil
@@ -17,23 +18,23 @@ from safetensors.torch import load_file
 from lib.mining.collect import Source, local_runner
 from lib.mining.ledger import Ledger
 from lib.models.card import read_facts
+from lib.models.precision import precision
 from lib.models.resolve import resolve
-from lib.run.presets import load_preset
+from lib.run.presets import parameters
 from lib.sampling import SamplingParams, open_engine
 from lib.sandbox import Sandbox
 from lib.tasks.prompts import build_prompt
 from lib.tasks.task import read_tasks
+from lib.training import tensorboard
 from lib.training.dev_eval import greedy_pass_at_1
-from lib.training.resume import continue_from, last_checkpoint
+from lib.training.resume import TrainingError, continue_from, last_checkpoint
 from lib.training.sft import (
     TARGET_MODULES,
     SftSettings,
-    TrainingError,
     batch_order,
     encode,
     examples,
     out_of_memory,
-    precision,
     run_identity,
     train,
     train_once,
@@ -79,8 +80,8 @@ def built(tmp_path_factory, rows):
     """The trainer of the `paper` preset, and the preset."""
     from lib.training.sft.trainer import build
 
-    preset = load_preset("paper")["03_sft"]
-    names = {field.name for field in dataclasses.fields(SftSettings)}
+    preset = parameters("paper")["03_sft"]
+    names = {field.name for field in dataclasses.fields(SftSettings)} - {"seed", "report_to"}
     table_3 = SftSettings(**{name: value for name, value in preset.items() if name in names})
     return build("embedded", rows, tmp_path_factory.mktemp("paper"), table_3)[0]
 
@@ -199,6 +200,17 @@ def test_the_adapter_folder_is_whole_and_nothing_is_left_beside_it(trained):
     there = {path.name for path in folder.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "training.json"} <= there
     assert {path.name for path in folder.parent.iterdir()} == {"adapter", "adapter.tensorboard"}
+
+
+@pytest.mark.parametrize("before", [None, "elsewhere"])
+def test_the_environment_is_afterwards_as_it_was_also_when_training_fails(tmp_path, monkeypatch, before):
+    monkeypatch.delenv(tensorboard.VARIABLE, raising=False)
+    if before is not None:
+        monkeypatch.setenv(tensorboard.VARIABLE, before)
+    with pytest.raises(KeyboardInterrupt), tensorboard.tensorboard_in(tmp_path):
+        assert os.environ[tensorboard.VARIABLE] == str(tmp_path)
+        raise KeyboardInterrupt
+    assert os.environ.get(tensorboard.VARIABLE) == before
 
 
 def test_tensorboard_gets_the_loss_of_every_step(trained):

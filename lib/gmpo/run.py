@@ -7,7 +7,6 @@ On several GPUs, call `train_gmpo` in a file of its own and start that with `acc
 import copy
 import dataclasses
 import json
-import os
 import shutil
 import time
 import warnings
@@ -35,6 +34,7 @@ from lib.sandbox import Sandbox
 from lib.tasks.prompts import Prompt, build_prompt
 from lib.tasks.task import Task
 from lib.training.resume import Identity, continue_from, finished, identity_of
+from lib.training.tensorboard import tensorboard_in
 
 BatchOrder = Literal["clusters", "shuffled"]  # similar prompts meet in a batch; or plain shuffled laps
 SIMILAR_FROM = 4  # prompts per batch; fewer cannot hold two of one kind and one of another, whatever the groups
@@ -152,8 +152,8 @@ def train_gmpo(
             lines.write(json.dumps(row) + "\n")
         on_step(row)
 
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(logs or adapter_out.with_name(f"{adapter_out.name}.tensorboard"))
-    with Sandbox() as sandbox:
+    logs = logs or adapter_out.with_name(f"{adapter_out.name}.tensorboard")
+    with Sandbox() as sandbox, tensorboard_in(logs):
         judge = SandboxReward(sandbox, tasks, prompts, reward)
         trainer = make_trainer(model, adapter_in, prompts, config, judge, record, batch_order=batch_order)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

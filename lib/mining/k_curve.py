@@ -23,7 +23,7 @@ import numpy.typing
 from lib.mining.ledger import Attempt
 from lib.mining.select import syntax_digest
 from lib.stats.intervals import bca_interval, wilson_interval
-from lib.stats.pass_at_k import solved_table
+from lib.stats.pass_at_k import best_of_k_per_task, solved_table
 from lib.tasks.task import Task
 
 Floats = numpy.typing.NDArray[numpy.float64]
@@ -108,13 +108,14 @@ def ablation(drawn: Sequence[Pool], ks: Sequence[int], greedy: Sequence[Attempt]
 
 def _at(k: int, drawn: Sequence[Pool], chance: Floats) -> list[Row]:
     found = numpy.array([chance[pool.visible] for pool in drawn])
-    right = numpy.array([pool.solved / pool.visible if pool.visible else 0.0 for pool in drawn])
+    places = numpy.arange(drawn[0].draws)  # which samples pass is the same to a mean over every order
+    visible, solved = (places < [[getattr(pool, name)] for pool in drawn] for name in ("visible", "solved"))
     distinct = numpy.array([sum(chance[m] for m in pool.programs) for pool in drawn])
     winners = numpy.array([sum(chance[m] for m in pool.winners) for pool in drawn])
     tokens = numpy.array([k * pool.tokens / pool.draws for pool in drawn])
     return [
         _share(k, "best-of-K", "visible", found),
-        _share(k, "best-of-K", "hidden", found * right),
+        _share(k, "best-of-K", "hidden", best_of_k_per_task(visible, solved, k).tolist()),
         _share(k, "solved", "all", [chance[pool.solved] for pool in drawn]),
         _share(k, "draws that pass", "all", [pool.solved / pool.draws for pool in drawn]),
         _mean(k, "distinct winners", "all", winners, "a task"),

@@ -96,7 +96,7 @@ def device() -> dict[str, Any]:
     """Where tensors will live: {"kind": "cpu" | "cuda", "name", "memory_gb", "precision"}."""
     import torch
 
-    from lib.training.sft import precision
+    from lib.models.precision import precision
 
     if not torch.cuda.is_available():
         return {"kind": "cpu", "name": _processor(), "memory_gb": None, "precision": precision()}
@@ -164,11 +164,11 @@ def preset_lines(preset: dict[str, Any], unit: dict[str, Any]) -> list[str]:
     """What one preset would do on this device, in words."""
     if preset.get("error"):
         return [f"{preset['name']}: cannot run: {preset['error']}"]
-    shared = ", ".join(f"{key}={value}" for key, value in preset["shared"].items())
+    shared = "".join(f", {key}={value}" for key, value in preset["shared"].items())
     stages, finished = preset["stages"], preset["finished"]
     return [
         f"{preset['name']}: {preset['about'] or 'no description'}",
-        f"  {stages[0]} to {stages[-1]}, {len(finished)} of {len(stages)} finished in {preset['run_dir']}; {shared}",
+        f"  {stages[0]} to {stages[-1]}, {len(finished)} of {len(stages)} finished in {preset['run_dir']}{shared}",
         f"  {suits(preset['needs_gpu_gb'], unit)}",
     ]
 

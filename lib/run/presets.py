@@ -180,6 +180,13 @@ def resolve(
     return values
 
 
+def parameters(preset: str) -> dict[str, Values]:
+    """Return {stage: all of its parameters}: the notebooks' defaults and what the preset changes in them."""
+    books = {stage.name: read_notebook(NOTEBOOKS / f"{stage.name}.ipynb") for stage in STAGES}
+    changed = resolve(books, load_preset(preset), preset)
+    return {name: book.defaults | changed[name] for name, book in books.items()}
+
+
 def _assign(
     values: dict[str, Values],
     notebooks: Mapping[str, Notebook],

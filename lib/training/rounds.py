@@ -25,7 +25,8 @@ from lib.sandbox import Sandbox
 from lib.stats.intervals import Rate, rate_over_tasks
 from lib.stats.pass_at_k import pass_at_k_rate
 from lib.tasks.task import Task
-from lib.training.sft import EvalFn, OnLog, Row, SftSettings, TrainingError, examples, train_once
+from lib.training.resume import TrainingError
+from lib.training.sft import EvalFn, OnLog, Row, SftSettings, examples, train_once
 
 Answers = dict[str, list[Attempt]]
 

@@ -6,9 +6,6 @@ are left out, not cut; the order of rows is a function of the seed alone, so tha
 would have.
 """
 
-from lib.models.adapters import save_adapter as save_adapter
-from lib.models.precision import precision as precision
-from lib.training.resume import TrainingError as TrainingError
 from lib.training.sft.rows import Solution as Solution
 from lib.training.sft.rows import batch_order as batch_order
 from lib.training.sft.rows import encode as encode

@@ -1,7 +1,6 @@
 """One fine-tuning from rows to an adapter folder: whole or not at all, and continued where a kill left it."""
 
 import dataclasses
-import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -10,8 +9,10 @@ from typing import Any
 
 from lib.models.adapters import save_adapter
 from lib.models.card import write_card
+from lib.models.precision import precision
 from lib.training.resume import Identity, TrainingError, continue_from, finished, identity_of
-from lib.training.sft.settings import EvalFn, OnLog, Row, SftSettings, precision
+from lib.training.sft.settings import EvalFn, OnLog, Row, SftSettings
+from lib.training.tensorboard import tensorboard_in
 
 
 def train(
@@ -45,11 +46,10 @@ def train(
     started = time.perf_counter()
     folder, identity = adapter.with_name(f"{adapter.name}.trainer"), run_identity(model, rows, settings)
     checkpoint = continue_from(folder, identity)
-    before = os.environ.get("TENSORBOARD_LOGGING_DIR")
-    os.environ["TENSORBOARD_LOGGING_DIR"] = f"{adapter}.tensorboard"
     try:
-        trainer, longer = unsloth_trainer.build(model, rows, folder, settings, on_log=on_log, eval_fn=eval_fn)
-        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+        with tensorboard_in(adapter.with_name(f"{adapter.name}.tensorboard")):
+            trainer, longer = unsloth_trainer.build(model, rows, folder, settings, on_log=on_log, eval_fn=eval_fn)
+            trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     except torch.OutOfMemoryError:
         raise TrainingError(out_of_memory(settings)) from None
     except unsloth_trainer.NotFinite as error:
@@ -60,10 +60,6 @@ def train(
         if kept:
             _save(error.trainer, adapter, model, rows, settings, {"kept_step": kept, "stopped": message})
         raise TrainingError(message) from None
-    finally:
-        os.environ.pop("TENSORBOARD_LOGGING_DIR")
-        if before is not None:
-            os.environ["TENSORBOARD_LOGGING_DIR"] = before
     log = [row for row in trainer.state.log_history if "loss" in row]
     summary = {
         "precision": precision(),
