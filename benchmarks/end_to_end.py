@@ -14,7 +14,6 @@ draws differ, so winners and rates agree only as far as chance lets them; both a
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 import subprocess
@@ -27,7 +26,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.common import apart, show, spread  # noqa: E402
+from benchmarks.common import apart, sft_settings, show, spread  # noqa: E402
 
 MODEL, LANES, STAGES = "embedded", ("ours", "plain"), ("mine", "tune", "answer")
 FULL = {"tasks": 24, "draws": 16, "steps": 10, "held_out": 24, "answers": 10}
@@ -58,7 +57,6 @@ def ours(sizes: dict[str, int], folder: Path) -> dict[str, float]:
     # isort: split
     from transformers import AutoTokenizer
 
-    from benchmarks.sft import settings
     from lib.mining.answers import passed_matrix, sample_answers
     from lib.mining.collect import Source, local_runner
     from lib.mining.ledger import Ledger
@@ -79,7 +77,7 @@ def ours(sizes: dict[str, int], folder: Path) -> dict[str, float]:
         winners = select_winners(mined, WINNERS, 0)
         clock.append(time.perf_counter())
         rows = examples(winners, train, AutoTokenizer.from_pretrained(resolve(MODEL)))
-        train_once(MODEL, rows, folder / "adapter", dataclasses.replace(settings(sizes["steps"]), checkpoint_every=0))
+        train_once(MODEL, rows, folder / "adapter", sft_settings(steps=sizes["steps"]))
         clock.append(time.perf_counter())
         engine = open_engine(MODEL, str(folder / "adapter"))
         source = Source("end_to_end", MODEL, adapter_name(folder / "adapter"), 0)

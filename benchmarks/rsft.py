@@ -92,7 +92,7 @@ def preset_sizes(seed: int, quick: bool) -> Sizes:
     mining, evaluation = preset["02_mining"], preset["05_evaluation"]
     sft = sft_settings(seed=3407 + seed)
     plan = RoundSettings(
-        draws=4 if quick else mining["draws"],
+        num_samples=4 if quick else mining["draws"],
         winners_per_task=mining["winners_per_task"],
         sampling=SamplingParams(mining["temperature"], 0.95, mining["max_new_tokens"]),
         seed=seed,
@@ -324,7 +324,7 @@ def blp(options: argparse.Namespace) -> tuple[pandas.DataFrame, dict[str, str], 
         train, test = train[:5], test[:5]
     sizes, kept = preset_sizes(0, options.quick), options.run_dir / "blp"
     how = dataclasses.replace(sizes.mining.sampling, max_new_tokens=BLP_TOKENS)
-    plan = dataclasses.replace(sizes.mining, draws=4 if options.quick else BLP_DRAWS, sampling=how)
+    plan = dataclasses.replace(sizes.mining, num_samples=4 if options.quick else BLP_DRAWS, sampling=how)
     sizes = dataclasses.replace(
         sizes, mining=plan, draws=2 if options.quick else BLP_ANSWERS, max_new_tokens=BLP_TOKENS
     )

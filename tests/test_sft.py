@@ -71,7 +71,7 @@ def trained(tmp_path_factory, rows):
     return (
         folder,
         history,
-        train("embedded", rows, folder, dataclasses.replace(SETTINGS, report_to="tensorboard"), history.append),
+        train("embedded", rows, folder, dataclasses.replace(SETTINGS, report_to="tensorboard"), on_log=history.append),
     )
 
 
