@@ -57,7 +57,7 @@ def best_of() -> pandas.DataFrame:
 
 PASSED = numpy.random.default_rng(1).random((60, 16)) < numpy.linspace(0, 1, 60)[:, None]
 HISTORY = [
-    {"step": step, "reward": 0.2 * step, "decidable": 0.5, "advantage_var": 1.0, "advantage_var_per_prompt": 0.7,
+    {"step": step, "reward": 0.2 * step, "mixed_outcome": 0.5, "advantage_var": 1.0, "advantage_var_per_prompt": 0.7,
      "loss": 1 / step, "mean_token_accuracy": 0.8, "l_hat_right": 0.1, "l_hat_wrong": -1.0}
     | {f"verdict/{status}": 0.25 for status in ("success", "wrong-output", "runtime-error", "compile-error")}
     for step in (1, 2, 3)

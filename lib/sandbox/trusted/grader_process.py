@@ -82,18 +82,19 @@ class GraderProcess:
 
     def stop(self) -> None:
         """End the grader; its worker, launcher and candidate follow when their sockets close."""
-        if self.socket:
+        with self._lock:  # close() and judge() may both be here
+            ours, process = self.socket, self.process
+            self.socket = self.channel = self.process = None
+        if ours:
             with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
-            self.socket.close()
-            self.socket = self.channel = None
-        if self.process:
+                ours.shutdown(socket.SHUT_RDWR)
+            ours.close()
+        if process:
             try:
-                self.process.wait(0.3)
+                process.wait(0.3)
             except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-            self.process = None
+                process.kill()
+                process.wait()
 
 
 def grader_settings(plan: Plan, modules: tuple[str, ...], python_path: str) -> dict[str, Any]:
