@@ -11,20 +11,7 @@ from lib.tasks import readers
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "cases/corpora.jsonl").read_text("utf-8").splitlines()]
 
 
-NO_NUMPY = pytest.mark.xfail(
-    reason="the grader cannot import numpy for tests yet, and says unsupported-test", strict=False
-)
-
-
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(
-            row, id=f"{row['kind']}-{row['name']}", marks=[NO_NUMPY] if row["kind"] == "tests-import-numpy" else []
-        )
-        for row in ROWS
-    ],
-)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['kind']}-{row['name']}")
 def test_a_public_file_is_read_and_judged_as_its_corpus_does(row, tmp_path: Path, capsys) -> None:
     tasks, answers, out = tmp_path / row["file_name"], tmp_path / "answers.jsonl", tmp_path / "out.jsonl"
     tasks.write_bytes(row["content"].encode())

@@ -202,6 +202,28 @@ def test_module_that_a_test_imports_and_that_is_not_there_is_the_test_s_fault(sa
     assert sandbox.grade(task("import no_such_module\nassert f(2) == 4"), RIGHT).status == "unsupported-test"
 
 
+CLOSE = "import numpy as np\ndef check(candidate):\n    assert np.allclose(candidate(0.1), 0.01, atol=1e-9)\ncheck(f)"
+
+
+def test_tests_and_set_up_code_see_numpy_and_the_program_does_not(sandbox):
+    for close in (task(CLOSE), task("assert np.isclose(f(0.1), 0.01)", setup_code="import math, numpy as np")):
+        programs = (RIGHT, "def f(x):\n    return x", "import numpy\n" + RIGHT)
+        assert [sandbox.grade(close, program).status for program in programs] == [
+            "success", "wrong-output", "runtime-error"
+        ]  # fmt: skip
+
+
+def test_value_of_numpy_cannot_be_handed_to_a_program_without_numpy(sandbox):
+    handed = task("import numpy as np\nassert (f(np.ones(2)) == 1).all()")
+    assert sandbox.grade(handed, RIGHT).status == "unsupported-test"
+
+
+def test_set_up_code_that_imports_what_is_not_there_is_no_fault_of_the_program(sandbox):
+    assert (
+        sandbox.grade(task("assert f(2) == 4", setup_code="import no_such_module"), RIGHT).status == "unsupported-test"
+    )
+
+
 def test_failure_that_blames_the_program_wins_over_a_test_that_cannot_be_asked(sandbox):
     mixed = task("import no_such_module", "assert f(2) == 5")
     assert sandbox.grade(mixed, RIGHT).status == "wrong-output"

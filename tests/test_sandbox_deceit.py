@@ -32,6 +32,23 @@ def agreeing(base: str, make: str = "") -> str:
 
 
 ROWS = [
+    Deceit(
+        "class that answers numpy's own questions",
+        "class M(type):\n def __getattr__(c, n): return lambda *a, **k: True\nclass C(metaclass=M):\n"
+        " __array_function__ = __array_ufunc__ = lambda *a, **k: True\n __array_priority__ = 1e9\n"
+        " def __array__(s, *a, **k): return [4]\n __sub__ = __rsub__ = __abs__ = lambda s, *o: s\n"
+        " __le__ = __eq__ = __bool__ = lambda *a: True\ndef f(x): return C()",
+        (
+            "import numpy as np\nassert np.allclose(f(2), 4)",
+            "assert np.array_equal(f(2), 4)",
+            "assert np.isclose(f(2), 4)",
+        ),
+    ),
+    Deceit(
+        "helper under numpy's name",
+        "class np: allclose = staticmethod(lambda *a, **k: True)\nnumpy = np\ndef f(x): return 0",
+        ("import numpy as np\nassert np.allclose(f(2), 4)",),
+    ),
     *[Deceit(f"agreeing {base}", agreeing(base)) for base in ("object", "int", "float", "complex", "Exception")],
     *[
         Deceit(f"agreeing {base}", agreeing(base), ("assert f('ab') == ['a', 'b']",))

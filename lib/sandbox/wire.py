@@ -226,9 +226,7 @@ class Codec:
         if kind is re.Pattern:
             return {"re": [self.encode(value.pattern), value.flags]}
         if _numpy_kind(value):
-            return (
-                self._container("np", value) if hasattr(value, "__setitem__") and value.shape else self._scalar(value)
-            )
+            return self.encode_numpy(value)
         if kind.__name__ in _BY_TEXT.get(kind.__module__, ()) and kind is getattr(
             sys.modules.get(kind.__module__), kind.__name__, None
         ):
@@ -241,7 +239,10 @@ class Codec:
         number, new = self.number(value)
         return {"nan": number} if new else {"#": number}
 
-    def _scalar(self, value: Any) -> Any:
+    def encode_numpy(self, value: Any) -> Any:
+        """The JSON form of a numpy array or scalar."""
+        if hasattr(value, "__setitem__") and value.shape:
+            return self._container("np", value)
         return {"n0": [value.dtype.str, base64.b64encode(value.tobytes()).decode()]}
 
     def _container(self, tag: str, value: Any) -> Any:

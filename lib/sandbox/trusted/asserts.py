@@ -1,6 +1,7 @@
 """Evaluate a task's asserts in a forked copy of the grader, with the program's names bound to `remote`'s objects."""
 
 import builtins
+import contextlib
 import dataclasses
 import importlib
 import os
@@ -11,7 +12,7 @@ from lib.sandbox import frames
 from lib.sandbox.trusted import suite as suites
 from lib.sandbox.trusted.conversation import TESTS, Conversation
 from lib.sandbox.trusted.remote import Misuse, Remote, Unsupported, facts_of
-from lib.sandbox.trusted.suite import EXPECTED, GOT, HELPERS, MODULES, TEST_FILE, Suite
+from lib.sandbox.trusted.suite import EXPECTED, GOT, HELPERS, MODULES, PACKAGES, TEST_FILE, Suite
 from lib.sandbox.verdict import one_line
 
 DIED = "died"  # the program's process is gone; the grader asks the kernel why
@@ -174,8 +175,9 @@ def judge_inside(session: Conversation, suite: Suite, job: dict[str, Any], repor
 
 def warm(suite: Suite) -> None:
     """Import what the tests speak of, so that no copy of the grader has to."""
-    for name in suite.setup_names.union(*suite.names) & (MODULES | HELPERS.keys()):
-        importlib.import_module(HELPERS.get(name, name))
+    for name in suite.setup_names.union(*suite.names) & (MODULES | HELPERS.keys() | PACKAGES):
+        with contextlib.suppress(ImportError):  # the test meets it again and says so
+            importlib.import_module(HELPERS.get(name, name))
 
 
 def _run_test(outcome: Outcome, names: Names, test: str, code: Any, about: tuple[Any, Any, bool]) -> None:

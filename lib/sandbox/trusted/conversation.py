@@ -121,6 +121,12 @@ class Conversation(Endpoint):
         self.defining.append([kind.__name__, source])
         return True
 
+    def encode_numpy(self, value: Any) -> Any:
+        """As for both ends, unless the program may not import numpy."""
+        if "numpy" not in self.modules:
+            self.refuse("the test hands the program a value of numpy's, which the program may not import here")
+        return super().encode_numpy(value)
+
     def _lend(self, value: Any) -> Any:
         if hasattr(value, "__next__"):
             return {"it": [self.number(value)[0], "iterator"]}

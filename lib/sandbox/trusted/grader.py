@@ -5,6 +5,8 @@ caller, nowhere else. The grader itself never runs the program's code and never 
 """
 
 import gc
+import importlib.abc
+import importlib.machinery
 import json
 import os
 import resource
@@ -120,14 +122,28 @@ def cause_of_death(code: int | None, cpu_s: float, limit_s: float, largest_outpu
     return Status.RUNTIME_ERROR, f"the process exited with status {code}"
 
 
+class PackageFinder(importlib.abc.MetaPathFinder):
+    """Finds the packages that tests may import beside the standard library: {name: the folder it lies in}."""
+
+    def __init__(self, folders: dict[str, str]) -> None:
+        self.folders = folders
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        """Return the spec of one of these packages, None for anything else."""
+        folder = self.folders.get(name)
+        return importlib.machinery.PathFinder.find_spec(name, [folder]) if folder else None
+
+
 def main(descriptor: int, settings: str) -> None:
     """Entry point of the grader process."""
     options = json.loads(settings)
     kernel.die_with_parent(options["parent"])
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy with one thread: this process forks
     for folder in options["worker"]["path"]:
         sys.path.append(folder)
     for name in options["worker"]["modules"]:
         __import__(name)
+    sys.meta_path.append(PackageFinder(options["packages"]))
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     sys.setrecursionlimit(5000)
     resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))

@@ -16,6 +16,7 @@ from lib.sandbox import frames, languages
 from lib.sandbox.confine import probe
 from lib.sandbox.confine.confinement import Plan
 from lib.sandbox.trusted.processes import loader_path, spawn
+from lib.sandbox.trusted.suite import PACKAGES
 from lib.sandbox.verdict import Status
 
 
@@ -119,6 +120,7 @@ def grader_settings(plan: Plan, modules: tuple[str, ...], python_path: str) -> d
     } | loader_path()
     return {
         "parent": os.getpid(),
+        "packages": {name: os.path.dirname(files[0]) for name in sorted(PACKAGES) if (files := _installed(name))},
         "worker": {
             "plan": dataclasses.asdict(plan),
             "modules": list(modules),
@@ -130,6 +132,13 @@ def grader_settings(plan: Plan, modules: tuple[str, ...], python_path: str) -> d
             "python_path": python_path,
         },
     }
+
+
+def _installed(package: str) -> list[str]:
+    try:
+        return probe.package_files(package)
+    except ModuleNotFoundError:
+        return []
 
 
 class _Patience:

@@ -39,6 +39,7 @@ MODULES = frozenset(
     "functools heapq inspect io itertools json math numbers operator os pathlib random re statistics string struct "
     "sys textwrap time types typing unicodedata unittest uuid warnings".split()
 )
+PACKAGES = frozenset({"numpy"})  # what a test may import beside the standard library, where it is installed
 _CLASS_MAKERS = {"namedtuple", "make_dataclass", "Enum", "NewType", "TypeVar", "NamedTuple"}
 # What a test speaks of if it changes something that the program would see were both one process.
 _SHARED_NAMES = {"open", "patch", "mock", "Mock", "MagicMock", "monkeypatch", "capsys", "capfd", "seed", "tempfile"}
@@ -97,7 +98,7 @@ def compile_suite(tests: tuple[str, ...], setup: str, entry_point: str) -> Suite
         frozenset(_names_of(setup_code)),
         _stored_names(setup_code),
         calls,
-        tuple((getattr(node, "name", ""), ast.unparse(node)) for node in setup_tree.body if _is_definition(node)),
+        tuple((getattr(node, "name", ""), _unparsed(node)) for node in setup_tree.body if _is_definition(node)),
         {node.name: ast.unparse(node) for node in classes if _is_data(node)},
         entry_point,
     )
@@ -190,6 +191,18 @@ def _is_definition(node: ast.stmt) -> bool:
     if isinstance(node, ast.FunctionDef):
         return not any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
     return isinstance(node, ast.Import | ast.ImportFrom) or _is_data(node)
+
+
+def _unparsed(node: ast.stmt) -> str:
+    """The source of a definition; an import passes over what the program's process cannot import."""
+    if isinstance(node, ast.Import):
+        return "\n".join(_attempted(ast.unparse(ast.Import([alias]))) for alias in node.names)
+    source = ast.unparse(node)
+    return _attempted(source) if isinstance(node, ast.ImportFrom) and node.module != "__future__" else source
+
+
+def _attempted(line: str) -> str:
+    return f"try:\n    {line}\nexcept ImportError:\n    pass"
 
 
 def guess_entry_point(trees: list[ast.Module], defined: frozenset[str] = frozenset()) -> str:
