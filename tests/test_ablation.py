@@ -5,7 +5,7 @@ import itertools
 
 import numpy
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.mining.k_curve import Pool, ablation, pools, powers_of_two_up_to, table
@@ -43,6 +43,7 @@ def test_best_of_k_is_the_mean_over_every_order_of_the_draws(outcomes, data):
     assert value(rows, "best-of-K", "hidden", k) == pytest.approx(numpy.mean(submitted))
 
 
+@settings(deadline=None)  # twelve tables with their bootstraps
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=8))
 def test_more_draws_never_solve_fewer_and_gain_less_and_less(solved):
     rows = ablation([pool(12, n, n, (12,), (n,) if n else ()) for n in solved], range(1, 13))

@@ -18,7 +18,7 @@ from lib.run import colab
 from lib.run.colab import ColabError
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").rglob("*.ipynb"))
 
 
 def first_cell(path: Path) -> str:
@@ -99,8 +99,9 @@ def test_a_runs_folder_in_the_way_is_named_and_kept(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- the first cell
 
 
-def test_all_notebooks_open_with_the_same_cell() -> None:
-    assert len({first_cell(path) for path in NOTEBOOKS}) == 1
+def test_all_notebooks_open_with_the_same_short_cell() -> None:
+    (cell,) = {first_cell(path) for path in NOTEBOOKS}
+    assert len([line for line in cell.splitlines() if line]) <= 6
 
 
 # A pip that writes down what it is asked for, and may replace a package or fail.
@@ -118,11 +119,10 @@ sys.exit(int(os.environ.get("FAILS", 0)))
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Path:
-    """A folder that stands for a Colab machine's packages, and a git repository to clone from."""
+    """A folder that stands for a Colab machine's packages, and the workbook as it is cloned or unpacked."""
     packages, repository = tmp_path / "packages", tmp_path / "repository"
     files = {
         "google/colab/__init__.py": "",
-        "google/colab/drive.py": "import os\ndef mount(path): os.symlink(os.environ['DRIVE'], path)\n",
         "pip/__init__.py": "",
         "pip/__main__.py": PIP,
         "demo.py": "",
@@ -140,33 +140,43 @@ def runtime(tmp_path: Path) -> Path:
         copy = repository / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
-    git = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@example.org"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
-        subprocess.run([*git, *command], check=True)
     return tmp_path
 
 
-def session(runtime: Path, number: int, on_drive: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the cell on a fresh machine: an empty folder of its own, Colab's packages, the owner's Drive."""
-    content = runtime / f"content{number}"
+def session(
+    runtime: Path, number: int, place: str = "workbook-main", on_drive: bool = False, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the cell on a fresh machine: its own folder with the workbook in `place`, and perhaps the owner's Drive."""
+    content, drive = runtime / f"content{number}", runtime / "MyDrive"
     content.mkdir()
-    (runtime / "drive").mkdir(exist_ok=True)
-    cell = first_cell(NOTEBOOKS[0]).replace('"", False', f"{str(runtime / 'repository')!r}, {on_drive}")
-    code = f"import demo, google.colab\n{cell}\nprint(os.getcwd())"
-    paths = {"PYTHONPATH": str(runtime / "packages"), "ASKED": str(runtime / "asked"), "DRIVE": str(runtime / "drive")}
-    return subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        cwd=content,
-        env={**os.environ, **paths, **more},
-        capture_output=True,
-        text=True,
+    if on_drive:
+        drive.mkdir(exist_ok=True)
+        (content / "drive").mkdir()
+        (content / "drive" / "MyDrive").symlink_to(drive)
+    shutil.copytree(runtime / "repository", content / place, dirs_exist_ok=True)
+    return run_cell(content, f"import demo, google.colab\n{first_cell(NOTEBOOKS[0])}", runtime, **more)
+
+
+def run_cell(folder: Path, cell: str, runtime: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    paths = {"PYTHONPATH": str(runtime / "packages"), "ASKED": str(runtime / "asked")}
+    command = [sys.executable, "-S", "-c", f"{cell}\nprint(getcwd())"]
+    return subprocess.run(command, cwd=folder, env={**os.environ, **paths, **more}, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("folder", [".", "notebooks", "notebooks/studies"])
+def test_elsewhere_the_cell_only_goes_to_the_workbook(runtime: Path, folder: str) -> None:
+    done = run_cell(
+        ROOT / folder, f"{first_cell(NOTEBOOKS[0])}\nimport lib\nassert 'lib.run' not in sys.modules", runtime
     )
+    assert done.stdout == f"{ROOT}\n", done.stderr
+    assert not (runtime / "asked").exists()
 
 
 def test_the_cell_installs_the_pinned_set_around_colab_s_own_torch(runtime: Path) -> None:
-    done = session(runtime, 1, on_drive=False)
+    done = session(runtime, 1)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == str(runtime / "content1" / "workbook")
+    assert done.stdout.splitlines()[-1] == str(runtime / "content1" / "workbook-main")
+    assert "runs/ ends with this machine" in done.stdout
     (first, pins), (second, _) = map(json.loads, (runtime / "asked").read_text().splitlines())
     assert "transformers==5.5.4" in first and "--no-deps" in second and "unsloth==2026.10.9" in second
     assert not [word for word in first + second if word.startswith(("torch", "pandas", "numpy==1"))]
@@ -174,31 +184,38 @@ def test_the_cell_installs_the_pinned_set_around_colab_s_own_torch(runtime: Path
 
 
 def test_after_a_disconnect_the_next_machine_finds_the_run(runtime: Path) -> None:
-    first = session(runtime, 1)
+    first = session(runtime, 1, "workbook", on_drive=True)
     assert first.returncode == 0, first.stderr
     stages = runtime / "content1" / "workbook" / "runs" / "lab" / "stages"
     stages.mkdir(parents=True)
     (stages / "00_environment.json").write_text("{}")
     shutil.rmtree(runtime / "content1")
-    assert session(runtime, 2).returncode == 0
+    assert session(runtime, 2, "workbook", on_drive=True).returncode == 0
     assert (runtime / "content2" / "workbook" / "runs" / "lab" / "stages" / "00_environment.json").is_file()
+
+
+def test_a_workbook_on_drive_keeps_its_runs_where_it_lies(runtime: Path) -> None:
+    done = session(runtime, 1, "drive/MyDrive/workbook", on_drive=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(runtime / "MyDrive" / "workbook")
+    assert "runs/" not in done.stdout and not (runtime / "MyDrive" / "workbook" / "runs").is_symlink()
 
 
 def test_a_torch_that_cannot_be_used_stops_the_cell_before_pip(runtime: Path) -> None:
     metadata = runtime / "packages" / "torch-2.9.0.dist-info" / "METADATA"
     metadata.write_text("Name: torch\nVersion: 2.3.0\n")
-    done = session(runtime, 1, on_drive=False)
+    done = session(runtime, 1)
     assert "torch 2.3.0: unsloth needs" in done.stderr.splitlines()[-1] and not (runtime / "asked").exists()
 
 
 def test_a_failed_installation_is_not_passed_over(runtime: Path) -> None:
-    assert "ColabError: pip: " in session(runtime, 1, on_drive=False, FAILS="1").stderr.splitlines()[-1]
+    assert "ColabError: pip: " in session(runtime, 1, FAILS="1").stderr.splitlines()[-1]
 
 
 def test_a_package_replaced_under_the_kernel_that_has_loaded_it_asks_for_a_restart(runtime: Path) -> None:
     metadata = str(runtime / "packages" / "demo-1.dist-info" / "METADATA")
     assert (
         "ColabError: demo: replaced after being loaded"
-        in session(runtime, 1, False, REPLACES=metadata).stderr.splitlines()[-1]
+        in session(runtime, 1, REPLACES=metadata).stderr.splitlines()[-1]
     )
-    assert session(runtime, 2, False).returncode == 0  # after the restart
+    assert session(runtime, 2).returncode == 0  # after the restart

@@ -103,8 +103,8 @@ def without_vllm(torch: str) -> str:
 # ---------------------------------------------------------------------------------------------------------- the runtime
 
 
-def prepare(on_drive: bool = False) -> None:
-    """Install what is missing and, if asked, put runs/ on Drive. Does nothing a second time.
+def setup() -> None:
+    """Install what is missing; where Drive is mounted, runs/ lies on it. Does nothing a second time.
 
     Raises ColabError for a Python or torch that cannot be used, a failed installation, a loaded package that was
     replaced, or a runs/ folder that is in the way.
@@ -114,8 +114,11 @@ def prepare(on_drive: bool = False) -> None:
     reason = refused(sys.version_info[:2], torch)
     if reason:
         raise ColabError(reason)
-    if on_drive:
-        link_runs(ROOT, mount(ROOT.parent / "drive") / "workbook" / "runs")
+    drive = ROOT.parent / "drive" / "MyDrive"
+    if drive.is_dir():
+        link_runs(ROOT, drive / "workbook" / "runs")
+    elif "MyDrive" not in ROOT.parts:
+        print("runs/ ends with this machine; to keep it, mount Drive (folder icon on the left) and run this cell again")
     stays = kept(before, _requires)
     print(f"kept as they are: torch {torch or '(none)'} and {len(stays)} packages that Colab's kernel needs")
     install(stays, before, torch)
@@ -160,14 +163,6 @@ def pip(*arguments: str) -> None:
             -1:
         ]
         raise ColabError(f"pip: {errors[0] if errors else f'exit status {done.returncode}'}")
-
-
-def mount(folder: Path) -> Path:
-    """Mount Drive (Colab asks its owner) and return its top folder."""
-    from google.colab import drive
-
-    drive.mount(str(folder))
-    return folder / "MyDrive"
 
 
 def link_runs(root: Path, target: Path) -> None:
