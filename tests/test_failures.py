@@ -118,6 +118,10 @@ def test_outcomes_keep_successes_and_tell_the_failing_test() -> None:
     assert rows.loc[2, ["got", "expected"]].tolist() == ["ZeroDivisionError: division by zero (line 2)", "5"]
 
 
+def test_attempts_at_tests_that_cannot_be_run_are_no_outcomes() -> None:
+    assert failure_statistics.outcomes([attempt("unsupported-test", "reads stdout")], [ADD], NAMES).empty
+
+
 def test_outcomes_leave_other_tasks_out() -> None:
     assert failure_statistics.outcomes([attempt("success", task_id="other")], [ADD], NAMES).empty
 

@@ -276,10 +276,25 @@ def test_sandbox_reward_judges_the_program_a_completion_stands_for(sandbox: Sand
 
 
 def test_sandbox_errors_stop_the_run(sandbox: Sandbox, prompts: list[Prompt]) -> None:
-    broken = dataclasses.replace(TASKS[0], visible_tests=("assert double(2 ==",))
-    reward = SandboxReward(sandbox, [broken, TASKS[1]], prompts, "binary")
+    without = dataclasses.replace(TASKS[0], visible_tests=(), hidden_tests=())
+    reward = SandboxReward(sandbox, [without, TASKS[1]], prompts, "binary")
     with pytest.raises(SandboxError, match="1 of 1 programs could not be graded, the first for double"):
         reward(["\n    return n * 2\n"], ["double"], lambda name, value: None)
+
+
+def test_tests_that_cannot_be_run_stop_the_run_and_name_the_task(sandbox: Sandbox, prompts: list[Prompt]) -> None:
+    broken = dataclasses.replace(TASKS[0], visible_tests=("assert double(2 ==",))
+    reward = SandboxReward(sandbox, [broken, TASKS[1]], prompts, "binary")
+    with pytest.raises(SandboxError, match="the tests of double cannot be run here"):
+        reward(["\n    return n * 2\n"], ["double"], lambda name, value: None)
+
+
+def test_completion_whose_test_cannot_be_run_gets_the_mean_of_its_task(sandbox: Sandbox, prompts: list[Prompt]) -> None:
+    odd = "double(3) == 6 or __import__('no_such_module')"
+    partly = dataclasses.replace(TASKS[0], visible_tests=("assert double(2) != 5", f"assert {odd}"), hidden_tests=())
+    reward = SandboxReward(sandbox, [partly, TASKS[1]], prompts, "binary")
+    texts = ["\n    return n * 2\n", "\n    return 5\n", "\n    return 0\n"]
+    assert reward(texts, ["double"] * 3, lambda name, value: None) == [1.0, 0.0, 0.5]
 
 
 # -- a whole run -----------------------------------------------------------------------------------------------

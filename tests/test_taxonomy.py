@@ -62,7 +62,7 @@ def raised(message: str, program: str = RIGHT, task: Task = ADD) -> tuple[int, s
 # ---- what is no failure of the program's
 
 
-@pytest.mark.parametrize("status", ["success", "sandbox-error"])
+@pytest.mark.parametrize("status", ["success", "unsupported-test", "sandbox-error"])
 def test_what_is_not_a_failure_is_refused(status: str) -> None:
     with pytest.raises(ValueError, match=status):
         label(status)

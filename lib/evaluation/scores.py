@@ -111,11 +111,14 @@ def _p_values(passed: "numpy.ndarray", reference: "numpy.ndarray | None") -> dic
 
 
 def failures(attempts: Iterable[Attempt], tasks: Sequence[Task], names: dict[str, str]) -> list[dict[str, Any]]:
-    """Return one labelled row per failed attempt; `names` gives the model's name for each adapter."""
+    """Return one labelled row per failed attempt; `names` gives the model's name for each adapter.
+
+    Attempts at tests that cannot be run here are no failures and are left out.
+    """
     by_id = {task.task_id: task for task in tasks}
     rows = []
     for attempt in attempts:
-        if attempt.solved or attempt.task_id not in by_id:
+        if attempt.solved or not attempt.counts or attempt.task_id not in by_id:
             continue
         verdict = Verdict(Status(attempt.status), attempt.passed, attempt.total, failure=attempt.failure)
         label = classify(by_id[attempt.task_id], attempt.program, verdict)

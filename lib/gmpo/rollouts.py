@@ -5,11 +5,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
 from lib.gmpo.config import PolyCodeConfig
 from lib.sampling import Request, SamplingParams, open_engine, sample_seed
-from lib.sandbox import Sandbox, SandboxError, Status
+from lib.sandbox import Sandbox, SandboxError, Status, Verdict
 from lib.tasks.prompts import Prompt
 from lib.tasks.task import Task
 
@@ -70,7 +71,11 @@ class SandboxReward:
         self.known = {task.task_id: (task, prompt) for task, prompt in zip(tasks, prompts, strict=True)}
 
     def __call__(self, completions: list[str], task_id: list[str], log_metric: Note, **_: Any) -> list[float]:
-        """Return one reward per completion. Raises SandboxError when the sandbox could not grade one of them."""
+        """Return one reward per completion.
+
+        A completion whose tests cannot be run here gets the mean reward of its task's others, so that it says nothing.
+        Raises SandboxError when the sandbox could not grade a completion, or none of a task's.
+        """
         started = time.perf_counter()
         known = [self.known[name] for name in task_id]
         jobs = [(task, prompt.program(text)) for (task, prompt), text in zip(known, completions, strict=True)]
@@ -84,4 +89,23 @@ class SandboxReward:
         for status, count in Counter(verdict.status for verdict in verdicts).items():
             log_metric(f"verdict/{status}", count / len(verdicts))
         log_metric("seconds_sandbox", time.perf_counter() - started)
-        return [verdict.reward if self.kind == "binary" else verdict.fraction for verdict in verdicts]
+        rewards = [verdict.reward if self.kind == "binary" else verdict.fraction for verdict in verdicts]
+        return _without_unsupported(rewards, verdicts, task_id)
+
+
+def _without_unsupported(rewards: list[float], verdicts: Sequence[Verdict], task_id: Sequence[str]) -> list[float]:
+    """Return the rewards, those of unsupported tests replaced by the mean of their task's others."""
+    counted: dict[str, list[float]] = {name: [] for name in task_id}
+    for name, verdict, reward in zip(task_id, verdicts, rewards, strict=True):
+        if verdict.status != Status.UNSUPPORTED_TEST:
+            counted[name].append(reward)
+    never = {name: verdict.failure for name, verdict in zip(task_id, verdicts, strict=True) if not counted[name]}
+    if never:
+        raise SandboxError(
+            f"the tests of {', '.join(never)} cannot be run here ({next(iter(never.values()))}); leave such tasks out "
+            "of the training; nothing was learnt from this batch"
+        )
+    return [
+        mean(counted[name]) if verdict.status == Status.UNSUPPORTED_TEST else reward
+        for name, verdict, reward in zip(task_id, verdicts, rewards, strict=True)
+    ]

@@ -21,10 +21,13 @@ BROWSED = (
 
 
 def outcomes(attempts: Iterable[Attempt], tasks: Sequence[Task], names: Mapping[str, str]) -> pandas.DataFrame:
-    """Return one row per attempt at one of the tasks, with its types as text; those of a success are `solved`."""
+    """Return one row per attempt at one of the tasks, with its types as text; those of a success are `solved`.
+
+    Attempts at tests that cannot be run here are left out.
+    """
     by_id, rows = {task.task_id: task for task in tasks}, []
     for attempt in attempts:
-        if (task := by_id.get(attempt.task_id)) is None:
+        if (task := by_id.get(attempt.task_id)) is None or not attempt.counts:
             continue
         found = failures([attempt], [task], dict(names))
         label = found[0] if found else dict.fromkeys((*TAXONOMIES, "rule"), SOLVED) | {"evidence": ""}

@@ -55,10 +55,11 @@ class Label:
 def classify(task: Task, program: str | None, verdict: "Verdict") -> Label:
     """Return the label of one failed program.
 
-    Raises ValueError for `success`, which is no failure, and for `sandbox-error`, which is not the program's.
+    Raises ValueError for `success`, which is no failure, and for `unsupported-test` and `sandbox-error`, which are not
+    the program's.
     """
     status = verdict.status
-    if status in (Status.SUCCESS, Status.SANDBOX_ERROR):
+    if status in (Status.SUCCESS, Status.UNSUPPORTED_TEST, Status.SANDBOX_ERROR):
         raise ValueError(f"task {task.task_id}: a verdict of {status} is no failure of the program")
     if status == Status.NO_CODE or not (program or "").strip():
         return Label(1, "format", "the answer holds no program", "no-code")
