@@ -60,7 +60,7 @@ class Task:
     setup_code: str = ""
     time_limit_s: float = 5.0
     memory_limit_mb: int = 512
-    show_tests: int | None = None  # visible tests in the prompt; None: as many as lib.tasks.prompts.SHOW_TESTS
+    show_tests: int | None = None  # visible tests in the prompt; None: the run's number, or prompts.SHOW_TESTS
     compare: Compare = "exact"  # how the output of a program task is compared, see lib/sandbox/trusted/outputs.py
     reference: str = ""
     licence: str = ""
