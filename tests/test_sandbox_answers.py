@@ -1085,6 +1085,40 @@ ROWS = [
         ),
         "import inspect\nassert list(inspect.signature(f).parameters) == ['a']",
     ),
+    Row(
+        "exception class of the setup, raised, derived from, given back and caught from the test",
+        "class Sub(Refused):\n pass\n"
+        "def f(x):\n if x < 0:\n  raise Refused(x, 'less than nothing')\n if x > 9:\n  raise Sub(x)\n"
+        " return Refused(x)\n"
+        "def g(call):\n try:\n  return call()\n except Refused as error:\n  if error.code > 1:\n   raise\n"
+        "  return 'caught'",
+        (
+            "try:\n f(-1)\n assert False\nexcept Refused as e:\n "
+            "assert (e.code, str(e)) == (-1, '-1: less than nothing')",
+            "try:\n f(10)\n assert False\nexcept Refused as e:\n assert (e.code, type(e).__name__) == (10, 'Sub')",
+            "e = f(3)\nassert type(e) is Refused and e.code == 3",
+            "def refuse(code):\n raise Refused(code)\nassert g(lambda: refuse(1)) == 'caught'",
+            "try:\n g(lambda: refuse(2))\n assert False\nexcept Refused as e:\n assert e.code == 2",
+        ),
+        "try:\n f(-1)\nexcept Refused as e:\n assert e.code == 1",
+        setup="class Refused(Exception):\n def __init__(self, code, why='no'):\n"
+        "  super().__init__(f'{code}: {why}')\n  self.code = code",
+    ),
+    Row(
+        "object of the test's class that a callback gives",
+        "def f(call):\n return call().x",
+        ("class P:\n def __init__(self, x):\n  self.x = x\nassert f(lambda: P(3)) == 3",),
+        "class P:\n def __init__(self, x):\n  self.x = x\nassert f(lambda: P(3)) == 4",
+    ),
+    Row(
+        "read-only view of a mapping",
+        "import types\ndef f(x):\n return types.MappingProxyType({'a': x})",
+        (
+            "assert f(1) == {'a': 1} and f(2)['a'] == 2",
+            "try:\n f(1)['b'] = 2\n assert False\nexcept TypeError:\n pass",
+        ),
+        "assert f(1) == {'a': 2}",
+    ),
 ]
 
 

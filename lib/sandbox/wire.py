@@ -73,6 +73,7 @@ _IMMUTABLE: dict[type, tuple[str, Callable[[Any], Iterable[Any]], Callable[..., 
     ),
     datetime.timedelta: ("td", lambda value: [value.days, value.seconds, value.microseconds], datetime.timedelta),
     datetime.timezone: ("tz", lambda value: value.__getinitargs__(), datetime.timezone),
+    types.MappingProxyType: ("mp", lambda value: value.items(), lambda *items: types.MappingProxyType(dict(items))),
     type({}.keys()): ("dk", iter, lambda *items: dict.fromkeys(items).keys()),
     type({}.values()): ("dv", iter, lambda *items: dict(enumerate(items)).values()),
     type({}.items()): ("di", iter, lambda *items: dict(items).items()),
@@ -231,8 +232,12 @@ class Codec:
             sys.modules.get(kind.__module__), kind.__name__, None
         ):
             return {"py": [kind.__module__, kind.__name__, str(value)]}
-        if self.shared.get(kind.__name__) is kind:
+        if self.shared.get(kind.__name__) is kind and not issubclass(kind, BaseException):
             return self._instance(value)
+        if issubclass(kind, type) and issubclass(value, BaseException):
+            name = value.__name__
+            if self.shared.get(name) is value:
+                return {"ex": name}
         return self.opaque(value)
 
     def _not_a_number(self, value: float) -> Any:
@@ -344,6 +349,8 @@ class Codec:
             return getattr(importlib.import_module(module), name)(text)
         if tag == "en":
             return self.shared[payload[0]].__dict__["_member_map_"][payload[1]]
+        if tag == "ex":
+            return self.shared[payload]
         if tag == "ob":
             return self._decode_instance(*payload)
         return self.resolve(tag, payload)

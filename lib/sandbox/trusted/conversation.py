@@ -56,7 +56,7 @@ class Conversation(Endpoint):
         self.ahead: deque[list[Any]] = deque()  # calls of the entry point made ahead, not yet answered
         self.entry: int | None = None
         self.raised: dict[int, tuple[BaseException, int]] = {}  # what the program raised, and in which of its lines
-        self.defining: list[list[str]] = []  # classes of the test's that go along with the next request
+        self.defining: list[list[str]] = []  # classes of the test's that go along with the next message
         self.updatable: set[int] = set()  # numbers whose state this answer may tell: those it was about, and new ones
         self.failed_callback: AssertionError | None = None
         self.heard: Callable[[], None] = lambda: None  # called after every answer
@@ -142,17 +142,28 @@ class Conversation(Endpoint):
         number, new = self.number(error)
         if not new:
             return {"#": number}
-        known = (kind for kind in type(error).__mro__ if isinstance(kind, RemoteClass) or _trusted_name(kind))
+        known = (
+            kind
+            for kind in type(error).__mro__
+            if isinstance(kind, RemoteClass) or _trusted_name(kind) or self._shares(kind)
+        )
+        form = self.encode(next(known))
         args = self.encode([item if _is_plain(item) else str(item) for item in error.args])
-        return {"x": [number, self.encode(next(known)), "", args, [], 0]}
+        held = vars(error) if self._shares(type(error)) else {}
+        return {"x": [number, form, "", args, [[name, self.encode(item)] for name, item in held.items()], 0]}
 
     def encode_request(self, request: dict[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The request with its arguments, and the classes that they need."""
         self.updatable = {request["on"]} if "on" in request else set()
-        request = super().encode_request(request, args, kwargs)
+        return self._with_classes(super().encode_request(request, args, kwargs))
+
+    def _answer(self, key: str, value: Any, before: list[tuple[Any, ...]]) -> dict[str, Any]:
+        return self._with_classes(super()._answer(key, value, before))
+
+    def _with_classes(self, message: dict[str, Any]) -> dict[str, Any]:
         if self.defining:
-            request["define"], self.defining = self.defining, []
-        return request
+            message["define"], self.defining = self.defining, []
+        return message
 
     # --------------------------------------------------------------------------------------- from the program's side
 

@@ -189,10 +189,18 @@ class Session(Endpoint):
 
     def serve(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do one request; classes of the test's that it speaks of are defined first."""
-        for name, source in request.get("define", ()):
+        self._define(request)
+        return super().serve(request)
+
+    def take(self, answer: dict[str, Any]) -> Any:
+        """What an answer holds; classes of the test's that it speaks of are defined first."""
+        self._define(answer)
+        return super().take(answer)
+
+    def _define(self, message: dict[str, Any]) -> None:
+        for name, source in message.get("define", ()):
             exec(source, self.definitions)
             self.shared[name] = self.definitions[name]
-        return super().serve(request)
 
     def perform(self, request: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         """One operation on one object, or on what a name of the program's holds now."""
