@@ -611,3 +611,16 @@ def test_usage_counts_what_is_hidden(tmp_path):
         os.unlink(held.name)
         size, entries = scratch.usage(str(tmp_path))
         assert size >= 100_000 and entries == 2 and (scratch.unlinked(os.getpid()) or 0) >= 100_000
+
+
+def test_a_fork_waits_for_a_machine_that_has_no_process_to_give():
+    code = (
+        "import os, resource, threading\nfrom lib.sandbox.confine.linux import plain_fork\n"
+        "if os.getuid() == 0:\n    os.setuid(54321)\n"
+        "hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]\n"
+        "threading.Timer(0.2, resource.setrlimit, (resource.RLIMIT_NPROC, (hard, hard))).start()\n"
+        "resource.setrlimit(resource.RLIMIT_NPROC, (0, hard))\n"
+        "child = plain_fork()\nif child:\n    print(os.waitpid(child, 0)[1], flush=True)\nos._exit(0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("0\n", "")

@@ -1111,6 +1111,18 @@ ROWS = [
         "class P:\n def __init__(self, x):\n  self.x = x\nassert f(lambda: P(3)) == 4",
     ),
     Row(
+        "classes of the setup defined once more",
+        "class Node:\n def __init__(self, x):\n  self.x = x\n def twice(self):\n  return 2 * self.x\n"
+        "class Refused(Exception):\n pass\ndef f(node):\n if node.x < 0:\n  raise Refused('no')\n"
+        " return Node(node.twice())",
+        (
+            "assert isinstance(f(Node(1)), Node) and f(Node(1)).x == 2",
+            "try:\n f(Node(-1))\n assert False\nexcept Refused as e:\n assert str(e) == 'no'",
+        ),
+        "assert f(Node(1)).x == 3",
+        setup="class Node:\n def __init__(self, x):\n  self.x = x\nclass Refused(Exception):\n pass",
+    ),
+    Row(
         "read-only view of a mapping",
         "import types\ndef f(x):\n return types.MappingProxyType({'a': x})",
         (

@@ -185,6 +185,25 @@ ROWS = [
         ("assert f(2) == P(4)",),
     ),
     Deceit(
+        "exceptions that only look like the setup's",
+        "def f(x): raise (type('Refused', (Exception,), {}) if x else ValueError)",
+        tuple(f"try:\n f({x})\nexcept Refused:\n pass" for x in (0, 1)),
+        setup="class Refused(Exception):\n pass",
+    ),
+    Deceit(
+        "exception of the setup with operators of the program's",
+        "Refused.__eq__ = lambda a, b: True\nRefused.__str__ = lambda e: '4'\ndef f(x): return Refused(0)",
+        ("assert f(2) == Refused(4)", "assert str(f(2)) == '4'"),
+        setup="class Refused(Exception):\n def __eq__(self, other):\n  return self.args == other.args",
+    ),
+    Deceit(
+        "class of the setup defined once more, to agree with everything",
+        "class P:\n def __init__(self, x):\n  self.x = 0\n def __eq__(self, other):\n  return True\n"
+        "def f(x):\n return P(x)",
+        ("assert f(2) == P(4)", "assert P(4) == f(2)"),
+        setup="class P:\n def __init__(self, x):\n  self.x = x\n def __eq__(self, other):\n  return self.x == other.x",
+    ),
+    Deceit(
         "names that tests lean on",
         "def abs(x): return 0\nround = min = max = sum = sorted = len = abs\nTrue_ = 1\n"
         "isinstance = lambda *a: True\nclass math: isclose = staticmethod(lambda *a, **k: True)\n"

@@ -234,6 +234,7 @@ class Session(Endpoint):
                     return code
                 before = set(namespace)
                 exec(code, namespace)
+                self._share_repeated(request["entry"])
                 if "tests" in request:
                     return _run_inside(request["tests"], namespace)
                 functions = [name for name in namespace if name not in before and self._is_function(name)]
@@ -243,6 +244,17 @@ class Session(Endpoint):
             except BaseException as error:
                 self.begin([])
                 return {"err": self.encode_error(error)}
+
+    def _share_repeated(self, entry: str) -> None:
+        """Classes of the setup code that the program defines once more stand for the setup's, as in one namespace."""
+        for name, first in self.shared.items():
+            again = self.module.__dict__.get(name)
+            if name == entry or not isinstance(again, type) or not is_own_class(again):
+                continue
+            if wire.builtin_base(again) is wire.builtin_base(first) and issubclass(again, BaseException) == issubclass(
+                first, BaseException
+            ):
+                self.shared[name] = again
 
     def _named(self, name: str, entry: str) -> Any:
         """The form of a global; a type under the entry point's name is something to call here."""
