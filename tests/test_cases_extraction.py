@@ -112,6 +112,27 @@ def test_bare_code_is_found_between_sentences(form, code) -> None:
     assert (extract_code(form.format(code), "python", "f") or "").strip() == code.strip()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "````markdown\n```python\ndef f(n):\n    return n\n```\n````",
+        "```pycon\n>>> def f(n):\n...     return n\n...\n>>> 2\n2\n```",
+        "The tag `<think>` is not used.\n```python\ndef f(n):\n    return n\n```",
+        "<s> def f(n):\n    return n\n</s>",
+        "```def f(n): return n```",
+        "```def f(n):\n    return n```",
+        "    def f(n):\n        return n\n",
+        "Here:\n\n    def f(n):\n        return n\n\nDone",
+        ".. code-block:: python\n\n\tdef f(n):\n\t    return n\n",
+        "First:\ndef f(n):\n    return 0\n\nWait, better:\ndef f(n):\n    return n\n",
+    ],
+)
+def test_rarer_wrappings_of_a_program(answer) -> None:
+    scope: dict = {}
+    exec(extract_code(answer, "python", "f") or "", scope)  # a program of this test
+    assert scope["f"](3) == 3
+
+
 def test_a_session_of_the_interpreter_loses_its_prompts_and_output() -> None:
     found = extract_code(">>> def f(n):\n...     return n\n...\n>>> f(2)\n2\n", "python", "f")
     assert found == "def f(n):\n    return n\n\nf(2)\n"

@@ -224,7 +224,7 @@ CHEATS = {
     ],
 }
 HONEST = {
-    "lua": "function string:twice() return self .. self end\nlocal s = ('a'):twice()\n"
+    "lua": "#!/usr/bin/env lua\nfunction string:twice() return self .. self end\nlocal s = ('a'):twice()\n"
     "local function f(x) return x ^ 2 // 1 end",
     "r": "`%+%` <- function(a, b) paste0(a, b)\nsame <- function(a, b) a == b\nx <- 'a' %+% 'b'\n"
     "f <- function(x) x * x",
@@ -246,6 +246,39 @@ def test_program_that_sets_out_to_please_the_tests_fails(sandbox, language, prog
 def test_program_with_helpers_and_operators_of_its_own_passes(sandbox, language):
     verdict = sandbox.grade(square(language), HONEST[language])
     assert verdict.status == "success", verdict.failure
+
+
+@pytest.mark.parametrize(
+    ("language", "program"),
+    [
+        ("lua", "local M = {}\nfunction M.g(x) return x * x end\nfunction f(x) return M.g(x) end\nreturn M"),
+        ("r", "library(parallel)\nf <- function(x) if (nchar(tools::toTitleCase('a')) == 1) x * x"),
+        ("r", "A <- setRefClass('A', fields = list(x = 'numeric'), methods = list(g = function() x * x))\n"
+              "B <- setRefClass('B', contains = 'A')\nf <- function(x) B$new(x = x)$g()"),
+    ],
+)  # fmt: skip
+def test_modules_packages_and_reference_classes_work(sandbox, language, program):
+    verdict = sandbox.grade(square(language), program)
+    assert verdict.status == "success", verdict.failure
+
+
+COUNTS = {
+    "python": "import os\nprint(len(os.listdir('.')))\nopen('left', 'w').close()\n"
+    "open('main.py', 'w').write('print(7)')",
+    "lua": "local f = io.open('left') print(f and 2 or 1) io.open('left', 'w'):close() "
+    "io.open('main.lua', 'w'):write('print(7)')",
+    "r": "cat(1 + file.exists('left'), '\\n', sep = '')\nwriteLines('', 'left')\nwriteLines('cat(7)', 'main.r')",
+    "ocaml": 'let () = print_endline (if Sys.file_exists "left" then "2" else "1"); close_out (open_out "left");\n'
+    'Sys.rename "left" "main"; close_out (open_out "left")',
+    "fortran": "logical :: old\ninquire(file='left', exist=old)\nprint '(i0)', merge(2, 1, old)\n"
+    "open(9, file='left')\nwrite(9, *) 1\nclose(9)\nend",
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_no_case_finds_what_another_one_left(sandbox, name):
+    verdict = sandbox.execute(need(name), COUNTS[name], [Case("", "1\n"), Case("", "1\n"), Case("", "1\n")], 5, 512)
+    assert (verdict.status, verdict.passed) == ("success", 3), verdict.failure
 
 
 @pytest.mark.parametrize("language", ["lua", "r", "ocaml"])

@@ -32,6 +32,7 @@ NAMES = {
     "julia": {"julia", "jl"},
 }
 _FOREIGN = {"bash", "sh", "shell", "console", "text", "txt", "output", "json", "java", "cpp", "c", "javascript", "js"}
+_MARKDOWN = {"markdown", "md"}
 _QUOTED = r'"(?:\\.|[^"\\\n])*\\?(?:"|(?=\n)|\Z)' + r"|'(?:\\.|[^'\\\n])*\\?(?:'|(?=\n)|\Z)"
 # Strings and comments: what stands in them is text, whatever it looks like. First those that end on their line, then
 # what opens one that may run over lines.
@@ -78,7 +79,8 @@ _END = re.compile(
 _LAST = re.compile(rf"(?:{_END.pattern})\Z")
 MAX_TOKEN = 40  # characters of an end token
 _TURN = re.compile(
-    r"\s*(?:<\|im_start\|>\w+\n|<start_of_turn>\w+\n|<\|start_header_id\|>\w+<\|end_header_id\|>|<\|assistant\|>)"
+    r"(?:\s*(?:<s>|<bos>|<\|begin_of_text\|>) ?)*"
+    r"(?:\s*(?:<\|im_start\|>\w+\n|<start_of_turn>\w+\n|<\|start_header_id\|>\w+<\|end_header_id\|>|<\|assistant\|>))?"
 )
 _HARMONY = re.compile(r"\s*(?:<\|start\|>\w+)?<\|channel\|>")
 _FINAL = re.compile(r"(?:^\s*|<\|start\|>assistant)<\|channel\|>final[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
@@ -91,6 +93,7 @@ _START = re.compile(
     r"|#|[\w.]+\(|if |for |while |with |try:|['\"]"
 )
 MAX_PARSES = 60  # of bare text, each as long as the text at most
+_INDENTED = re.compile(r"(?:^(?: {4}|\t)[^\n]*\n(?:[ \t]*\n)*)+", re.MULTILINE)
 MAX_NESTED = 3  # quotations in quotations, wrappers in wrappers
 
 
@@ -124,6 +127,8 @@ def extract_code(answer: str, language: str, entry_point: str = "", prompt: str 
     if not fenced:
         return _bare(text, language, entry_point, prompt)
     own = [part.text for part in fenced if part.tag in _names(language)]
+    if not own and (wrapping := [part.text for part in fenced if part.tag in _MARKDOWN and _FENCE.search(part.text)]):
+        return extract_code(wrapping[-1], language, entry_point, prompt)
     groups = [own, [part.text for part in fenced if not part.tag]]
     groups.append([part.text for part in fenced if part.tag and part.tag not in _names(language)])
     groups = [[code for code in group if code.strip()] for group in groups]
@@ -199,7 +204,8 @@ def _outside_code(marks: re.Pattern[str], text: str, language: str) -> list[re.M
 def _said(language: str) -> re.Pattern[str]:
     """Return a pattern of what is a string or a comment in code without a fence, as far as sentences allow to tell."""
     return re.compile(
-        rf"""(?<!\w)(['"])[^'"\n]*\1(?!\w)|(?:(?<=\n)|(?<=[ \t]{{2}})){_COMMENT.get(language, "(?!)")}[^\n]*(?=\n)"""
+        r"""(?<!\w)(['"])[^'"\n]*\1(?!\w)|`[^`\n]+`|"""
+        rf"""(?:(?<=\n)|(?<=[ \t]{{2}})){_COMMENT.get(language, "(?!)")}[^\n]*(?=\n)"""
     )
 
 
@@ -250,6 +256,7 @@ def parts(text: str, language: str, entry_point: str = "") -> list[Part]:
     spans = [match["span"].strip("`") for match in _FENCE.finditer(text) if match["span"]]
     if not any(part.tag is not None for part in found):  # a program on one line, between fences
         tags = [(_tag(span), span) for span in spans if _tag(span) in _names(language)]
+        tags += [("", span) for span in spans if defines(span.strip(), entry_point, language)]
         found += [Part(span.strip()[len(tag) :].strip(), tag, 0, 0) for tag, span in tags]
     return [*found, Part(text[at:], None, at, len(text))]
 
@@ -360,9 +367,11 @@ def _cleaned(code: str, info: str, lead: str, language: str) -> str:
     first, newline, rest = code.partition("\n")
     if newline and not info.strip() and first.strip().lower() in _names(language) | {language}:
         code = rest
-    words = info.strip().split(None, 1)  # a block whose code begins on the line of its fence
-    if language == "python" and len(words) == 2 and re.match(r"(?:def|class|import|from)\s", words[1]):
-        code = f"{words[1]}\n{code}"
+    begins = re.search(r"(?:^|\s)((?:def|class|import|from)\s.*)", info)  # code on the line of its fence
+    if language == "python" and begins and _tag(info[: begins.start()]) in {"", *_names(language)}:
+        code = f"{begins[1]}\n{code}"
+    if language == "python":
+        code = _without_prompts(code)
     if language == "python" and not parsed(code, dedent=False) and _definitions(textwrap.dedent(code)):
         return textwrap.dedent(code)
     return code
@@ -470,12 +479,22 @@ def _bare(text: str, language: str, entry_point: str, prompt: str) -> str | None
     if whole := continued(prompt, text, entry_point):
         return whole
     text = _unwrapped(text)
-    if re.search(r"^>>> ", text, re.MULTILINE) and not parsed(text):
-        text = "\n".join(line[4:] for line in text.split("\n") if re.match(r"(?:>>>|\.\.\.)(?: |$)", line))
+    text = _without_prompts(text)
     runs = _runs(text)
-    if found := [run for run in runs if defines(run, entry_point, language)]:
-        return _joined(max(found, key=len), runs, language)
+    found = [run for run in runs if defines(run, entry_point, language)]
+    if not found and entry_point:  # Markdown's other kind of block: lines indented by four blanks or a tab
+        blocks = (textwrap.dedent(block) for block in _INDENTED.findall(text))
+        found = [block for block in blocks if parsed(block) and defines(block, entry_point, language)]
+    if found:
+        return _joined(max(reversed(found), key=len), runs, language)
     return continued(prompt, text, entry_point) or (max(runs, key=len) if runs else text)
+
+
+def _without_prompts(text: str) -> str:
+    """Return an interpreter's session without its prompts and output, any other text as it is."""
+    if not re.search(r"^>>> ", text, re.MULTILINE) or parsed(text):
+        return text
+    return "\n".join(line[4:] for line in text.split("\n") if re.match(r"(?:>>>|\.\.\.)(?: |$)", line))
 
 
 def _before_fence(text: str, language: str, entry_point: str) -> str:

@@ -25,12 +25,25 @@ local({
   if (inherits(parsed, "try-error")) stop(conditionMessage(attr(parsed, "condition")))
 
   unlock <- unlockBinding
-  locked <- function(...) stop("bindings stay locked here")
-  for (name in c("registerS3method", "registerS3methods", ".S3method", "unlockBinding")) {
+  replace_in_base <- function(name, value) {
     unlock(name, baseenv())
-    assign(name, locked, envir = baseenv())
+    environment(value) <- baseenv()
+    assign(name, value, envir = baseenv())
     lockBinding(name, baseenv())
   }
+  for (name in c("registerS3method", ".S3method")) replace_in_base(name, function(...) stop("bindings stay locked here"))
+  register <- registerS3methods
+  body(register) <- bquote({ # packages register theirs as they are loaded
+    if (!identical(sys.function(sys.parent()), loadNamespace)) stop("bindings stay locked here")
+    .(body(register))
+  })
+  replace_in_base("registerS3methods", register)
+  replace_in_base("unlockBinding", function(sym, env) { # reference classes unlock fields and class definitions
+    sym <- as.name(sym)
+    closed <- !is.environment(env) || identical(env, baseenv()) || isNamespace(env)
+    if (closed && !grepl("^[.]__C__|^[.][.]hasCodeTools$", sym)) stop("bindings stay locked here")
+    .Internal(unlockBinding(sym, env))
+  })
   known <- c("factor", "Date", "POSIXct", "POSIXlt", "difftime", "data.frame", "table", "noquote", "numeric_version")
   plain <- function(value) {
     if (is.object(value) && !all(class(value) %in% c(known, "POSIXt", "ordered", "package_version"))) {

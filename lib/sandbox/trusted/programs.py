@@ -98,6 +98,8 @@ def judge(ask: Ask, job: dict[str, Any]) -> dict[str, Any]:
                 _ask(ask, "remove", name=name)
         if shown is None:
             commands.append(language["run_line"])
+            if len(job["cases"]) > 1:
+                _ask(ask, "keep")
             shown = _run_cases(ask, job, verdict, runs)
     except _Refused as refused:
         verdict.update(status=Status.SANDBOX_ERROR, passed=0, failure=str(refused))
@@ -138,6 +140,9 @@ def _run_cases(ask: Ask, job: dict[str, Any], verdict: dict[str, Any], runs: lis
     limits = _limits(job)
     marked = job["compare"] == "mark"
     for number, (stdin, expected) in enumerate(job["cases"], 1):
+        if number > 1 and (why := ask("restore").get("error", "")):  # no case finds what another one left
+            verdict.update(status=Status.RUNTIME_ERROR, failure=f"case {number}: {why}")
+            break
         run = Run(ask, job["language"]["run"], stdin, limits, once=marked)
         runs.append(run)
         status, why = run.status, run.why

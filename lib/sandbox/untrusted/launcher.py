@@ -57,6 +57,7 @@ class Launcher:
 
     def __init__(self, control: socket.socket, plan: Plan, options: dict[str, Any], wakeup: int) -> None:
         self.control, self.plan, self.wakeup = control, plan, wakeup
+        self.kept: dict[str, tuple[bytes, int]] = {}  # content and permissions by name
         self.environment = options["environment"] | {"HOME": plan.scratch, "TMPDIR": plan.scratch}
         self.python_path = options["python_path"]
         self.rules = confinement.file_rules(plan)
@@ -101,7 +102,25 @@ class Launcher:
 
     def do_wipe(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Empty the scratch directory."""
+        self.kept = {}
         scratch.empty(self.plan.scratch)
+        return {}
+
+    def do_keep(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Remember the files in scratch, so that every case finds the same."""
+        for entry in os.scandir(self.plan.scratch):
+            if entry.is_file(follow_symlinks=False):
+                with open(entry.path, "rb") as file:
+                    self.kept[entry.name] = (file.read(), entry.stat().st_mode & 0o777)
+        return {}
+
+    def do_restore(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        """Bring scratch back to what `keep` found."""
+        scratch.empty(self.plan.scratch)
+        for name, (content, mode) in self.kept.items():
+            with open(path := os.path.join(self.plan.scratch, name), "wb") as file:
+                file.write(content)
+            os.chmod(path, mode)
         return {}
 
     def do_run(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
