@@ -224,6 +224,18 @@ def test_set_up_code_that_imports_what_is_not_there_is_no_fault_of_the_program(s
     )
 
 
+def test_sandboxes_side_by_side_do_not_count_each_other_s_processes(sandbox):
+    fork = "import os, time\nfor _ in range({}):\n    if os.fork() == 0:\n        time.sleep(3)\n        os._exit(0)\n"
+    many, few = (fork.format(count) + "time.sleep(2)\nprint(1)" for count in (50, 30))
+    with Sandbox(workers=1) as other:
+        waiting = threading.Thread(target=other.execute, args=("python", many, [Case("", "1\n")]))
+        waiting.start()
+        time.sleep(1)
+        assert sandbox.execute("python", few, [Case("", "1\n")]).failure == ""
+        assert sandbox.grade(SQUARE, RIGHT).status == "success"
+        waiting.join()
+
+
 def test_failure_that_blames_the_program_wins_over_a_test_that_cannot_be_asked(sandbox):
     mixed = task("import no_such_module", "assert f(2) == 5")
     assert sandbox.grade(mixed, RIGHT).status == "wrong-output"

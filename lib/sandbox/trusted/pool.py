@@ -4,6 +4,7 @@ import atexit
 import collections
 import concurrent.futures
 import contextlib
+import itertools
 import os
 import queue
 import re
@@ -25,6 +26,9 @@ from lib.tasks.task import Case, Compare, Task, TestSet
 
 Future = concurrent.futures.Future[Verdict]
 
+MAX_USERS = 4_096  # user ids that workers take from SECOND_UID on; containers often have no more than 65,536
+# Where this process's workers begin: the kernel counts processes per user id, so sandboxes should not share one.
+_places = itertools.count(os.getpid() * 37)
 REMEMBERED = 8_192  # verdicts kept for identical programs, 2 KB each
 
 
@@ -70,7 +74,7 @@ class Sandbox:
         return mode
 
     def _grader(self, number: int, modules: tuple[str, ...], python_path: str) -> GraderProcess:
-        uid = probe.SECOND_UID + number if self._changes_user() else -1
+        uid = probe.SECOND_UID + next(_places) % MAX_USERS if self._changes_user() else -1
         own_scratch = os.path.join(self._folder, str(number))
         for folder in (own_scratch, own_scratch + "p"):
             os.mkdir(folder, 0o700)

@@ -58,7 +58,7 @@ def main(control_descriptor: int, settings: str) -> None:
         imports_in_memory.install()
     mapped = mapped_bytes()
     confinement.enter_namespaces(plan)
-    process_table = os.open("/proc", os.O_RDONLY) if plan.mode == "C" else -1
+    process_table = os.open("/proc", os.O_RDONLY) if plan.uid < 0 else -1
     _confine(plan)
     zygote = Zygote(control, plan, mapped, process_table)
     gc.collect()
@@ -93,8 +93,6 @@ def _confine(plan: Plan) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
     if not plan.no_file_access:
         scratch.empty(plan.scratch)
-    if plan.mode != "C":
-        confinement.limit_processes(plan)
     confinement.forbid_calls(plan)
     random.seed(0)
 
@@ -148,9 +146,9 @@ class Zygote:
     def _become_candidate(self, descriptor: int) -> None:
         """Keep stdin, stdout, stderr and the channel, nothing else; then serve."""
         try:
-            if self.plan.mode == "C":  # count the user's other processes when the program comes, not long before
+            if self.plan.uid < 0:  # count the user's other processes when the program comes, not long before
                 select.select([descriptor], [], [])
-                confinement.limit_processes(self.plan, self.process_table)
+            confinement.limit_processes(self.plan, self.process_table)  # the zygote has no limit: its forks do not fail
             if self.rules >= 0:
                 kernel.landlock_enter(self.rules)
             os.dup2(descriptor, CHANNEL)
