@@ -430,5 +430,5 @@ def test_held_out_pass_at_1_is_that_of_a_run_of_the_transformers_engine(tmp_path
 
 
 def test_no_held_out_tasks_are_refused():
-    with pytest.raises(ValueError, match="no held-out tasks"):
+    with pytest.raises(ValueError, match="no development tasks"):
         greedy_pass_at_1("embedded", [], None, 16)
