@@ -5,6 +5,8 @@ import pytest
 from tests.case_runner import names
 from tests.cases_in_modes import MODES, result
 
+pytestmark = pytest.mark.serial  # some cases bound the wall time of a verdict
+
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", names("sandbox"))
