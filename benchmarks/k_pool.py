@@ -85,7 +85,7 @@ def lines(engine: Engine, part: Part, tasks: list[Task], new_tokens: int) -> Ite
     prompts = [build_prompt(dataclasses.replace(task, show_tests=part.show), engine.tokenizer) for task in tasks]
     draws = range(part.first, part.first + max(1, part.draws))
     requests = (
-        Request((place, draw), prompt.text, prompt.stops, sample_seed(SEED, prompt.task_id, draw))
+        Request((place, draw), prompt.text, prompt.stops, sample_seed(SEED, prompt.task_id, draw), prompt.prefill)
         for place, prompt in enumerate(prompts)
         for draw in draws
     )

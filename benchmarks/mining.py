@@ -90,7 +90,7 @@ def sampling(tasks: Sequence[Task], draws: int, seed: int, engine: Engine, setti
     """The completions alone."""
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
     requests = [
-        Request(None, prompt.text, prompt.stops, sample_seed(seed, task.task_id, draw))
+        Request(None, prompt.text, prompt.stops, sample_seed(seed, task.task_id, draw), prompt.prefill)
         for draw in range(draws)
         for task, prompt in zip(tasks, prompts, strict=True)
     ]

@@ -13,7 +13,9 @@ from lib.tasks.prompts import (
     build_prompt,
     cut_at_stops,
     question,
+    server_stops,
     signature,
+    stop_at,
     winning_completion,
 )
 from lib.tasks.task import Task, TaskError
@@ -108,11 +110,70 @@ def test_the_prefill_closed_with_a_body_is_valid_python(parameters, as_stub):
     assert prefill == stub or not as_stub
 
 
-@given(st.text(alphabet="ab\n #`print(", max_size=60))
-def test_cutting_is_idempotent_and_leaves_no_stop(text):
-    cut = cut_at_stops(text, FUNCTION_STOPS)
-    assert text.startswith(cut) and cut_at_stops(cut, FUNCTION_STOPS) == cut
-    assert not any(stop in cut for stop in FUNCTION_STOPS)
+PREFILLS = ("", "```python\ndef f(a):", "```python\n", "```lua\n")
+PIECES = st.sampled_from(["\n```", "\nprint(", "\nassert ", "\n    return a", "'''", "\n# it's", "g()", "\ndef g(): 1"])
+
+
+@given(st.lists(PIECES, max_size=12).map("".join), st.sampled_from(PREFILLS))
+def test_cutting_is_idempotent_and_without_a_prefill_leaves_no_stop(text, prefill):
+    cut = cut_at_stops(text, FUNCTION_STOPS, prefill)
+    assert text.startswith(cut) and cut_at_stops(cut, FUNCTION_STOPS, prefill) == cut
+    assert prefill or not any(stop in cut for stop in FUNCTION_STOPS)
+
+
+# Right programs for add(a, b), each with something in it that looks like the end of an answer.
+BODIES = (
+    "\n    return a + b",
+    "\n    mark = '```'\n    return a + b + len(mark) - 3",
+    '\n    """Add.\n\n```\nadd(1, 2)\n```\n"""\n    return a + b',
+    "\n    text = '''\nprint(1)\nassert \nif __name__\nclass A:\n'''\n    return a + b + 0 * len(text)",
+    "\n    return plus(a, b)\n\n# a helper\ndef plus(x, y):\n    return x + y",
+    "\n    return plus(a, b)\n\nprint('a helper')\n\ndef plus(x, y):\n    return x + y",
+    "\n    return Sum(a, b).value\n\nclass Sum:\n    def __init__(self, x, y):\n        self.value = x + y",
+    "\n    return a + b + ZERO\n\nassert True\nZERO = 0",
+    "\n# at the margin\n    return a + b",
+)
+TALK = "\n```\n\nThis adds them:\n```python\nprint(add(1, 2))\n```\n"
+COMPLETE_AT = {  # what follows the program: where the answer is seen to be complete
+    "": "", "\n": "\n", "\n```": "\n```", "\n```\n": "\n```", TALK: "\n```", "\n\nprint(add(1, 2))": "\n\nprint(",
+    "\n\nassert add(1, 2) == 3\n```": "\n\nassert ", '\n\nif __name__ == "__main__":\n    print(1)': "\n\nif __name__",
+    "\n\n# Example\nadd(1, 2)": "\n\n# Example\nadd(1, 2)",
+    "\n```\n\nA shorter one:\n```python\ndef add(a, b):\n    return 0\n```": "\n```",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("end", COMPLETE_AT)
+def test_a_completion_stops_where_its_program_is_complete_and_no_earlier(body, end):
+    prompt, whole = build_prompt(FUNCTION, PlainChat()), body + end
+    stops = (stop_at(whole[:n], prompt.stops, prompt.prefill) is not None for n in range(len(whole) + 1))
+    drawn = next((whole[:n] for n, stopped in enumerate(stops) if stopped), whole)
+    assert drawn == body + COMPLETE_AT[end]
+    program, space = prompt.program(whole), {}
+    exec(program, space)  # a program of this test
+    assert space["add"](2, 3) == 5
+    assert program == prompt.program(drawn) == prompt.program(cut_at_stops(drawn, prompt.stops, prompt.prefill))
+
+
+@pytest.mark.parametrize(
+    "completion, program",
+    [
+        ("print(1)\n```\nThat is all.", "print(1)"),
+        ("\n```lua\nprint(1)\n```", "print(1)"),
+        ("Here is the program:\n```lua\nprint(1)\n```\nDone.", "print(1)"),
+        ("local s = [[\n```\n]]\nprint(s)\n```", "local s = [[\n```\n]]\nprint(s)"),
+        ("-- it's [[ here\nprint(1)\n```\nprint(2)", "-- it's [[ here\nprint(1)"),
+    ],
+)
+def test_a_program_s_completion_ends_where_its_fence_closes(completion, program):
+    prompt = build_prompt(PROGRAM, PlainChat())
+    cut = cut_at_stops(completion, prompt.stops, prompt.prefill)
+    assert prompt.program(completion).strip() == prompt.program(cut).strip() == program
+
+
+def test_a_server_is_given_the_fence_alone():
+    assert server_stops(FUNCTION_STOPS, "```python\ndef f(a):") == ["\n```"]
+    assert server_stops((" 8", "x")) == [" 8", "x"]
 
 
 @given(st.text(alphabet="abc \n()", max_size=40))

@@ -24,7 +24,7 @@ from lib.sampling.draw import draw, gumbel, hash_words, mix, nucleus, seed_words
 from lib.sampling.encoding import read_context_length, read_end_ids
 from lib.sampling.openvino import processes_that_fit
 from lib.sampling.openvino_process import Pipeline
-from lib.tasks.prompts import build_prompt
+from lib.tasks.prompts import build_prompt, stop_at
 from lib.tasks.task import read_tasks
 
 TASKS = {t.task_id: t for t in read_tasks(Path(__file__).parent.parent / "data/starter_bn.jsonl")}
@@ -44,7 +44,7 @@ def prompts(engine, tasks=EASY):
 
 def requests(engine, draws=1):
     return [
-        Request((p.task_id, draw), p.text, p.stops, sample_seed(0, p.task_id, draw))
+        Request((p.task_id, draw), p.text, p.stops, sample_seed(0, p.task_id, draw), p.prefill)
         for draw in range(draws)
         for p in prompts(engine)
     ]
@@ -101,9 +101,9 @@ def test_the_tokenizer_gives_every_text_back(openvino):
         assert openvino.tokenizer.decode(openvino.tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
-def test_no_completion_holds_a_stop(engine):
+def test_no_completion_goes_on_after_its_answer_is_complete(engine):
     for asked, completion in engine.stream(requests(engine, 2), SETTINGS):
-        assert not any(stop in completion.text for stop in asked.stops)
+        assert stop_at(completion.text, asked.stops, asked.prefill) is None
         assert completion.n_tokens == len(completion.token_ids) <= SETTINGS.max_new_tokens
 
 
@@ -112,6 +112,13 @@ def test_an_answer_ends_with_the_token_that_completes_a_stop(engine):
     ((_, completion),) = engine.stream(asked, GREEDY)
     whole = engine.tokenizer.decode(completion.token_ids)
     assert completion.finished and whole.endswith("8") and completion.text == whole[: whole.index(" 8")] == " 6, 7,"
+
+
+def test_a_stop_string_inside_a_docstring_ends_nothing(engine):
+    opened = '```python\ndef f(x):\n    """Count: 1, 2, 3, 4, 5,'
+    asked = [Request(0, opened, (" 8",), 0, opened)]
+    ((_, completion),) = engine.stream(asked, GREEDY)
+    assert completion.text.startswith(" 6, 7, 8")
 
 
 def test_a_fence_that_is_no_stop_ends_nothing(engine):
@@ -589,7 +596,7 @@ def test_many_requests_are_shared_out_among_processes():
 def test_a_prompt_s_draws_wait_until_it_has_been_read_once(openvino):
     pipeline = Pipeline(dataclasses.replace(openvino._config, threads=1))
     for number in range(6):
-        pipeline.add(number, [number % 2 + 1] * 600, (), number, SamplingParams(max_new_tokens=4))
+        pipeline.add(number, [number % 2 + 1] * 600, ((), ""), number, SamplingParams(max_new_tokens=4))
     assert len(pipeline.flying) == 2  # one of each prompt
     ended = pipeline.step()
     while pipeline.held:

@@ -91,7 +91,7 @@ def address(handler: type[Completions]) -> Iterator[str]:
 
 def requests(engine: Any) -> list[Request]:
     prompts = [build_prompt(task, engine.tokenizer) for task in EASY]
-    return [Request(p.task_id, p.text, p.stops, sample_seed(0, p.task_id, 0)) for p in prompts]
+    return [Request(p.task_id, p.text, p.stops, sample_seed(0, p.task_id, 0), p.prefill) for p in prompts]
 
 
 def test_answers_are_the_model_s_own(address: str, plain: Any) -> None:

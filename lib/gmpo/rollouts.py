@@ -58,7 +58,8 @@ class Rollouts:
         for key, text in enumerate(texts):
             prompt, number = self.prompts[text], batch * self.config.num_generations + seen[text]
             seen[text] += 1
-            yield Request(key, text, prompt.stops, sample_seed(self.config.seed, prompt.task_id, number))
+            seed = sample_seed(self.config.seed, prompt.task_id, number)
+            yield Request(key, text, prompt.stops, seed, prompt.prefill)
 
 
 class SandboxReward:

@@ -184,7 +184,7 @@ def _attempts(jobs: Sequence[_Job], engine: Engine, sandbox: Sandbox, ledger: Le
     """Yield an attempt per job as soon as it is graded and on disk."""
     if not jobs:
         return
-    requests = (Request(job, job.prompt.text, job.prompt.stops, job.seed) for job in jobs)
+    requests = (Request(job, job.prompt.text, job.prompt.stops, job.seed, job.prompt.prefill) for job in jobs)
     pending: list[Pending] = []
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as graders:
         for request, completion in engine.stream(requests, jobs[0].params):

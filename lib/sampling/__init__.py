@@ -5,7 +5,8 @@
     drawn = sample(engine, prompts, 10, settings)
 
 Prompt text, stop strings, end tokens and seeds mean the same in every engine; `completion.text` is cut at the first
-stop string, so an engine may stop earlier or later than another without the program changing. A seed repeats a draw in
+stop string at which the answer is complete (`lib.tasks.prompts.cut_at_stops`), so an engine may stop later than
+another without the program changing. A seed repeats a draw in
 one engine; two engines draw differently from one distribution.
 """
 
@@ -49,12 +50,16 @@ class SamplingParams:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """One completion to draw: `key` comes back untouched, `seed` fixes this draw alone."""
+    """One completion to draw: `key` comes back untouched, `seed` fixes this draw alone.
+
+    `prefill` is the end of `text` with which the answer begins; without one, every stop string ends the completion.
+    """
 
     key: Any
     text: str
     stops: tuple[str, ...]
     seed: int
+    prefill: str = ""
 
     def __post_init__(self) -> None:
         if not self.text:
@@ -68,7 +73,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """`text` ends before the first stop; `finished` is False when max_new_tokens cut it off.
+    """`text` ends before the stop that ends the answer; `finished` is False when max_new_tokens cut it off.
 
     `token_ids` holds what was drawn, the end token or the tokens of the stop included.
 
@@ -162,7 +167,7 @@ def sample(
             stacklevel=2,
         )
     requests = (  # draw by draw, so that a prompt's prefill is in the cache from its second draw on
-        Request((place, draw), prompt.text, prompt.stops, sample_seed(seed, prompt.task_id, draw))
+        Request((place, draw), prompt.text, prompt.stops, sample_seed(seed, prompt.task_id, draw), prompt.prefill)
         for draw in range(n)
         for place, prompt in enumerate(prompts)
         if id(prompt) not in skipped

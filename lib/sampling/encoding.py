@@ -36,9 +36,9 @@ class Encoder:
         return ids
 
     def completion(self, request: Request, ids: list[int], finished: bool, logprob_sum: float | None) -> Completion:
-        """What was drawn, as text up to the first stop."""
+        """What was drawn, as text up to the stop that ends the answer."""
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Completion(cut_at_stops(text, request.stops), tuple(ids), finished, logprob_sum)
+        return Completion(cut_at_stops(text, request.stops, request.prefill), tuple(ids), finished, logprob_sum)
 
 
 def read_context_length(folder: Path) -> int:

@@ -32,6 +32,7 @@ from lib.sampling import Completion, EngineError, Request, SamplingParams
 from lib.sampling.batches import is_out_of_memory, rows_that_fit
 from lib.sampling.draw import draw, seed_words
 from lib.sampling.encoding import Encoder, tail_length
+from lib.tasks.prompts import stop_at
 
 MOST_ROWS = {"cpu": 16, "cuda": 512}
 BLOCK = {"cpu": 1, "cuda": 8}  # steps between two looks for stops; a row draws at most BLOCK − 1 tokens in vain
@@ -294,16 +295,19 @@ class TransformersEngine:
             texts = backend.decode_batch(newest_ids, skip_special_tokens=False)
         ends = {}
         for (place, row), text in zip(rows.items(), texts, strict=True):
-            stops, first = [stop for stop in row.request.stops if stop in text], max(0, len(row.drawn) - tail)
+            near = any(stop in text for stop in row.request.stops)
             for n in range(len(row.drawn) - newest + 1, min(len(row.drawn), params.max_new_tokens) + 1):
-                finished = row.drawn[n - 1] in self._encoder.end_ids or (
-                    bool(stops) and any(stop in self.tokenizer.decode(row.drawn[first:n]) for stop in stops)
-                )
+                finished = row.drawn[n - 1] in self._encoder.end_ids or (near and self._is_over(row, n))
                 if finished or n == params.max_new_tokens:
                     total = sum(row.log_probs[:n]) if params.logprobs else None
                     ends[place] = self._encoder.completion(row.request, row.drawn[:n], finished, total)
                     break
         return ends
+
+    def _is_over(self, row: Row, n: int) -> bool:
+        """Return whether the first `n` tokens of a row hold a stop at which the answer is complete."""
+        text = self.tokenizer.decode(row.drawn[:n], skip_special_tokens=True)
+        return stop_at(text, row.request.stops, row.request.prefill) is not None
 
     def close(self) -> None:
         """Free the model."""

@@ -57,7 +57,7 @@ class Worker:
         """Have one completion drawn."""
         self.flying[number] = request
         with suppress(ConnectionError):  # it has ended; `receive` finds out why
-            self.line.send((number, ids, request.stops, request.seed, settings))
+            self.line.send((number, ids, (request.stops, request.prefill), request.seed, settings))
 
     def receive(self) -> list[tuple[Request, Drawn]]:
         """What has finished. Raises EngineError when the process has failed, OutOfMemory where that is why."""

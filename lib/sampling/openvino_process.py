@@ -1,7 +1,7 @@
 """What runs in a sampling process: a continuous-batching pipeline that is fed token ids through a pipe.
 
 Stop strings are looked for here: the library's own search runs its detokenizer for every request at every token, half
-of all the time on two cores.
+of all the time on two cores, and knows nothing of answers that are not complete where one occurs.
 """
 
 import dataclasses
@@ -11,10 +11,12 @@ from typing import Any
 
 from lib.sampling import SamplingParams
 from lib.sampling.encoding import tail_length
+from lib.tasks.prompts import stop_at
 
 TOKENS_PER_STEP = 512  # prompts are read in pieces of what the requests being drawn leave of this
 
-_Asked = tuple[int, list[int], tuple[str, ...], int, SamplingParams]  # request number, prompt, stops, seed, settings
+_Stops = tuple[tuple[str, ...], str]  # stop strings and prefill
+_Asked = tuple[int, list[int], _Stops, int, SamplingParams]  # request number, prompt, stops, seed, settings
 Drawn = tuple[int, list[int], bool, float | None]  # request number, tokens, whether it ended by itself, Σ ln q
 
 
@@ -78,9 +80,7 @@ class Pipeline:
             tuple[int, ...], list[_Asked]
         ] = {}  # by a prompt that is being read for the first of its requests
 
-    def add(
-        self, number: int, prompt_ids: list[int], stops: tuple[str, ...], seed: int, settings: SamplingParams
-    ) -> None:
+    def add(self, number: int, prompt_ids: list[int], stops: _Stops, seed: int, settings: SamplingParams) -> None:
         """Queue one request; hold it while its prompt is being read for another, so that it finds the prefix cached."""
         asked, prompt = (number, prompt_ids, stops, seed, settings), tuple(prompt_ids)
         if prompt in self.held:
@@ -93,14 +93,14 @@ class Pipeline:
         self,
         number: int,
         prompt_ids: list[int],
-        stops: tuple[str, ...],
+        stops: _Stops,
         seed: int,
         settings: SamplingParams,
         reading: tuple[int, ...] | None = None,
     ) -> None:
         handle = self.pipeline.add_request(number, _tensor(prompt_ids), self._config(seed, settings))
         log_probs: list[float] | None = [] if settings.logprobs else None
-        self.flying[number] = _Flight(handle, stops, tail_length(stops), log_probs, reading)
+        self.flying[number] = _Flight(handle, stops, tail_length(stops[0]), log_probs, reading)
 
     def _config(self, seed: int, settings: SamplingParams) -> Any:
         config = self.genai.GenerationConfig()
@@ -138,9 +138,12 @@ class Pipeline:
             raise RuntimeError(f"a prompt does not fit into the cache of {self.cache_gb} GB")
         if status != self.genai.GenerationStatus.RUNNING:
             return True
-        if flight.stops and flight.token_ids:
+        if flight.tail and flight.token_ids:
+            strings, prefill = flight.stops
             tail = self.tokenizer.decode(flight.token_ids[-flight.tail :], skip_special_tokens=False)
-            flight.finished = any(stop in tail for stop in flight.stops)
+            if any(stop in tail for stop in strings):
+                text = self.tokenizer.decode(flight.token_ids, skip_special_tokens=True)
+                flight.finished = stop_at(text, strings, prefill) is not None
             if flight.finished:
                 flight.handle.stop()
         return flight.finished
@@ -151,7 +154,7 @@ class _Flight:
     """A request being drawn; its last `tail` tokens hold any stop string that has just been completed."""
 
     handle: Any
-    stops: tuple[str, ...]
+    stops: _Stops
     tail: int
     log_probs: list[float] | None
     reading: tuple[int, ...] | None  # its prompt, until the first token shows that it has been read

@@ -20,7 +20,7 @@ from lib.models.lora_fit import read_adapter
 from lib.models.resolve import resolve
 from lib.sampling import Completion, EngineError, Request, SamplingParams, token_ids
 from lib.sampling.encoding import Encoder
-from lib.tasks.prompts import cut_at_stops
+from lib.tasks.prompts import cut_at_stops, server_stops
 
 IN_FLIGHT = 64  # requests under way; the server batches them
 ATTEMPTS = 4  # tries a request gets
@@ -104,7 +104,7 @@ class ServerEngine:
             "temperature": settings.temperature,
             "top_p": settings.top_p if settings.temperature else 1.0,
             "seed": request.seed,
-            "stop": list(request.stops),
+            "stop": server_stops(request.stops, request.prefill),
         }
         if settings.logprobs:
             body["logprobs"] = 1
@@ -117,7 +117,7 @@ class ServerEngine:
         except (KeyError, IndexError, TypeError):
             lacking = "choices and log-probabilities" if settings.logprobs else "choices"
             raise EngineError(f"{self.url}: an answer without {lacking}: {str(answer)[:120]}") from None
-        return Completion(cut_at_stops(text, request.stops), tuple(ids), finished, total)
+        return Completion(cut_at_stops(text, request.stops, request.prefill), tuple(ids), finished, total)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One exchange; a server that is away or overloaded is asked again, an answer that says no is not."""

@@ -11,6 +11,7 @@ from lib.models.lora_fit import Adapter, read_adapter
 from lib.models.resolve import resolve
 from lib.sampling import Completion, EngineError, Request, SamplingParams
 from lib.sampling.encoding import Encoder
+from lib.tasks.prompts import server_stops
 
 IN_FLIGHT = 1024  # requests handed over at a time; vLLM batches as many of them as its cache holds
 USABLE = 0.9  # of the GPU's free memory
@@ -74,7 +75,7 @@ class VllmEngine:
             top_p=settings.top_p if settings.temperature else 1.0,
             seed=request.seed,
             max_tokens=settings.max_new_tokens,
-            stop=list(request.stops),
+            stop=server_stops(request.stops, request.prefill),
             stop_token_ids=sorted(self._encoder.end_ids),
             logprobs=0 if settings.logprobs else None,  # of the token drawn and no others
             output_kind=RequestOutputKind.FINAL_ONLY,

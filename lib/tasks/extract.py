@@ -98,11 +98,12 @@ MAX_NESTED = 3  # quotations in quotations, wrappers in wrappers
 
 
 class Token(NamedTuple):
-    """A string, a comment or a run of a fence's character, and its place."""
+    """A string, a comment, a run of a fence's character, or the mark of a text that never closes; and its place."""
 
     start: int
     end: int
     is_run: bool
+    is_open: bool = False
 
 
 class Part(NamedTuple):
@@ -235,7 +236,7 @@ def parts(text: str, language: str, entry_point: str = "") -> list[Part]:
     end, at = close_fence(text, 0, "```", language)
     if (
         at > end
-        and _begins_with_code(text[:end], language, entry_point)
+        and begins_with_code(text[:end], language, entry_point)
         and _tag(text[at : _line_end(text, at)]) not in _names(language)
     ):
         found = [Part(text[:end] if language == "python" else _without_sentences(text[:end]), "", 0, end)]
@@ -321,6 +322,7 @@ def _tokens(text: str, language: str, start: int = 0, end: int | None = None, fe
             yield Token(match.start(), at, False)
         else:
             hopeless.add(closing)
+            yield Token(match.start(), at, False, is_open=True)
 
 
 @functools.cache
@@ -329,6 +331,11 @@ def _until(closing: str) -> re.Pattern[str]:
     if closing[0] in "\"'":
         return re.compile(rf"(?:[^{closing[0]}\\]|\\.|(?!{closing}){closing[0]})*{closing}", re.DOTALL)
     return re.compile(rf".*?{re.escape(closing)}", re.DOTALL)
+
+
+def ends_inside_text(code: str, language: str) -> bool:
+    """Return whether the end of `code` lies inside a string or a comment that runs over lines."""
+    return any(token.is_open for token in _tokens(code, language))
 
 
 def _without_text(code: str, language: str) -> str:
@@ -500,7 +507,7 @@ def _without_prompts(text: str) -> str:
 def _before_fence(text: str, language: str, entry_point: str) -> str:
     """Return the program before a closing fence that a sentence follows on its line."""
     run = next((token for token in _tokens(text, language) if token.is_run), None)
-    return text[: run.start] if run and _begins_with_code(text[: run.start], language, entry_point) else text
+    return text[: run.start] if run and begins_with_code(text[: run.start], language, entry_point) else text
 
 
 def _unwrapped(text: str) -> str:
@@ -579,7 +586,7 @@ def _is_trivial(statement: ast.stmt) -> bool:
     return not (isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str))
 
 
-def _begins_with_code(text: str, language: str, entry_point: str) -> bool:
+def begins_with_code(text: str, language: str, entry_point: str = "") -> bool:
     """Return whether text is code from its first line on: a program or a function's body, not a sentence or output."""
     if language != "python":
         first = text.lstrip().partition("\n")[0]

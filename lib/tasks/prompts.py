@@ -19,14 +19,23 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from lib.tasks.extract import close_fence, defined_names, missing_names, parsed
+from lib.tasks.extract import (
+    begins_with_code,
+    close_fence,
+    defined_names,
+    defines,
+    ends_inside_text,
+    extract_code,
+    missing_names,
+    parsed,
+)
 from lib.tasks.task import Task, TaskError
 
 FENCE = "```"
 SHOW_TESTS = 1  # visible tests in the prompt of a function task that does not say how many
 TEMPLATES = Path(__file__).parent / "templates"
 MANIFESTS = Path(__file__).parents[1] / "sandbox" / "languages"  # read as data: how a language reads and prints
-# Where sampling may end: a closing fence, or a demonstration after the function.
+# Where sampling ends if the answer is complete there (`cut_at_stops`): a closing fence, or a demonstration.
 FUNCTION_STOPS = (f"\n{FENCE}", "\nprint(", "\nassert ", "\nif __name__")
 PROGRAM_STOPS = (f"\n{FENCE}",)
 DEMONSTRATION = re.compile(r"\n(?=print\(|assert\b|if __name__|#)")
@@ -43,7 +52,7 @@ COMPARE = {
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """What a model is given for one task: `text` ends with `prefill`; sampling may end at a stop."""
+    """What a model is given for one task: `text` ends with `prefill`; sampling may end at a stop (`cut_at_stops`)."""
 
     task_id: str
     text: str
@@ -63,11 +72,15 @@ class Prompt:
     def program(self, completion: str) -> str:
         """Return the program that a completion stands for: the prefill's code and what follows it in the same block.
 
-        After a Python function, what only prints, asserts or comments is left out.
+        After a Python function, what only prints, asserts or comments is left out. Sentences after an opened fence,
+        and the fence that a model opens once more, are no program.
         """
-        language = self.prefill.partition("\n")[0].strip("`")
+        language = _language(self.prefill)
+        completion = cut_at_stops(completion, self.stops, self.prefill)
         text = self.code_prefill + completion
         code = text[: close_fence(text, 0, FENCE, language)[0]]
+        if not self.code_prefill and not begins_with_code(code, language):
+            return (extract_code(self.prefill + completion, language) or "").rstrip() + "\n"
         return (without_demonstration(code) if self.stops == FUNCTION_STOPS else code).rstrip() + "\n"
 
 
@@ -191,10 +204,43 @@ def without_demonstration(code: str) -> str:
     return code
 
 
-def cut_at_stops(text: str, stops: tuple[str, ...]) -> str:
-    """Return `text` up to the earliest stop string, exclusive."""
-    cuts = [position for stop in stops if (position := text.find(stop)) >= 0]
-    return text[: min(cuts)] if cuts else text
+def cut_at_stops(text: str, stops: tuple[str, ...], prefill: str = "") -> str:
+    """Return a completion up to the first stop string at which the answer is complete, exclusive.
+
+    With a prefill, what stands before the stop decides: at a fence it is code that does not end inside a string or
+    comment; at another stop it parses, defines the function that the prefill opens, and uses no name that it lacks.
+    Without a prefill every stop string counts. What is cut already stays as it is.
+    """
+    end = stop_at(text, stops, prefill)
+    return text if end is None else text[:end]
+
+
+def stop_at(text: str, stops: tuple[str, ...], prefill: str = "") -> int | None:
+    """Return the place of the stop that ends a completion, see `cut_at_stops`; None while the answer goes on."""
+    opened = prefill.partition("\n")[2]
+    for stop in re.finditer("|".join(map(re.escape, stops)) or "(?!)", text):
+        if not prefill or _is_complete(opened + text[: stop.start()], stop[0], prefill):
+            return stop.start()
+    return None
+
+
+@functools.lru_cache(maxsize=1024)  # while a completion grows, its earlier stops are looked at again and again
+def _is_complete(code: str, stop: str, prefill: str) -> bool:
+    """Return whether `code`, which begins with the prefill's, is a whole answer if `stop` comes next."""
+    language, opened = _language(prefill), prefill.partition("\n")[2]
+    if FENCE in stop:
+        return not ends_inside_text(code, language) and (bool(opened) or begins_with_code(code, language))
+    name = re.search(r"(?:def|class) +(\w+)", prefill)
+    return bool(parsed(code)) and defines(code, name[1] if name else "", "python") and not missing_names(code)
+
+
+def _language(prefill: str) -> str:
+    return prefill.partition("\n")[0].strip("`")
+
+
+def server_stops(stops: tuple[str, ...], prefill: str = "") -> list[str]:
+    """Return the stop strings for an engine that stops wherever one occurs: of an answer in a fence, only the fence."""
+    return [stop for stop in stops if not prefill or FENCE in stop]
 
 
 def winning_completion(prompt: Prompt, program: str) -> str:

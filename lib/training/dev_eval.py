@@ -41,7 +41,7 @@ def greedy_pass_at_1(model: str, tasks: Sequence[Task], sandbox: Sandbox, max_ne
         raise ValueError("no development tasks: give at least one, or no evaluation while training")
     params, encoder = SamplingParams(temperature=0.0, max_new_tokens=max_new_tokens), Encoder(resolve(model))
     prompts = [build_prompt(task, encoder.tokenizer) for task in tasks]
-    requests = [Request(place, prompt.text, prompt.stops, 0) for place, prompt in enumerate(prompts)]
+    requests = [Request(place, prompt.text, prompt.stops, 0, prompt.prefill) for place, prompt in enumerate(prompts)]
 
     def evaluate(loaded: Any, step: int) -> float:
         with closing(LoadedEngine(loaded, encoder)) as engine:
