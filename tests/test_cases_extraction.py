@@ -125,12 +125,40 @@ def test_bare_code_is_found_between_sentences(form, code) -> None:
         "Here:\n\n    def f(n):\n        return n\n\nDone",
         ".. code-block:: python\n\n\tdef f(n):\n\t    return n\n",
         "First:\ndef f(n):\n    return 0\n\nWait, better:\ndef f(n):\n    return n\n",
+        "First:\ndef f(n):\n    m = n\n    m += 1\n    return m\n\nWait, better:\ndef f(n):\n    return n\n",
+        "[PYTHON]\ndef f(n):\n    return n\n[/PYTHON]\n[TESTS]\nassert f(1) == 2\n[/TESTS]",
+        "[TESTS]\nassert f(1) == 1\n[/TESTS]\n[PYTHON]\ndef f(n):\n    return n\n[/PYTHON]",
+        "Without the [CODE] mark:\n\ndef f(n):\n    return n\n",
+        "```python\ndef f(n):\n    return n\n\nThis function returns its argument.\nIt is short",
+        "```python\ndef f(n):\n    return n\n\n* It returns `n`.\n* It is fast\n",
+        "'''python\ndef f(n):\n    return n\n'''",
+        "Here it is:\n\n'''python\ndef f(n):\n    return n\n'''\n\nIt returns n.",
+        '"""py\ndef f(n):\n    """Return n.\n    """\n    return n\n"""',
     ],
 )
 def test_rarer_wrappings_of_a_program(answer) -> None:
     scope: dict = {}
     exec(extract_code(answer, "python", "f") or "", scope)  # a program of this test
     assert scope["f"](3) == 3
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "```lua\n{}\nThis function returns it, in the end.",
+        "[LUA]\n{}[/LUA]\n[TESTS]\nprint(f(1))\n[/TESTS]",
+        "Here:\n\n'''lua\n{}'''\n",
+    ],
+)
+@pytest.mark.parametrize("entry_point", ["f", ""])
+def test_rarer_wrappings_of_a_program_in_another_language(form, entry_point) -> None:
+    code = "local function f(n)\n  return n\nend\n"
+    assert (extract_code(form.format(code), "lua", entry_point) or "").strip() == code.strip()
+
+
+def test_a_definition_that_was_cut_off_is_no_talk() -> None:
+    cut = "```python\ndef f(n):\n    return n\n\ndef f(n, by"
+    assert "by" in (extract_code(cut, "python", "f") or "")
 
 
 def test_a_session_of_the_interpreter_loses_its_prompts_and_output() -> None:

@@ -6,7 +6,8 @@ ends at the first end token. A mark or a token inside a string of the program is
 
 What is left is split into fenced blocks by CommonMark's rules, made lenient where models are (see `parts`), and the
 program is the last block in the language that defines the entry point, joined with the blocks whose names it uses.
-Without a fence it is the longest run of lines that parses. A body alone continues the function that the prompt opens.
+Without a fence it is the last run of lines that parses and defines it. A body alone continues the function that the
+prompt opens.
 
 Every step takes time in proportion to the answer's length.
 """
@@ -84,7 +85,9 @@ _TURN = re.compile(
 )
 _HARMONY = re.compile(r"\s*(?:<\|start\|>\w+)?<\|channel\|>")
 _FINAL = re.compile(r"(?:^\s*|<\|start\|>assistant)<\|channel\|>final[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
-_WRAP = r"(?:\[/?(?:PYTHON|CODE|ANSWER|LUA|OCAML|R|FORTRAN|JULIA)\]|</?(?:pre|code|answer|solution)\b[^>\n]{0,80}>)"
+_MARKS = "PYTHON|CODE|ANSWER|LUA|OCAML|R|FORTRAN|JULIA"
+_WRAP = rf"(?:\[/?(?:{_MARKS})\]|</?(?:pre|code|answer|solution)\b[^>\n]{{0,80}}>)"
+_MARKED = re.compile(rf"\[({_MARKS})\](.*?)(?:\[/\1\]|\Z)", re.DOTALL)
 _WRAPPER = re.compile(rf"^[ \t]*{_WRAP}[ \t]*|{_WRAP}[ \t]*$", re.MULTILINE)
 _SENTENCE = re.compile(r"[^\W\d_a-z][^\n]*[.:!?।]['\")`*]*\s*$|[^\W\d_A-Z]?[^\x00-\x7f]|[*#>-]* ?\*\*|#{1,6} ")
 _CODE_LINE = re.compile(r"[={};]|<-|\bend\b|^\s*(?:local|function|let|program|print|return|write|read)\b", re.I | re.M)
@@ -120,8 +123,8 @@ def extract_code(answer: str, language: str, entry_point: str = "", prompt: str 
 
     `entry_point` is the name that a function task asks for ("" for a program task), `prompt` the task's prompt.
     """
-    text = final_answer(answer, language)
     language = language.lower()
+    text = _with_ticks(final_answer(answer, language), language, entry_point)
     found = parts(text, language, entry_point)
     fenced = [part for part in found if part.tag is not None]
     outside = "\n".join(part.text for part in found if part.tag is None)
@@ -250,7 +253,7 @@ def parts(text: str, language: str, entry_point: str = "") -> list[Part]:
         mark, info = fence["mark"] or fence["inner"], fence["info"] or fence["word"] or ""
         first, tag = look + 1, _tag(info)
         end, resume = close_fence(text, first, mark, _language_of(tag, language))
-        code = text[first:end]
+        code = text[first:end] if resume < len(text) else _without_talk(text[first:end], _language_of(tag, language))
         found.append(Part(text[at : fence.start()], None, at, fence.start()))
         found.append(Part(_cleaned(code, info, fence["lead"] or "", language), tag, first, end))
         at = look = resume
@@ -480,20 +483,19 @@ def _bare(text: str, language: str, entry_point: str, prompt: str) -> str | None
         return None
     text = _before_fence(text, language, entry_point)
     if language != "python":
-        return _without_sentences(_unwrapped(text))
+        return _without_sentences(_unwrapped(_marked(text, language, entry_point)))
     if parsed(text, dedent=False) and not _trivial_ends(text) and not _returns(text):
         return text
     if whole := continued(prompt, text, entry_point):
         return whole
-    text = _unwrapped(text)
-    text = _without_prompts(text)
+    text = _without_prompts(_unwrapped(_marked(text, language, entry_point)))
     runs = _runs(text)
     found = [run for run in runs if defines(run, entry_point, language)]
     if not found and entry_point:  # Markdown's other kind of block: lines indented by four blanks or a tab
         blocks = (textwrap.dedent(block) for block in _INDENTED.findall(text))
         found = [block for block in blocks if parsed(block) and defines(block, entry_point, language)]
     if found:
-        return _joined(max(reversed(found), key=len), runs, language)
+        return _joined(found[-1], runs, language)
     return continued(prompt, text, entry_point) or (max(runs, key=len) if runs else text)
 
 
@@ -508,6 +510,37 @@ def _before_fence(text: str, language: str, entry_point: str) -> str:
     """Return the program before a closing fence that a sentence follows on its line."""
     run = next((token for token in _tokens(text, language) if token.is_run), None)
     return text[: run.start] if run and begins_with_code(text[: run.start], language, entry_point) else text
+
+
+def _with_ticks(text: str, language: str, entry_point: str) -> str:
+    """Return text with a fence of backticks for a block between lines of three quotes, the first with a tag."""
+    tags = "|".join(map(re.escape, sorted(_names(language))))
+    quoted = re.compile(
+        rf"^('''|\"\"\")({tags})[ \t]*\n(.*?)(?:^\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE | re.IGNORECASE
+    )
+    if _FENCE.search(text) or not quoted.search(text) or (parsed(text) and defines(text, entry_point, "python")):
+        return text
+    return quoted.sub(lambda block: f"```{block[2]}\n{block[3]}```", text)
+
+
+def _without_talk(code: str, language: str) -> str:
+    """Return a block that is never closed without the sentences after its code."""
+    lines = code.split("\n")
+    if language == "python":
+        end = len(lines) if parsed(code) else _error_line(lines, 0, len(lines))
+        rest = next((line for line in lines[end:] if line.strip()), "")
+        return "\n".join(lines[:end]) + "\n" if end and " " in rest.strip() and not _START.match(rest) else code
+    while lines and (not lines[-1].strip() or (_SENTENCE.match(lines[-1]) and len(lines[-1].split()) > 2)):
+        lines.pop()
+    return "\n".join(lines) + "\n" if lines else code
+
+
+def _marked(text: str, language: str, entry_point: str) -> str:
+    """Return the last block between marks such as [PYTHON] and [/PYTHON] that can be the program, else all of text."""
+    blocks = [block[2] for block in _MARKED.finditer(text)]
+    if entry_point:
+        return _last_that_defines(blocks, language, entry_point) or text
+    return next((block for block in reversed(blocks) if "\n" in block.strip()), text)
 
 
 def _unwrapped(text: str) -> str:
