@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lib.tasks.bangla import count_changes, normalise, normalise_tasks, script_mix
-from lib.tasks.task import Task
+from lib.tasks.task import Case, Task
 
 BANGLA = st.text(
     st.characters(min_codepoint=0x0980, max_codepoint=0x09FF) | st.sampled_from("`\u1fef \n\u200c\u200d।a\u0301\u0300")
@@ -80,6 +80,32 @@ def test_only_changed_rows_are_reported() -> None:
     normal, report = normalise_tasks(tasks)
     assert report == [("1", {"U+09DF → U+09AF U+09BC": 1})]
     assert [task.prompt for task in normal] == ["ক\u09af\u09bc", "কখ"]
+
+
+COMPOSED = {"য়": "\u09df", "ড়": "\u09dc", "ঢ়": "\u09dd", "ো": "ক\u09cb"}  # as one code point
+APART = {"য়": "য\u09bc", "ড়": "ড\u09bc", "ঢ়": "ঢ\u09bc", "ো": "ক\u09c7\u09be"}
+
+
+@pytest.mark.parametrize("letter", COMPOSED)
+@pytest.mark.parametrize(
+    ("shown", "judged"), [(COMPOSED, COMPOSED), (COMPOSED, APART), (APART, COMPOSED), (APART, APART)]
+)
+@pytest.mark.parametrize("mode", ["function", "program"])
+def test_what_a_program_writes_for_the_prompt_s_literal_is_what_its_tests_expect(letter, shown, judged, mode) -> None:
+    prompt, text = f"\u201c{shown[letter]}\u201d লেখো।", judged[letter]
+    tests, cases = (f"assert f() == '{text}'",), (Case(text, text),)
+    task = Task(
+        "t", "mine", "test", prompt, "bn", "python", mode, "f", tests, cases=cases, reference=f"print('{text}')"
+    )
+    ((normal,), _) = normalise_tasks([task])
+    written = normal.prompt[1 : normal.prompt.index("\u201d")]
+    assert normal.visible_tests == (f"assert f() == '{written}'",)
+    assert normal.cases == (Case(written, written),) and normal.reference == f"print('{written}')"
+
+
+def test_a_test_of_a_text_s_length_stays_true() -> None:
+    task = Task("t", "mine", "test", "অক্ষর গোনো।", "bn", "python", "function", "f", ("assert f('\u09df') == 1",))
+    assert normalise_tasks([task]) == ([task], [])
 
 
 def test_changes_of_all_rows_are_added_up() -> None:

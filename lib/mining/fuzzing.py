@@ -31,7 +31,7 @@ from lib.mining.ledger import Attempt, Key
 from lib.mining.select import syntax_digest
 from lib.sandbox import Sandbox, SandboxError, Status
 from lib.stats.intervals import Interval, wilson_interval
-from lib.tasks.readers.literals import parsed
+from lib.tasks.extract import parse
 from lib.tasks.task import Case, Task, TestSet
 
 Change = Callable[[Any], list[Any]]
@@ -138,7 +138,7 @@ def arguments_of(task: Task, tests: Iterable[str]) -> list[Arguments]:
     found = []
     for test in tests:
         try:
-            (statement,) = parsed(test).body
+            (statement,) = parse(test).body
             call = _said_of(statement.test) if isinstance(statement, ast.Assert) else None
             if isinstance(call, ast.Call) and call.args and not call.keywords:
                 if ast.unparse(call.func) == task.entry_point:
@@ -207,7 +207,7 @@ def spread(answers: Sequence[tuple[Arguments, Any]]) -> list[tuple[Arguments, An
 
 def constants_of(program: str) -> list[Any]:
     """The numbers and short strings a program speaks of: where it changes its mind, most likely."""
-    found = [node.value for node in ast.walk(parsed(program)) if isinstance(node, ast.Constant)]
+    found = [node.value for node in ast.walk(parse(program)) if isinstance(node, ast.Constant)]
     usable = [item for item in found if type(item) in (int, float, str) and len(repr(item)) <= 20]
     return list(dict.fromkeys(usable))
 

@@ -6,13 +6,15 @@ backticks, is kept byte for byte.
 """
 
 import dataclasses
+import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import regex
 
-from lib.tasks.task import Task
+from lib.tasks.task import Case, Task, task_to_row
 
 Changes = dict[str, int]
 
@@ -24,6 +26,7 @@ _CODE = regex.compile(
     rf"|(?<!{_TICK}){_TICK}{{2}}(?!{_TICK})[^\n]+?(?<!{_TICK}){_TICK}{{2}}(?!{_TICK})"
     rf"|(?<!{_TICK}){_TICK}(?!{_TICK})(?:(?!{_TICK})[^\n])+{_TICK}(?!{_TICK})"
 )
+_BENGALI = regex.compile(r"[\u0980-\u09ff]")
 _GRAPHEME = regex.compile(r"\X")
 _SCRIPTS = {
     "bengali": regex.compile(r"\p{Script=Bengali}"),
@@ -32,6 +35,11 @@ _SCRIPTS = {
     "digit": regex.compile(r"[0-9]"),
     "joiner": regex.compile(r"[\u200c\u200d]"),
 }
+
+
+def is_bangla(text: str) -> bool:
+    """Return whether a text holds a Bengali letter, mark or digit."""
+    return bool(_BENGALI.search(text))
 
 
 def normalise(text: str) -> tuple[str, Changes]:
@@ -65,15 +73,36 @@ def _code_points(shown: str, other: str) -> str:
 
 
 def normalise_tasks(tasks: Iterable[Task]) -> tuple[list[Task], list[tuple[str, Changes]]]:
-    """Tasks with normalised prompts, and (task id, changes) for every row that changed."""
-    normal: list[Task] = []
-    report: list[tuple[str, Changes]] = []
-    for task in tasks:
+    """Return tasks whose prompts and tests write Bangla alike, and (task id, changes) for every row that changed.
+
+    A program writes what its prompt shows, so a literal has to stand in tests and cases as it does in the prompt. Where
+    all but the prompt is NFC already, the prompt's prose becomes so. Where it is not and the prompt writes the same
+    letters in NFC, the whole task becomes NFC, code included. Where the prompt does not, the task stays as it is: what
+    a test says of a text's length would no longer be true.
+    """
+    pairs = [(task.task_id, *_alike(task)) for task in tasks]
+    return [task for _, task, _ in pairs], [(name, changes) for name, _, changes in pairs if changes]
+
+
+def _alike(task: Task) -> tuple[Task, Changes]:
+    judged = json.dumps(task_to_row(dataclasses.replace(task, prompt="")), ensure_ascii=False)
+    plain = {letter: unicodedata.normalize("NFC", letter) for letter in set(_GRAPHEME.findall(judged))}
+    if all(letter == other for letter, other in plain.items()):
         prompt, changes = normalise(task.prompt)
-        normal.append(dataclasses.replace(task, prompt=prompt) if changes else task)
-        if changes:
-            report.append((task.task_id, changes))
-    return normal, report
+        return dataclasses.replace(task, prompt=prompt), changes
+    if not any(other in task.prompt for letter, other in plain.items() if letter != other):
+        return task, {}
+    counts: Counter[str] = Counter()
+    texts = {field.name: _in_nfc(getattr(task, field.name), counts) for field in dataclasses.fields(task)}
+    return dataclasses.replace(task, **texts), dict(counts)
+
+
+def _in_nfc(value: Any, changes: Counter[str]) -> Any:
+    if isinstance(value, str):
+        return _nfc(value, changes)
+    if isinstance(value, Case):
+        return Case(_nfc(value.input, changes), _nfc(value.output, changes))
+    return tuple(_in_nfc(item, changes) for item in value) if isinstance(value, tuple) else value
 
 
 def count_changes(report: Iterable[tuple[str, Changes]]) -> Changes:

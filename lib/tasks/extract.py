@@ -584,7 +584,7 @@ def _error_line(lines: Sequence[str], start: int, end: int) -> int:
     """Return the last `end` at a line of the margin for which lines[start:end] parses, or `start`."""
     for _ in range(8):
         try:
-            _parse("\n".join(lines[start:end]) + "\n")
+            parse("\n".join(lines[start:end]) + "\n")
             return end
         except SyntaxError as error:
             end = min(end - 1, start + max(0, (error.lineno or 1) - 1))
@@ -680,7 +680,8 @@ def open_function(prompt: str, entry_point: str) -> str:
     return prompt[starts[-1].start() :] if starts else ""
 
 
-def _parse(code: str) -> ast.Module:
+def parse(code: str) -> ast.Module:
+    """Return the syntax tree of Python code, without a word of what Python would warn its author about."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(code)
@@ -689,6 +690,6 @@ def _parse(code: str) -> ast.Module:
 def parsed(code: str, *, dedent: bool = True) -> ast.Module | None:
     """Return the syntax tree of Python code, None when it does not parse; `dedent` first removes common indentation."""
     try:
-        return _parse(textwrap.dedent(code) if dedent else code)
+        return parse(textwrap.dedent(code) if dedent else code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

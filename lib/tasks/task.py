@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lib.base.errors import WorkbookError
+from lib.base.files import write_text
 
 Mode = Literal["function", "program"]
 TestSet = Literal["visible", "hidden", "all"]
@@ -220,12 +221,7 @@ def _parse(line: bytes, where: str) -> Any:
 
 def write_tasks(path: str | Path, tasks: Iterable[Task]) -> None:
     """Write tasks as JSON Lines; the file appears whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
-        for task in tasks:
-            out.write(json.dumps(task_to_row(task), ensure_ascii=False) + "\n")
-    partial.replace(path)
+    write_text(Path(path), "".join(json.dumps(task_to_row(task), ensure_ascii=False) + "\n" for task in tasks))
 
 
 def by_split(tasks: Sequence[Task], split: str) -> list[Task]:

@@ -1,16 +1,15 @@
 """Rows out of files and Hugging Face data sets, one at a time, each with the place it came from.
 
-Reads csv, JSON Lines and JSON arrays (plain or .gz), parquet, folders and Hub ids. Text is strict UTF-8 with
-or without a byte order mark. Nothing here holds more than one row, one parquet batch or one JSON object at a
-time.
+Reads csv, JSON Lines (plain or .gz) and parquet row by row, JSON arrays as a whole, folders and Hub ids through
+`datasets`. Text is strict UTF-8 with or without a byte order mark. Column names lose blanks and capitals.
 """
 
-import codecs
 import contextlib
 import csv
 import gzip
 import itertools
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator
@@ -20,9 +19,7 @@ from typing import IO, Any, NamedTuple
 from lib.tasks.task import TaskError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
-CHUNK = 1 << 16
 PARQUET_BATCH = 64
-_SEPARATORS = re.compile(r"[\s,]*")
 FIELD_LIMIT = 1 << 30  # one csv field; the csv module's own default of 128 KiB is below real test cases
 
 
@@ -33,43 +30,87 @@ class Row(NamedTuple):
     where: str
     number: int
 
+    def has(self, column: str) -> bool:
+        """Return whether a column is there and holds something: neither nothing, "" nor NaN."""
+        value = self.values.get(column)
+        return value not in (None, "") and value == value
+
+    def wrong(self, column: str, wanted: str) -> TaskError:
+        """Return the error that names row, column, value and what would be right."""
+        if column not in self.values:
+            return TaskError(f"{self.where}: column {column} is missing; it should hold {wanted}")
+        return TaskError(f"{self.where}: column {column} is {self.values[column]!r:.80}; it should be {wanted}")
+
+    def text(self, *columns: str, default: str | None = None) -> str:
+        """Return the text of the first of these columns that holds something, LF for line ends; else `default`.
+
+        Raises TaskError when the column holds anything but text, or when none does and there is no default.
+        """
+        there = [column for column in columns if self.has(column)] or [name for name in columns if name in self.values]
+        column = (there or columns)[0]
+        value = self.values.get(column)
+        if not self.has(column) and (default is not None or value == ""):
+            return default or ""
+        if not isinstance(value, str):
+            raise self.wrong(column, "text")
+        return value.replace("\r\n", "\n").replace("\r", "\n")
+
+    def id(self, column: str) -> str:
+        """Return an id as text. Raises TaskError when it is neither text nor a whole number, or empty."""
+        value = self.values.get(column)
+        if isinstance(value, float) and value.is_integer():  # what a table makes of whole numbers beside a gap
+            value = int(value)
+        if (
+            not self.has(column)
+            or isinstance(value, bool)
+            or not isinstance(value, str | int)
+            or not str(value).strip()
+        ):
+            raise (
+                self.wrong(column, "an id, text or a whole number")
+                if self.has(column)
+                else TaskError(f"{self.where}: the id is empty; column {column} should hold text or a whole number")
+            )
+        return str(value)
+
+    def number_above_0(self, column: str, default: float) -> float:
+        """Return a number. Raises TaskError when the column holds anything else."""
+        if not self.has(column):
+            return default
+        try:
+            value = float(self.values[column])
+        except (TypeError, ValueError):
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise self.wrong(column, "a number above 0")
+        return value
+
 
 def rows(source: str, split: str | None = None) -> Iterator[Row]:
-    """Every row of a file, a folder `datasets` can load, or a Hub id ("owner/name" or "owner/name:config").
+    """Return every row of a file, a folder `datasets` can load, or a Hub id ("owner/name" or "owner/name:config").
 
     Raises TaskError naming file and row for anything that cannot be read, and for a source that is neither.
     """
     path = Path(source)
     if path.is_file():
-        return _file_rows(path)
+        suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+        kind = suffixes[-1] if suffixes else ""
+        readers = {".parquet": _parquet_rows} | dict.fromkeys((".csv", ".tsv"), _csv_rows)
+        readers |= dict.fromkeys((".jsonl", ".json", ".ndjson"), _json_rows)
+        if kind not in readers:
+            raise TaskError(f"{path}: unknown kind of file; {', '.join(sorted(readers))} are read, text also as .gz")
+        return readers[kind](path)
     if path.is_dir() or HUB_ID.fullmatch(source):
         return _dataset_rows(source, split)
     raise TaskError(f"{source}: no such file, and not a Hugging Face id of the form owner/name")
 
 
-def _file_rows(path: Path) -> Iterator[Row]:
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    kind = suffixes[-1] if suffixes else ""
-    if kind == ".csv":
-        return _csv_rows(path)
-    if kind in (".jsonl", ".json", ".ndjson"):
-        return _json_rows(path)
-    if kind == ".parquet":
-        return _parquet_rows(path)
-    raise TaskError(f"{path}: unknown kind of file; .csv, .jsonl, .json (each also .gz) and .parquet are read")
-
-
-def _open_bytes(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]
-    return path.open("rb")
-
-
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Errors of reading and unpacking as TaskError."""
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file; errors of reading and unpacking are TaskErrors."""
     try:
-        yield
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as stream:
+            yield stream  # type: ignore[misc]
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise TaskError(f"{path}: broken gzip ({error})") from None
     except OSError as error:
@@ -77,24 +118,26 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """Decoded lines with their ends; only a line feed ends one, so text may hold any other separator."""
+    """Yield decoded lines with their ends; only a line feed ends one, so text may hold any other separator."""
     number = 0
     try:
-        with _named(path), _open_bytes(path) as stream:
+        with _opened(path) as stream:
             for number, line in enumerate(stream, 1):
-                yield (_without_mark(line, path) if number == 1 else line).decode("utf-8")
+                if number == 1 and line.startswith((b"\xff\xfe", b"\xfe\xff")):
+                    raise TaskError(f"{path}:1: UTF-16 text; save the file as UTF-8")
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise TaskError(f"{path}:{number}: {_not_utf8(error)}") from None
+        wrong = f"byte 0x{error.object[error.start]:02x}"
+        raise TaskError(f"{path}:{number}: not UTF-8 ({wrong}); save the file as UTF-8") from None
 
 
-def _not_utf8(error: UnicodeDecodeError) -> str:
-    return f"not UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8"
-
-
-def _without_mark(line: bytes, path: Path) -> bytes:
-    if line.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise TaskError(f"{path}:1: UTF-16 text; save the file as UTF-8")
-    return line.removeprefix(b"\xef\xbb\xbf")
+def _named(names: list[str], values: list[Any] | tuple[Any, ...], where: str) -> dict[str, Any]:
+    """Return a row with its columns' names in small letters and without blanks; a column without a name is left out."""
+    plain = [str(name).strip().lower() for name in names]
+    twice = sorted({name for name in plain if name and plain.count(name) > 1})
+    if twice:
+        raise TaskError(f"{where}: a column name appears twice: {', '.join(twice)}")
+    return {name: value for name, value in zip(plain, values, strict=True) if name}
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -103,96 +146,64 @@ def _csv_rows(path: Path) -> Iterator[Row]:
     first = next(lines, "")
     separator = next((mark for mark in ",;\t" if mark in first), ",")
     reader = csv.reader(itertools.chain([first] * bool(first), lines), strict=True, delimiter=separator)
-    header: list[str] | None = None
+    header: list[str] = []
     number, line = 0, 1
     try:
         for record in reader:
             where = f"{path}: row {number} (line {line})"
-            if header is None:
-                header = _checked_header(record, path)
-            elif record:
-                _check_width(record, header, where)
-                yield Row(dict(zip(header, record, strict=True)), where, number)
-            else:
+            if not header:
+                header = record
+                _named(header, header, f"{path}:1")
+            elif not any(record):
                 number -= 1
+            elif len(record) != len(header):
+                raise TaskError(
+                    f"{where}: {len(record)} fields, but the header has {len(header)} ({', '.join(header)})"
+                )
+            else:
+                yield Row(_named(header, record, where), where, number)
             number, line = number + 1, reader.line_num + 1
     except csv.Error as error:
         raise TaskError(f"{path}: row {number} (line {line}): broken csv quoting ({error})") from None
-    if header is None:
+    if not header:
         raise TaskError(f"{path}: empty file; a csv starts with a header row")
 
 
-def _checked_header(record: list[str], path: Path) -> list[str]:
-    if len(set(record)) != len(record):
-        raise TaskError(f"{path}:1: a column name appears twice in {', '.join(record)}")
-    return record
-
-
-def _check_width(record: list[str], header: list[str], where: str) -> None:
-    if len(record) != len(header):
-        raise TaskError(f"{where}: {len(record)} fields, but the header has {len(header)} ({', '.join(header)})")
-
-
 def _json_rows(path: Path) -> Iterator[Row]:
-    first = next((block.lstrip() for block in _blocks(path) if block.strip()), "")
+    """Yield the objects of JSON Lines, of an array, or of an object whose only list holds them."""
+    lines = _lines(path)
+    start, first = next(((number, line) for number, line in enumerate(lines, 1) if line.strip()), (0, ""))
     if not first:
         raise TaskError(f"{path}: empty file")
-    return _array_rows(path) if first.startswith("[") else _json_lines(path)
-
-
-def _json_lines(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(_lines(path), 1):
+    if first.lstrip().startswith("[") or not first.rstrip().endswith(("}", "},")):
+        value = _decoded("\n" * (start - 1) + "".join([first, *lines]), path, 0)
+        if isinstance(value, dict):
+            lists = [
+                items for items in value.values() if isinstance(items, list) and isinstance((items or [0])[0], dict)
+            ]
+            value = lists[0] if len(lists) == 1 else [value]
+        for number, item in enumerate(value, 1):
+            yield _object(item, f"{path}: row {number}", number)
+        return
+    for number, line in enumerate(itertools.chain([first], lines), start):
         if line.strip():
-            where = f"{path}:{number}"
-            try:
-                value = json.loads(line.rstrip().removesuffix(","), parse_constant=lambda name: None)
-            except (ValueError, RecursionError) as error:
-                raise TaskError(f"{where}: not JSON ({error}); one JSON object a line is expected") from None
-            yield Row(_object(value, where), where, number)
+            yield _object(_decoded(line.rstrip().removesuffix(","), path, number), f"{path}:{number}", number)
 
 
-def _array_rows(path: Path) -> Iterator[Row]:
-    """Objects of one JSON array, decoded one by one from a buffer that is refilled when an object runs
-    past its end.
-    """
-    blocks = _blocks(path)
-    decoder, buffer, at, number = json.JSONDecoder(parse_constant=lambda name: None), next(blocks).lstrip(), 1, 0
-    while True:
-        at = _SEPARATORS.match(buffer, at).end()  # type: ignore[union-attr]
-        if buffer.startswith("]", at):
-            return
-        where = f"{path}: row {number + 1}"
-        try:
-            value, end = decoder.raw_decode(buffer, at)
-        except (ValueError, RecursionError) as error:
-            wanted = 1 + (len(buffer) - at) // CHUNK  # doubling, so a long object is scanned a few times only
-            more = "".join(itertools.islice(blocks, wanted))
-            if not more:
-                raise TaskError(f"{where}: not JSON, or the array is cut off ({error})") from None
-            buffer, at = buffer[at:] + more, 0
-            continue
-        yield Row(_object(value, where), where, number + 1)
-        number, at = number + 1, end
-
-
-def _blocks(path: Path) -> Iterator[str]:
-    """Decoded text in blocks of about CHUNK bytes, whatever the length of its lines."""
-    decoder, line = codecs.getincrementaldecoder("utf-8-sig")(), 1
+def _decoded(text: str, path: Path, line: int) -> Any:
+    """Return JSON with nothing for NaN and infinity; `line` is the line it stands on, 0 for a whole file."""
     try:
-        with _named(path), _open_bytes(path) as stream:
-            while block := stream.read(CHUNK):
-                yield decoder.decode(block)
-                line += block.count(b"\n")
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        line += error.object[: error.start].count(b"\n")
-        raise TaskError(f"{path}:{line}: {_not_utf8(error)}") from None
+        return json.loads(text, parse_constant=lambda name: None)
+    except (ValueError, RecursionError) as error:
+        where = f"{path}:{line or getattr(error, 'lineno', 1)}"
+        wanted = "one JSON object a line is expected" if line else "one whole JSON array is expected"
+        raise TaskError(f"{where}: not JSON ({error}); {wanted}") from None
 
 
-def _object(value: Any, where: str) -> dict[str, Any]:
+def _object(value: Any, where: str, number: int) -> Row:
     if not isinstance(value, dict):
         raise TaskError(f"{where}: expected a JSON object, got {type(value).__name__}")
-    return value
+    return Row(_named(list(value), list(value.values()), where), where, number)
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
@@ -205,7 +216,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
             for batch in table.iter_batches(batch_size=PARQUET_BATCH):
                 for values in batch.to_pylist():
                     number += 1
-                    yield Row(values, f"{path}: row {number}", number)
+                    yield _object(values, f"{path}: row {number}", number)
     except (pyarrow.ArrowException, OSError) as error:
         raise TaskError(f"{path}: broken parquet after row {number} ({str(error).splitlines()[0]})") from None
 
@@ -225,4 +236,4 @@ def _dataset_rows(source: str, split: str | None) -> Iterator[Row]:
     if chosen not in loaded:
         raise TaskError(f"{source}: split is {split!r}; this data set has {', '.join(loaded)}")
     for number, values in enumerate(loaded[chosen], 1):
-        yield Row(dict(values), f"{source}[{chosen}]: row {number}", number)
+        yield _object(dict(values), f"{source}[{chosen}]: row {number}", number)

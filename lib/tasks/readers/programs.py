@@ -1,16 +1,13 @@
-"""Corpora of whole programs judged by stdin and stdout: LiveCodeBench, the Agnostics sets,
-open-r1/codeforces.
-"""
+"""Corpora of whole programs judged by stdin and stdout: LiveCodeBench and its kin, Agnostics, open-r1/codeforces."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
-from lib.tasks.readers.asserts import Converter, Origin, natural_language
 from lib.tasks.readers.files import Row
-from lib.tasks.readers.humaneval import language_name
-from lib.tasks.readers.literals import packed_json, plain_json
-from lib.tasks.task import TaskError
+from lib.tasks.readers.functions import Origin, Values, posed
+from lib.tasks.readers.literals import packed_json
+from lib.tasks.task import TaskError, language_name
 
 # Names that LiveCodeBench's stubs use without importing them.
 IMPORTS = """import bisect, collections, copy, datetime, functools, heapq, itertools, math, \
@@ -35,163 +32,121 @@ def same_value(got, expected):
 """
 
 
-def livecodebench(origin: Origin) -> Converter:
-    """code_generation_lite rows: public cases first, private ones after.
+def livecodebench(row: Row, origin: Origin) -> Values:
+    """Return a task of LiveCodeBench (code_generation_lite): public cases first, private ones after.
 
-    Cases of type "functional" call a method of `Solution` and become asserts, public ones visible; their
-    input holds one JSON value a line.
+    Cases of type "functional" call a method of `Solution` and become asserts, public ones visible; their input holds
+    one JSON value a line. Multi-LCB and Ag-LiveCodeBench-X have the same columns and other languages, where every case
+    is read from stdin: a column `language`, `lang` or `plang` names the language, which is then part of the id. A task
+    without one is posed in Python until it is posed anew.
     """
+    stated = next((column for column in ("language", "lang", "plang") if row.has(column)), "")
+    language = language_name(row.text(stated)) if stated else "python"
+    public, private = (_cases(row, column) for column in ("public_test_cases", "private_test_cases"))
+    starter, question = row.text("starter_code", default=""), row.text("question_content")
+    task_id = row.id("question_id") + (f":{language}" if stated else "")
+    source = "livecodebench" if "public_test_cases" in row.values else "ag-livecodebench-x"
+    functional = language == "python" and any(case.get("testtype") == "functional" for case in public + private)
+    prompt = f"{question}\n\n{starter}" if starter and language == "python" else question
+    if not functional:
+        return _program(task_id, source, "test", prompt, language, cases=_pairs(public + private))
+    metadata = row.values.get("metadata")
+    if isinstance(metadata, str):
+        metadata = packed_json(metadata, "metadata", row.where)
+    if not isinstance(metadata, dict) or not metadata.get("func_name"):
+        raise row.wrong("metadata", "an object whose func_name names the method that functional cases call")
+    return posed(
+        task_id,
+        source,
+        "test",
+        prompt,
+        entry_point="Solution",
+        setup_code=IMPORTS + SAME,
+        visible_tests=[_method_assert(metadata["func_name"], case, row.where) for case in public],
+        hidden_tests=[_method_assert(metadata["func_name"], case, row.where) for case in private],
+    )
 
-    def convert(row: Row) -> dict[str, Any]:
-        values = row.values
-        public = _maybe_packed(values["public_test_cases"], "public_test_cases", row.where)
-        private = _maybe_packed(values["private_test_cases"], "private_test_cases", row.where)
-        starter = values.get("starter_code") or ""
-        prompt = f"{values['question_content']}\n\n{starter}" if starter else values["question_content"]
-        base = _program(values["question_id"], "livecodebench", "test", prompt, "python")
-        if not any(case.get("testtype") == "functional" for case in public + private):
-            return {**base, "cases": _cases(public + private, row.where)}
-        metadata = values.get("metadata") or "{}"
-        method = (plain_json(metadata, "metadata", row.where) if isinstance(metadata, str) else metadata).get(
-            "func_name"
+
+def ag_posed(row: Row, origin: Origin) -> Values:
+    """Return a task of Ag-Codeforces-X or Ag-MBPP-X prepared for one language: `idx, test_cases, lang, prompt`."""
+    source = f"agnostics/{origin.path.stem if origin.path else origin.name}"
+    language, cases = language_name(row.text("lang")), _pairs(_cases(row, "test_cases"))
+    return _program(row.id("idx"), source, origin.split or "train", row.text("prompt"), language, cases=cases)
+
+
+def ag_mbpp(row: Row, origin: Origin) -> Values:
+    """Return a task of Ag-MBPP-X: the statement in three parts, its first test shown as the example."""
+    cases = _pairs(_cases(row, "tests"))
+    parts = [row.text("description"), "Input:", row.text("input_format"), "Output:", row.text("output_format")]
+    if cases:
+        parts += ["Example input:", cases[0]["input"], "Example output:", cases[0]["output"]]
+    prompt = "\n\n".join(part.strip() for part in parts)
+    return _program(row.id("original_task_id"), "ag-mbpp-x", origin.split or "train", prompt, "python", cases=cases)
+
+
+def codeforces(row: Row, origin: Origin) -> Values | None:
+    """Return a task of open-r1/codeforces: examples first, then the official tests that are not examples.
+
+    None for what no list of stdin and stdout pairs can judge: interactive problems, problems read from files, and
+    problems with many right answers, which carry a checker.
+    """
+    if row.has("interaction_format") or row.has("generated_checker") or row.values.get("input_mode") == "file":
+        return None
+    examples, official = (_pairs(_cases(row, column)) for column in ("examples", "official_tests"))
+    parts = [row.text("title"), row.text("description")]
+    for heading, column in (("Input", "input_format"), ("Output", "output_format")):
+        parts += [f"{heading}\n\n{row.text(column)}"] if row.has(column) else []
+    parts += [f"Example\n\nInput\n{case['input']}\nOutput\n{case['output']}" for case in examples]
+    return _program(
+        row.id("id"),
+        "open-r1/codeforces",
+        origin.split or "train",
+        "\n\n".join(parts),
+        "python",
+        cases=examples + [case for case in official if case not in examples],
+        time_limit_s=row.number_above_0("time_limit", 2.0),
+        memory_limit_mb=int(row.number_above_0("memory_limit", 256)),
+        compare="tokens",  # as Codeforces' usual checkers do
+        licence="CC-BY-4.0",
+    )
+
+
+def _program(task_id: str, source: str, split: str, prompt: str, language: str, **more: Any) -> Values:
+    stated = {"mode": "program", "programming_language": language}
+    return posed(task_id, source, split, prompt, **{**stated, "compare": "lines", **more})  # LiveCodeBench strips lines
+
+
+def _cases(row: Row, column: str) -> list[dict[str, Any]]:
+    """Return a column's cases, packed or not; none for an empty or absent one."""
+    value: Any = row.values.get(column) if row.has(column) else []
+    if isinstance(value, str):
+        value = packed_json(value, column, row.where)
+    if isinstance(value, dict) and {"inputs", "outputs"} <= set(value):  # as the tables of lighteval and of Multi-LCB
+        value = [{"input": one, "output": other} for one, other in zip(value["inputs"], value["outputs"], strict=False)]
+    held = isinstance(value, Sequence) and all(
+        isinstance(case, dict) and {"input", "output"} <= set(case) for case in value
+    )
+    if not held:
+        raise TaskError(
+            f'{row.where}: column {column} is {value!r:.80}; it should be a list of {{"input", "output"}} objects'
         )
-        if not method:
-            raise TaskError(f"{row.where}: functional cases, but metadata names no func_name")
-        return {
-            **base,
-            "mode": "function",
-            "compare": "exact",
-            "entry_point": "Solution",
-            "setup_code": IMPORTS + (SAME if public + private else ""),
-            "visible_tests": [_method_assert(method, case, row.where) for case in public],
-            "hidden_tests": [_method_assert(method, case, row.where) for case in private],
-        }
-
-    return convert
+    return list(value)
 
 
-def ag_livecodebench(origin: Origin) -> Converter:
-    """Ag-LiveCodeBench-X rows: any language, private cases only. The task is posed in Python until it is
-    re-posed.
-    """
-
-    def convert(row: Row) -> dict[str, Any]:
-        values = row.values
-        cases = _maybe_packed(values["private_test_cases"], "private_test_cases", row.where)
-        return {
-            **_program(
-                values["question_id"],
-                "ag-livecodebench-x",
-                "test",
-                values["question_content"],
-                "python",
-            ),
-            "cases": _cases(cases, row.where),
-        }
-
-    return convert
-
-
-def ag_posed(origin: Origin) -> Converter:
-    """Ag-Codeforces-X and Ag-MBPP-X rows prepared for one language: `idx, test_cases, lang, prompt`."""
-    name = origin.path.stem if origin.path else origin.name
-
-    def convert(row: Row) -> dict[str, Any]:
-        values = row.values
-        language = language_name(values["lang"])
-        return {
-            **_program(values["idx"], f"agnostics/{name}", origin.split or "train", values["prompt"], language),
-            "cases": _cases(_maybe_packed(values["test_cases"], "test_cases", row.where), row.where),
-        }
-
-    return convert
-
-
-def ag_mbpp(origin: Origin) -> Converter:
-    """Ag-MBPP-X rows: the statement in three parts, its first test shown as the example."""
-
-    def convert(row: Row) -> dict[str, Any]:
-        values = row.values
-        cases = _cases(_maybe_packed(values["tests"], "tests", row.where), row.where)
-        parts = [values["description"], "Input:", values["input_format"], "Output:", values["output_format"]]
-        if cases:
-            parts += ["Example input:", cases[0]["input"], "Example output:", cases[0]["output"]]
-        prompt = "\n\n".join(str(part).strip() for part in parts)
-        return {
-            **_program(values["original_task_id"], "ag-mbpp-x", origin.split or "train", prompt, "python"),
-            "cases": cases,
-        }
-
-    return convert
-
-
-def codeforces(origin: Origin) -> Converter:
-    """open-r1/codeforces rows: examples first, then the official tests that are not examples.
-
-    Rows that no list of stdin and stdout pairs can judge are left out: interactive problems, problems read
-    from files, and problems with many right answers, which carry a checker.
-    """
-
-    def convert(row: Row) -> dict[str, Any] | None:
-        values = row.values
-        if values.get("interaction_format") or values.get("generated_checker") or values.get("input_mode") == "file":
-            return None
-        examples = _cases(_maybe_packed(values["examples"] or [], "examples", row.where), row.where)
-        official = _cases(_maybe_packed(values["official_tests"] or [], "official_tests", row.where), row.where)
-        parts = [values["title"], values["description"]]
-        parts += [f"Input\n\n{values['input_format']}"] if values.get("input_format") else []
-        parts += [f"Output\n\n{values['output_format']}"] if values.get("output_format") else []
-        parts += [f"Example\n\nInput\n{case['input']}\nOutput\n{case['output']}" for case in examples]
-        return {
-            **_program(values["id"], "open-r1/codeforces", origin.split or "train", "\n\n".join(parts), "python"),
-            "cases": examples + [case for case in official if case not in examples],
-            "time_limit_s": float(values.get("time_limit") or 2.0),
-            "memory_limit_mb": int(values.get("memory_limit") or 256),
-            "compare": "tokens",  # as Codeforces' usual checkers do
-            "licence": "CC-BY-4.0",
-        }
-
-    return convert
-
-
-def _program(task_id: Any, source: str, split: str, prompt: str, language: str) -> dict[str, Any]:
-    return {
-        "task_id": str(task_id),
-        "source": source,
-        "split": split,
-        "prompt": prompt,
-        "natural_language": natural_language(prompt),
-        "programming_language": language,
-        "mode": "program",
-        "compare": "lines",  # as LiveCodeBench and Agnostics compare: stripped lines
-    }
-
-
-def _maybe_packed(value: Any, column: str, where: str) -> list[dict[str, Any]]:
-    cases = packed_json(value, column, where) if isinstance(value, str) else value
-    if not isinstance(cases, Iterable) or not all(isinstance(case, dict) for case in cases):
-        raise TaskError(f'{where}: {column} should be a list of {{"input", "output"}} objects')
-    return list(cases)
-
-
-def _cases(cases: list[dict[str, Any]], where: str) -> list[dict[str, str]]:
-    try:
-        return [{"input": case["input"], "output": case["output"]} for case in cases]
-    except KeyError as error:
-        raise TaskError(f"{where}: a test case lacks {error.args[0]!r}") from None
+def _pairs(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"input": case["input"], "output": case["output"]} for case in cases]
 
 
 def _method_assert(method: str, case: dict[str, Any], where: str) -> str:
-    """Return an assert on `Solution().method(arguments)` from one functional case."""
+    """Return an assert on `Solution().method(arguments)` from one functional case.
+
+    Equality is looser for lists and floats, as in LiveCodeBench.
+    """
     try:
         arguments = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
         expected = json.loads(case["output"])
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise TaskError(f"{where}: a functional case is not one JSON value a line: {case!r:.80}") from None
     call = f"Solution().{method}({', '.join(map(repr, arguments))})"
-    return f"assert same_value({call}, {expected!r})" if _is_loose(expected) else f"assert {call} == {expected!r}"
-
-
-def _is_loose(expected: Any) -> bool:
-    """Return whether equality would be stricter than LiveCodeBench: for lists and floats."""
-    return isinstance(expected, list | float)
+    loose = isinstance(expected, list | float)
+    return f"assert same_value({call}, {expected!r})" if loose else f"assert {call} == {expected!r}"
