@@ -175,7 +175,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
     start, first = next(((number, line) for number, line in enumerate(lines, 1) if line.strip()), (0, ""))
     if not first:
         raise TaskError(f"{path}: empty file")
-    if first.lstrip().startswith("[") or not first.rstrip().endswith(("}", "},")):
+    if first.lstrip().startswith("[") or (first.lstrip()[0] == "{" and not first.rstrip().endswith(("}", "},"))):
         value = _decoded("\n" * (start - 1) + "".join([first, *lines]), path, 0)
         if isinstance(value, dict):
             lists = [
