@@ -1131,6 +1131,228 @@ ROWS = [
         ),
         "assert f(1) == {'a': 2}",
     ),
+    Row(
+        "list of the test's that an object keeps and changes",
+        "class Stack:\n def __init__(self, items):\n  self.items = items\n def push(self, x):\n  self.items.append(x)\n"
+        " def total(self):\n  return sum(self.items)",
+        (
+            "xs = [1]\ns = Stack(xs)\ns.push(2)\nassert xs == [1, 2]",
+            "xs.append(3)\nassert s.total() == 6",
+            "assert s.items is s.items and s.items is xs",
+            "del xs[0]\ns.push(9)\nassert s.items == xs == [2, 3, 9]",
+        ),
+        "xs = [1]\ns = Stack(xs)\ns.push(2)\nassert xs == [1]",
+    ),
+    Row(
+        "mutable default argument",
+        "def f(x, seen=[]):\n seen.append(x)\n return seen",
+        ("a = f(1)\nb = f(2)\nassert a == [1, 2] and a is b", "a.clear()\nassert f(3) == [3]"),
+        "a = f(1)\nf(2)\nassert a == [1]",
+    ),
+    Row(
+        "memo handed out",
+        "memo = {0: 0}\ndef f(n):\n memo[n] = n * n\n return memo",
+        ("m = f(2)\nf(3)\nassert m == {0: 0, 2: 4, 3: 9} and memo is m", "m[5] = 1\nassert f(1)[5] == 1"),
+        "m = f(2)\nf(7)\nassert 7 not in m",
+    ),
+    Row(
+        "generator that changes a list of the test's",
+        "def f(xs):\n while xs:\n  yield xs.pop()",
+        (
+            "xs = [1, 2, 3]\ng = f(xs)\nassert next(g) == 3 and xs == [1, 2]",
+            "xs.append(7)\nassert list(g) == [7, 2, 1]",
+        ),
+        "xs = [1, 2]\ng = f(xs)\nnext(g)\nassert xs == [1, 2]",
+    ),
+    Row(
+        "context manager that changes a list of the test's",
+        "import contextlib\n@contextlib.contextmanager\ndef f(log):\n log.append('in')\n yield log\n log.append('out')",
+        (
+            "log = []\nwith f(log) as same:\n assert same is log == ['in']\n same.append('body')\n"
+            "assert log == ['in', 'body', 'out']",
+        ),
+        "log = []\nwith f(log):\n pass\nassert log == ['in']",
+    ),
+    Row(
+        "containers of every kind that an object keeps",
+        "class K:\n def __init__(self, *held):\n  self.held = held\n def change(self):\n"
+        "  a, b, c, d, e = self.held\n  a.add(2)\n  b['k'] = 1\n  c.appendleft(0)\n  d += b'x'\n  e['n'] += 1",
+        (
+            "import collections\nheld = {1}, {}, collections.deque([1], 3), bytearray(b'a'), collections.Counter()\n"
+            "k = K(*held)\nk.change()\n"
+            "assert held == ({1, 2}, {'k': 1}, collections.deque([0, 1]), bytearray(b'ax'), {'n': 1})",
+            "held[0].clear()\nheld[3][:] = b'zz'\nk.change()\nassert (held[0], bytes(held[3])) == ({2}, b'zzx')",
+            "assert all(x is y for x, y in zip(k.held, held))",
+        ),
+        "s = set()\nk = K(s, {}, __import__('collections').deque(), bytearray(), {'n': 0})\nk.change()\nassert not s",
+    ),
+    Row(
+        "list in a list that changes later",
+        "class Grid:\n def __init__(self, n):\n  self.rows = [[0] * n for _ in range(n)]\n def mark(self, i, j):\n"
+        "  self.rows[i][j] = 1\n  return self.rows",
+        (
+            "g = Grid(2)\nrows = g.rows\ng.mark(0, 1)\nassert rows == [[0, 1], [0, 0]]",
+            "row = rows[1]\ng.mark(1, 0)\nassert row == [1, 0] and g.rows[1] is row",
+            "rows.append(row)\nassert g.mark(1, 1)[2] == [1, 1]",
+        ),
+        "g = Grid(1)\nr = g.rows\ng.mark(0, 0)\nassert r == [[0]]",
+    ),
+    Row(
+        "list that two objects share",
+        "class A:\n def __init__(self, xs):\n  self.xs = xs\n def add(self, x):\n  self.xs.append(x)",
+        (
+            "xs = []\na, b = A(xs), A(xs)\na.add(1)\nb.add(2)\nassert a.xs == b.xs == xs == [1, 2] and a.xs is b.xs",
+            "ys = a.xs\nb.xs = []\na.add(3)\nassert ys == [1, 2, 3] and b.xs == []",
+        ),
+        "xs = []\na, b = A(xs), A(xs)\na.add(1)\nassert b.xs == []",
+    ),
+    Row(
+        "list that a callback sees and changes",
+        "def f(xs, call):\n for i in range(3):\n  xs.append(i)\n  call(xs)\n return xs",
+        (
+            "seen = []\ndef call(xs):\n seen.append(len(xs))\n xs.append('c')\n"
+            "assert f([], call) == [0, 'c', 1, 'c', 2, 'c'] and seen == [1, 3, 5]",
+            "mine = []\nassert f(mine, lambda xs: mine.append(xs is mine)) == [0, True, 1, True, 2, True]",
+        ),
+        "seen = []\nf([], lambda xs: seen.append(list(xs)))\nassert seen == [[], [], []]",
+    ),
+    Row(
+        "observer that keeps what it was notified with",
+        "class Bus:\n def __init__(self):\n  self.calls, self.log = [], []\n def on(self, call):\n"
+        "  self.calls.append(call)\n def emit(self, x):\n  self.log.append(x)\n"
+        "  for call in self.calls:\n   call(self.log)",
+        (
+            "got = []\nbus = Bus()\nbus.on(got.append)\nbus.emit(1)\nbus.emit(2)\nassert got == [[1, 2], [1, 2]]",
+            "assert got[0] is got[1] is bus.log",
+        ),
+        "got = []\nbus = Bus()\nbus.on(got.append)\nbus.emit(1)\nbus.emit(2)\nassert got[0] == [1]",
+    ),
+    Row(
+        "list returned twice and changed by the test",
+        "class Cart:\n def __init__(self):\n  self._items = []\n def items(self):\n  return self._items\n"
+        " def count(self):\n  return len(self._items)\n def copy(self):\n  return list(self._items)",
+        (
+            "c = Cart()\nc.items().append('a')\nassert c.count() == 1 and c.items() == ['a']",
+            "d = c.copy()\nd.append('b')\nassert c.count() == 1 and c.items() is not c.copy()",
+        ),
+        "c = Cart()\nc.items().append('a')\nassert c.count() == 0",
+    ),
+    Row(
+        "instance of the set-up's class whose list both change",
+        "def link(a, b):\n a.next.append(b)\n return a\ndef size(a):\n return len(a.next)",
+        (
+            "a, b = Node(1), Node(2)\nassert link(a, b) is a and a.next[0] is b",
+            "a.next.append(a)\nassert size(a) == 2",
+            "kept = a.next\nlink(a, b)\nassert kept is a.next and len(kept) == 3",
+        ),
+        "a, b = Node(1), Node(2)\nlink(a, b)\nassert a.next == []",
+        setup="class Node:\n def __init__(self, x):\n  self.x, self.next = x, []",
+    ),
+    Row(
+        "instances of the set-up's class as keys",
+        "def f(points):\n return {p: p.x for p in points}, set(points), frozenset(points)",
+        (
+            "a = P(1, 2)\nd, s, z = f([a, P(1, 2), P(3, 4)])\nassert d == {P(1, 2): 1, P(3, 4): 3} and d[a] == 1",
+            "assert s == z == {P(1, 2), P(3, 4)}",
+        ),
+        "assert f([P(1, 2)])[0] == {P(1, 2): 2}",
+        setup="from dataclasses import dataclass\n@dataclass(frozen=True)\nclass P:\n x: int\n y: int",
+    ),
+    Row(
+        "objects of the program's as keys",
+        "class K:\n def __init__(self, x):\n  self.x = [x]\n def __eq__(self, o):\n  return self.x == o.x\n"
+        " def __hash__(self):\n  return self.x[0]\ndef f(n):\n return {K(i): i for i in range(n)}\n"
+        "def g(d, n):\n return K(n) in d",
+        ("d = f(3)\nassert sorted(d.values()) == [0, 1, 2] and all(k in d for k in d)", "assert g(f(3), 2)"),
+        "assert len(f(3)) == 2",
+    ),
+    Row(
+        "lists nested deep, both ways",
+        "def f(n):\n x = []\n for _ in range(n):\n  x = [x]\n return x\ndef depth(x):\n n = 0\n while x:\n"
+        "  x, n = x[0], n + 1\n return n",
+        (
+            "x, n = f(5000), 0\nwhile x:\n x, n = x[0], n + 1\nassert n == 5000",
+            "x = []\nfor _ in range(5000):\n x = [x]\nassert depth(x) == 5000",
+            "assert f(900) == f(900) != f(901)",
+        ),
+        "assert f(400) == f(401)",
+    ),
+    Row(
+        "pairs nested deep, as linked lists of tuples are",
+        "def f(n):\n x = None\n for i in range(n):\n  x = (i, x)\n return x\ndef total(x):\n n = 0\n while x:\n"
+        "  n, x = n + x[0], x[1]\n return n",
+        (
+            "assert f(900)[0] == 899 and f(900) == f(900)",
+            "x = None\nfor i in range(900):\n x = (1, x)\nassert total(x) == 900",
+        ),
+        "assert f(500) == f(501)",
+    ),
+    Row(
+        "dictionaries nested deep, one shared",
+        "def f(n):\n leaf = {}\n x = leaf\n for _ in range(n):\n  x = {'in': x, 'leaf': leaf}\n return x",
+        ("x = f(1500)\nleaf = x['leaf']\nwhile x is not leaf:\n assert x['leaf'] is leaf\n x = x['in']",),
+        "assert f(250) == f(251)",
+    ),
+    Row(
+        "list that holds itself, changed later",
+        "class R:\n def __init__(self):\n  self.ring = [1]\n  self.ring.append(self.ring)\n def add(self, x):\n"
+        "  self.ring.append(x)",
+        ("r = R()\nring = r.ring\nr.add(5)\nassert ring[1] is ring and ring[2] == 5 and len(ring) == 3",),
+        "r = R()\nring = r.ring\nr.add(5)\nassert len(ring) == 2",
+    ),
+    Row(
+        "list subclass that changes after it was returned",
+        "class Path(list):\n pass\nkept = Path()\ndef f(x):\n kept.append(x)\n return kept",
+        (
+            "p = f(1)\nf(2)\nassert p == [1, 2] and p is f(3) and len(p) == 3",
+            "p.append(0)\nassert f(4) == [1, 2, 3, 0, 4]",
+        ),
+        "p = f(1)\nf(2)\nassert len(p) == 1",
+    ),
+    Row(
+        "many lists, of which most are let go",
+        "kept = []\ndef f(i):\n x = [i, i, i]\n if i % 100 == 0:\n  kept.append(x)\n return x\n"
+        "def bump():\n for x in kept:\n  x.append(1)",
+        (
+            "held = [f(i) for i in range(500)]\nbump()\nassert [len(x) for x in held].count(4) == 5",
+            "assert held[100][3] == 1",
+            "for i in range(501, 1200):\n assert f(i) == [i] * 3",
+            "bump()\nassert len(held[0]) == 5 and len(held[1]) == 3",
+        ),
+        "x = f(0)\nbump()\nassert x == [0, 0, 0]",
+    ),
+    Row(
+        "arrays and views",
+        "import array\nclass A:\n def __init__(self, a):\n  self.a = a\n def set(self, x):\n  self.a[0] = x\n"
+        "def view(b):\n return memoryview(b)[1:]",
+        (
+            "import array\na = array.array('d', [1.5, 2.5])\nk = A(a)\nk.set(9.25)\nassert a[0] == 9.25 and k.a is a",
+            "a[1] = 3.0\nk.set(1.0)\nassert list(k.a) == [1.0, 3.0]",
+            "assert view(b'abc') == b'bc' and bytes(view(b'abc')) == b'bc' and view(b'abc').tolist() == [98, 99]",
+        ),
+        "assert view(b'abc') == b'ab'",
+    ),
+    Row(
+        "exception with a list that changes later",
+        "log = []\ndef f(x):\n log.append(x)\n raise ValueError(log)",
+        (
+            "got = []\nfor i in range(2):\n try:\n  f(i)\n except ValueError as e:\n  got.append(e.args[0])\n"
+            "assert got == [[0, 1], [0, 1]] and got[0] is got[1]",
+        ),
+        "try:\n f(1)\nexcept ValueError as e:\n assert e.args[0] == []",
+    ),
+    Row(
+        "namespace, ordered and chained dictionaries kept",
+        "class C:\n def __init__(self, *held):\n  self.held = held\n def change(self):\n  n, o, c = self.held\n"
+        "  n.x += 1\n  o.move_to_end('a')\n  c['new'] = 1",
+        (
+            "import collections, types\nn, o = types.SimpleNamespace(x=1), collections.OrderedDict(a=1, b=2)\nm = {}\n"
+            "c = collections.ChainMap(m, {'old': 1})\nk = C(n, o, c)\nk.change()\n"
+            "assert n.x == 2 and list(o) == ['b', 'a'] and m == {'new': 1}",
+        ),
+        "import collections, types\nn = types.SimpleNamespace(x=1)\n"
+        "C(n, collections.OrderedDict(a=1), {}).change()\nassert n.x == 1",
+    ),
 ]
 
 

@@ -176,13 +176,31 @@ ROWS = [
         ("assert f(2) == P(4)",),
     ),
     Deceit(
-        "fields of another object in the answer",
+        "attributes of another object in the answer",
         FRAME + "class P:\n def __init__(s, x): s.x = x\n def __eq__(s, o): return True\n"
-        "real = session.encode_fields\ndef fields():\n out = real()\n last = out[-1][1] if out else []\n"
-        " return [[n, last] for n, v in session.objects.items() if isinstance(v, P) and (n := n)] + out\n"
-        "session.encode_fields = lambda: [[n, real()[-1][1]] for n, v in list(session.objects.items()) if "
-        "isinstance(v, P)] or real()\ndef f(x): return P(0)",
+        "real = session.compose\ndef compose(encode):\n out = real(encode)\n if out.get('states'):\n"
+        "  last = out['states'][-1][1]\n"
+        "  out['states'] = [[n, last] for n, v in session.objects.items() if isinstance(v, P)]\n return out\n"
+        "session.compose = compose\ndef f(x): return P(0)",
         ("assert f(2) == P(4)",),
+    ),
+    Deceit(
+        "list in an object rewritten once the expected object is there",
+        "made = []\nclass P:\n def __init__(s, x):\n  s.x = [x]\n  for p in made: p.x[:] = [x]\n  made.append(s)\n"
+        " def __eq__(s, o): return True\ndef f(x): return P(0)",
+        ("assert f(2) == P(4)",),
+    ),
+    Deceit(
+        "change of a list that was never handed over",
+        FRAME + "real = session.compose\ndef compose(encode):\n"
+        " return real(encode) | {'changed': [[n, [0]] for n in range(2, 20, 2)]}\n"
+        "def f(x):\n session.compose = compose\n return [0]",
+        ("want = [4]\nassert f([2]) == want",),
+    ),
+    Deceit(
+        "list that only the test holds, handed over by number once more",
+        FRAME + "def f(x):\n session.encode = lambda v: {'#': 4}\n return 0",
+        ("want = [4]\nassert f([2]) == want",),
     ),
     Deceit(
         "exceptions that only look like the setup's",
@@ -336,7 +354,7 @@ ROWS = [
     ),
     Deceit(
         "array of a terabyte in few bytes",
-        FRAME + "def f(x):\n session.encode = lambda v: {'B': 'AAAA', 'of': [1 << 40]}",
+        FRAME + "def f(x):\n session.encode = lambda v: {'B': [99, [1 << 40], 'AAAA']}",
     ),
     Deceit(
         "a module to call into",
@@ -355,7 +373,7 @@ ROWS = [
     ),
     Deceit(
         "a container of the request that is none",
-        FRAME + "def f(x):\n session.encode = lambda v: {'=': -1}",
+        FRAME + "def f(x):\n session.encode = lambda v: [2, 4]",
         ("assert f([4]) == [5]",),
     ),
     Deceit(

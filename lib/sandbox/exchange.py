@@ -1,12 +1,12 @@
 """Requests and answers, the same way round on both ends of the channel between grader and program.
 
-A request is {"do", "on", "args", "kwargs", "fields"}, its answer {"ok" | "err" | "stop", "changed", "fields"}: what a
-call gave, which containers among its arguments now hold something else, and the fields of the instances both ends have.
-While one end waits for an answer it serves the other end's requests: calls of the functions it has handed over.
+A request is {"do", "on", "args", "kwargs"}, its answer {"ok" | "err" | "stop"}; both close with what has changed on the
+sender's side (`wire.Codec.compose`). While one end waits for an answer it serves the other end's requests: calls of the
+functions it has handed over.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lib.sandbox import frames, wire
@@ -19,34 +19,20 @@ class Endpoint(wire.Codec):
         super().__init__(parity)
         self.channel = channel
 
-    @contextlib.contextmanager
-    def scope(self) -> Iterator[None]:
-        """Containers are numbered per exchange; one inside another leaves the outer one's numbers alone."""
-        kept = self.containers, self.places, self.mentioned
-        self.begin([])
-        try:
-            yield
-        finally:
-            self.containers, self.places, self.mentioned = kept
-
     # --------------------------------------------------------------------------------------------------- asking
 
     def ask(self, request: dict[str, Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        """Send a request and return what it gave, arguments changed here as there; raises what it raised."""
-        with self.scope():
-            self.channel.send(self.encode_request(request, args, kwargs or {}))
-            return self.take(self.wait())
+        """Send a request and return what it gave; raises what it raised."""
 
-    def encode_request(self, request: dict[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The request with its arguments."""
-        if args:
-            request["args"] = [self.encode(item) for item in args]
-        if kwargs:
-            request["kwargs"] = {key: self.encode(item) for key, item in kwargs.items()}
-        fields = self.encode_fields()
-        if fields:
-            request["fields"] = fields
-        return request
+        def encode() -> dict[str, Any]:
+            if args:
+                request["args"] = [self.encode(item) for item in args]
+            if kwargs:
+                request["kwargs"] = {key: self.encode(item) for key, item in kwargs.items()}
+            return request
+
+        self.channel.send(self.compose(encode))
+        return self.take(self.wait())
 
     def wait(self) -> dict[str, Any]:
         """The next answer; requests that come first are served."""
@@ -60,65 +46,49 @@ class Endpoint(wire.Codec):
 
     def take(self, answer: dict[str, Any]) -> Any:
         """What an answer holds. Raises StopIteration for "stop", and the exception of "err"."""
-        self.begin_answer()
-        with self.reading():
-            value = self.decode(answer.get("err" if "err" in answer else "ok"))
-            self.decode_changes(answer.get("changed", ()))
-            self.decode_fields(answer.get("fields", ()))
+        value = self.read(answer)
         if "stop" in answer:
             raise StopIteration
         if "err" in answer:
             raise value if isinstance(value, BaseException) else frames.Garbage("an error that is none")
         return value
 
-    def reading(self) -> contextlib.AbstractContextManager[None]:
-        """Around the reading of an answer."""
-        return contextlib.nullcontext()
+    def read(self, answer: dict[str, Any]) -> Any:
+        """What an answer holds, exceptions as values."""
+        with self.reading():
+            value = self.decode(answer.get("err" if "err" in answer else "ok"))
+            self.catch_up(answer)
+        return value
 
-    def begin_answer(self) -> None:
-        """Go on from the request to its answer: containers keep their places."""
-        self.begin(self.containers)
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Around the reading of a message."""
+        return contextlib.nullcontext()
 
     # -------------------------------------------------------------------------------------------------- serving
 
     def serve(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do one request; its answer."""
-        with self.scope():
+        with self.reading():
             args = [self.decode(item) for item in request.get("args", ())]
             kwargs = {key: self.decode(item) for key, item in request.get("kwargs", {}).items()}
-            self.decode_fields(request.get("fields", ()))
-            before = [wire.contents(item) for item in self.containers]
-            try:
-                value, key = self.perform(request, args, kwargs), "ok"
-            except StopIteration as stop:
-                value, key = stop.value, "stop"
-            except frames.Closed:
-                raise
-            except BaseException as error:
-                value, key = error, "err"
-            return self.answer(key, value, before)
-
-    def answer(self, key: str, value: Any, before: list[tuple[Any, ...]]) -> dict[str, Any]:
-        """The answer to the request in hand."""
-        held, given = len(self.containers), self.count
+            self.catch_up(request)
         try:
-            return self._answer(key, value, before)
-        except Exception as error:  # nothing of it was sent: the numbers it used are free again
-            del self.containers[held:]
-            for count in range(given + 1, self.count + 1):
-                self.numbers.pop(id(self.objects.pop(2 * count + self.parity, None)), None)
-            return self._answer("err", RuntimeError(f"{type(error).__name__} in an answer"), [])
+            value, key = self.perform(request, args, kwargs), "ok"
+        except StopIteration as stop:
+            value, key = stop.value, "stop"
+        except frames.Closed:
+            raise
+        except BaseException as error:
+            value, key = error, "err"
+        return self.answer(key, value)
 
-    def _answer(self, key: str, value: Any, before: list[tuple[Any, ...]]) -> dict[str, Any]:
-        self.begin_answer()
-        answer = {key: self.encode_error(value) if key == "err" else self.encode(value)}
-        changed = self.encode_changes(before)
-        if changed:
-            answer["changed"] = changed
-        fields = self.encode_fields()
-        if fields:
-            answer["fields"] = fields
-        return answer
+    def answer(self, key: str, value: Any) -> dict[str, Any]:
+        """The answer to the request in hand."""
+        try:
+            return self.compose(lambda: {key: self.encode_error(value) if key == "err" else self.encode(value)})
+        except Exception as error:
+            failed = RuntimeError(f"{type(error).__name__} in an answer")
+            return self.compose(lambda: {"err": self.encode_error(failed)})
 
     def perform(self, request: dict[str, Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Do what a request asks for."""

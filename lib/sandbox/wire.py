@@ -1,10 +1,12 @@
 """Plain values as JSON, for both ends of the channel between grader and program; never pickle.
 
-None, bool, float, str and small int stand for themselves and a list is an array. Everything else is an object with a
-tag. Exact types only: what a program subclasses is not plain. Identity is kept: a mutable container that occurs again
-in one exchange is a reference to where it stood first, and an instance of a class that both ends have (the task's
-set-up code), a NaN or an exception keeps one number for as long as both processes live. Fields of instances travel
-beside the value, one entry per instance, so that a ring or a long chain of them is no deep nesting.
+None, bool, float, str and small int stand for themselves. A list is an array that begins with its number, everything
+else an object with a tag. Exact types only: what a program subclasses is not plain.
+
+What can change or has an identity (a container, an instance of a class that both ends have, a NaN, an exception) gets a
+number from the end that sends it first. From then on the number stands for the same object on both ends. Every message
+closes with the contents that have changed on the sender's side since its last one, and with the numbers of copies that
+nothing on that side refers to any more. What is nested deep travels among the changes, too.
 """
 
 import array
@@ -25,6 +27,7 @@ from lib.sandbox.frames import Garbage
 
 _SMALL = 1 << 62
 _ATOMS = (str, bool, type(None))
+DEEP = 200  # levels of nesting in one value; what lies deeper follows it
 
 
 # ----------------------------------------------------------------------------------------------------- immutable values
@@ -52,11 +55,24 @@ def _datetime(year: int, month: int, day: int, *clock: Any) -> datetime.datetime
     return datetime.datetime.combine(datetime.date(year, month, day), _time(*clock))
 
 
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text, validate=True)
+
+
+def _text(value: Any) -> str:
+    return base64.b64encode(value).decode()
+
+
 # Type -> (tag, how to take it apart into plain values, how to make it of them).
 _IMMUTABLE: dict[type, tuple[str, Callable[[Any], Iterable[Any]], Callable[..., Any]]] = {
     tuple: ("t", iter, lambda *items: items),
     frozenset: ("f", iter, lambda *items: frozenset(items)),
-    bytes: ("b", lambda value: [base64.b64encode(value).decode()], lambda text: base64.b64decode(text, validate=True)),
+    bytes: ("b", lambda value: [_text(value)], _bytes),
+    memoryview: (
+        "mv",
+        lambda value: [value.tobytes(), value.format, value.shape],
+        lambda content, form, shape: memoryview(content).cast(form, shape),
+    ),
     complex: ("c", lambda value: [value.real, value.imag], complex),
     range: ("r", lambda value: [value.start, value.stop, value.step], range),
     slice: ("sl", lambda value: [value.start, value.stop, value.step], slice),
@@ -66,11 +82,7 @@ _IMMUTABLE: dict[type, tuple[str, Callable[[Any], Iterable[Any]], Callable[..., 
     fractions.Fraction: ("F", lambda value: [value.numerator, value.denominator], fractions.Fraction),
     datetime.date: ("da", lambda value: [value.year, value.month, value.day], datetime.date),
     datetime.time: ("ti", _clock, _time),
-    datetime.datetime: (
-        "dt",
-        lambda value: [value.year, value.month, value.day, *_clock(value)],
-        _datetime,
-    ),
+    datetime.datetime: ("dt", lambda value: [value.year, value.month, value.day, *_clock(value)], _datetime),
     datetime.timedelta: ("td", lambda value: [value.days, value.seconds, value.microseconds], datetime.timedelta),
     datetime.timezone: ("tz", lambda value: value.__getinitargs__(), datetime.timezone),
     types.MappingProxyType: ("mp", lambda value: value.items(), lambda *items: types.MappingProxyType(dict(items))),
@@ -91,31 +103,6 @@ _BY_TEXT = {
 # ------------------------------------------------------------------------------------------------------- mutable values
 
 
-def _refill(value: Any, content: Any) -> None:
-    """Make a container hold this content, in place."""
-    if isinstance(value, collections.ChainMap):
-        value = value.maps
-    elif isinstance(value, types.SimpleNamespace):
-        value = vars(value)
-    if isinstance(value, dict):
-        value.clear()
-        for key, item in content:
-            value[key] = item
-    elif isinstance(value, (list, bytearray)):
-        value[:] = content
-    elif isinstance(value, set):
-        value.clear()
-        value.update(content)
-    elif isinstance(value, collections.deque):
-        value.clear()
-        value.extend(content)
-    elif isinstance(value, array.array):
-        del value[:]
-        value.frombytes(content)
-    else:
-        value[...] = sys.modules["numpy"].frombuffer(content, dtype=value.dtype).reshape(value.shape)
-
-
 def _numpy_kind(value: Any) -> bool:
     """Whether this is an exact numpy array or scalar of numbers, bools or text."""
     numpy = sys.modules.get("numpy")
@@ -124,51 +111,68 @@ def _numpy_kind(value: Any) -> bool:
     return value.dtype.kind in "biufcSUmM"
 
 
-def _new_numpy(kind: str, shape: list[int]) -> Any:
+def _new_numpy(kind: str, shape: Any) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is None or kind.lstrip("<>|=")[:1] not in tuple("biufcSUmM"):
         raise Garbage("numpy form")
     return numpy.empty(shape, dtype=numpy.dtype(kind))
 
 
-def _pairs(value: Any) -> list[Any]:
-    return [list(pair) for pair in value.items()]
+def _flat(value: Any) -> list[Any]:
+    return [item for pair in value.items() for item in pair]
 
 
-def _none(value: Any) -> list[Any]:
-    return []
+def _nothing(value: Any) -> tuple[Any, ...]:
+    return ()
 
 
-# Tag -> (type, its content as a plain value, what else makes an empty one, how to make that).
-_MUTABLE: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], list[Any]], Callable[..., Any]]] = {
-    "l": (list, list, _none, list),
-    "d": (dict, _pairs, _none, dict),
-    "s": (set, list, _none, set),
-    "B": (bytearray, bytes, _none, bytearray),
-    "C": (collections.Counter, _pairs, _none, collections.Counter),
-    "od": (collections.OrderedDict, _pairs, _none, collections.OrderedDict),
-    "dd": (collections.defaultdict, _pairs, lambda value: [value.default_factory], collections.defaultdict),
-    "q": (collections.deque, list, lambda value: [value.maxlen], lambda most: collections.deque([], most)),
-    "a": (array.array, lambda value: value.tobytes(), lambda value: [value.typecode], array.array),
-    "ns": (types.SimpleNamespace, lambda value: _pairs(vars(value)), _none, types.SimpleNamespace),
-    "cm": (collections.ChainMap, lambda value: list(value.maps), _none, collections.ChainMap),
-    "np": (None, lambda value: value.tobytes(), lambda value: [value.dtype.str, list(value.shape)], _new_numpy),
+# Tag -> (type, its content as a list or bytes, what else makes an empty one, how to make that).
+_MUTABLE: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Iterable[Any]], Callable[..., Any]]] = {
+    "l": (list, list, _nothing, list),
+    "d": (dict, _flat, _nothing, dict),
+    "s": (set, list, _nothing, set),
+    "B": (bytearray, bytes, _nothing, bytearray),
+    "C": (collections.Counter, _flat, _nothing, collections.Counter),
+    "od": (collections.OrderedDict, _flat, _nothing, collections.OrderedDict),
+    "dd": (collections.defaultdict, _flat, lambda value: (value.default_factory,), collections.defaultdict),
+    "q": (collections.deque, list, lambda value: (value.maxlen,), lambda most: collections.deque([], most)),
+    "a": (array.array, array.array.tobytes, lambda value: (value.typecode,), array.array),
+    "ns": (types.SimpleNamespace, lambda value: _flat(vars(value)), _nothing, types.SimpleNamespace),
+    "cm": (collections.ChainMap, lambda value: list(value.maps), _nothing, collections.ChainMap),
+    "np": (None, lambda value: value.tobytes(), lambda value: (value.dtype.str, value.shape), _new_numpy),
 }
-_OF_PAIRS = ("d", "C", "od", "dd", "ns")
-_TAGS = {row[0]: tag for tag, row in _MUTABLE.items()}
-_UNHASHED = (list, set, collections.deque, bytearray, array.array)
+_TAGS: dict[Any, str] = {row[0]: tag for tag, row in _MUTABLE.items() if row[0]}
 
 
-def contents(value: Any) -> tuple[Any, ...]:
-    """The items a container holds now, to tell later whether it was changed."""
-    if isinstance(value, dict):
-        return (*value, *value.values())
-    return tuple(value) if isinstance(value, _UNHASHED) else (object(),)
+def _refill(kind: Any, value: Any, content: Any) -> None:
+    """Make a container hold this content, in place, by the methods of its exact type or of the builtin below it."""
+    if issubclass(kind, dict):
+        kind.clear(value)
+        for key, item in zip(content[::2], content[1::2], strict=True):
+            kind.__setitem__(value, key, item)
+    elif kind in (list, bytearray):
+        kind.__setitem__(value, slice(None), content)
+    elif kind is set:
+        set.clear(value)
+        set.update(value, content)
+    elif kind is types.SimpleNamespace:
+        _refill(dict, vars(value), content)
+    elif kind is collections.ChainMap:
+        value.maps[:] = content
+    elif kind is collections.deque:
+        value.clear()
+        value.extend(content)
+    elif kind is array.array:
+        del value[:]
+        value.frombytes(content)
+    else:
+        value[...] = sys.modules["numpy"].frombuffer(content, dtype=value.dtype).reshape(value.shape)
 
 
-def same_items(before: tuple[Any, ...], value: Any) -> bool:
-    """Whether a container still holds the very items it held."""
-    now = contents(value)
+def _same(before: Any, now: Any) -> bool:
+    """Whether a content is still made of the very same items."""
+    if type(now) is bytes:
+        return bool(before == now)
     return len(before) == len(now) and all(map(operator.is_, before, now))
 
 
@@ -180,14 +184,11 @@ class Codec:
         self.count = 0
         self.numbers: dict[int, int] = {}  # id of an object -> its number
         self.objects: dict[int, Any] = {}
+        self.known: dict[int, Any] = {}  # number of what can change -> its content as the other end knows it
+        self.later: list[int] = []  # numbers whose content follows the value that mentions them
+        self.gone: list[int] = []  # numbers to tell the other end that nothing here refers to any more
+        self.depth = 0
         self.shared: dict[str, type] = {}  # classes that both ends have, by name
-        self.begin([])
-
-    def begin(self, containers: list[Any]) -> None:
-        """Start one direction of an exchange; `containers` are those that the other direction has mentioned."""
-        self.containers = containers
-        self.places = {id(item): place for place, item in enumerate(containers)}
-        self.mentioned: dict[int, None] = {}  # numbers of what was mentioned, in order
 
     def number(self, value: Any) -> tuple[int, bool]:
         """The number of an object, and whether it is new."""
@@ -206,6 +207,12 @@ class Codec:
         self.objects[number] = value
         self.numbers[id(value)] = number
         return value
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Give numbers up."""
+        for number in numbers:
+            self.numbers.pop(id(self.objects.pop(number)), None)
+            self.known.pop(number, None)
 
     # ------------------------------------------------------------------------------------------------- one value
 
@@ -232,13 +239,15 @@ class Codec:
             sys.modules.get(kind.__module__), kind.__name__, None
         ):
             return {"py": [kind.__module__, kind.__name__, str(value)]}
-        if self.shared.get(kind.__name__) is kind and not issubclass(kind, BaseException):
-            return self._instance(value)
-        if issubclass(kind, type) and issubclass(value, BaseException):
-            name = value.__name__
-            if self.shared.get(name) is value:
-                return {"ex": name}
+        if self.is_shared(kind) and not issubclass(kind, BaseException):
+            return self._shared_instance(value)
+        if issubclass(kind, type) and issubclass(value, BaseException) and self.is_shared(value):
+            return {"ex": value.__name__}
         return self.opaque(value)
+
+    def is_shared(self, kind: type) -> bool:
+        """Whether both ends have this class."""
+        return self.shared.get(kind.__name__) is kind
 
     def _not_a_number(self, value: float) -> Any:
         number, new = self.number(value)
@@ -248,91 +257,107 @@ class Codec:
         """The JSON form of a numpy array or scalar."""
         if hasattr(value, "__setitem__") and value.shape:
             return self._container("np", value)
-        return {"n0": [value.dtype.str, base64.b64encode(value.tobytes()).decode()]}
+        return {"n0": [value.dtype.str, _text(value.tobytes())]}
 
     def _container(self, tag: str, value: Any) -> Any:
-        place = self.places.get(id(value))
-        if place is not None:
-            return {"=": place}
-        self.places[id(value)] = len(self.containers)
-        self.containers.append(value)
-        if tag == "l":
-            return [self.encode(item) for item in value]
-        if tag == "d":
-            return {"d": [[self.encode(key), self.encode(item)] for key, item in value.items()]}
-        extra = self.encode(_MUTABLE[tag][2](value))
-        return {tag: self._content(tag, value), "of": extra}
-
-    def _content(self, tag: str, value: Any) -> Any:
-        """What a container holds, each item encoded: the container itself has its place already."""
-        plain = _MUTABLE[tag][1](value)
-        if type(plain) is bytes:
-            return base64.b64encode(plain).decode()
-        if tag in _OF_PAIRS:
-            return [[self.encode(key), self.encode(item)] for key, item in plain]
-        return [self.encode(item) for item in plain]
-
-    def _instance(self, value: Any) -> Any:
-        """An instance of a class that both ends have: its number, and its class and builtin content the first time."""
-        kind = type(value)
-        member = getattr(value, "_name_", None)
-        if isinstance(member, str) and kind.__dict__.get("_member_map_", {}).get(member) is value:
-            return {"en": [kind.__name__, member]}
         number, new = self.number(value)
-        self.mention(number)
         if not new:
             return {"#": number}
+        if tag == "l":
+            return [number, *self.encode_content(number)]
+        return {tag: [number, [self.encode(item) for item in _MUTABLE[tag][2](value)], self.encode_content(number)]}
+
+    def encode_content(self, number: int) -> Any:
+        """What a numbered object holds now; nothing yet where it is nested too deep."""
+        if self.depth == DEEP:
+            self.later.append(number)
+            return []
+        content = self.known[number] = self.content(self.objects[number])
+        if type(content) is bytes:
+            return _text(content)
+        self.depth += 1
+        form = [self.encode(item) for item in content]
+        self.depth -= 1
+        return form
+
+    def content(self, value: Any) -> Any:
+        """What a container holds, or an instance: the number of its fields, their names and values, and the items of
+        the builtin that its class is a subclass of."""
+        kind = type(value)
+        tag = _TAGS.get(kind) or (_numpy_kind(value) and "np")
+        if tag:
+            return _MUTABLE[tag][1](value)
+        fields = fields_of(value) if self.is_shared(kind) else {}
         base = builtin_base(kind)
-        return {"ob": [number, kind.__name__, None if base is None else self.encode(plain(base, value))]}
+        return [len(fields), *_flat(fields), *(_MUTABLE[_TAGS[base]][1](plain(base, value)) if base in _TAGS else ())]
+
+    def _shared_instance(self, value: Any) -> Any:
+        """A member of an enumeration by its name, any other instance of a class that both ends have as such."""
+        kind, member = type(value), getattr(value, "_name_", None)
+        if isinstance(member, str) and kind.__dict__.get("_member_map_", {}).get(member) is value:
+            return {"en": [kind.__name__, member]}
+        return self.instance(value, kind.__name__)
+
+    def instance(self, value: Any, kind: Any) -> Any:
+        """The number of an instance; the first time its class, the frozen builtin that it is and what it holds, too."""
+        number, new = self.number(value)
+        if not new:
+            return {"#": number}
+        base = builtin_base(type(value))
+        held = self.encode(plain(base, value)) if base in FROZEN else None
+        tracked = base in _TAGS or self.is_shared(type(value))
+        return {"ob": [number, kind, held, self.encode_content(number) if tracked else None]}
 
     def decode(self, data: Any) -> Any:
         """The value a JSON form stands for. Raises Garbage for a form this protocol does not have."""
         kind = type(data)
         if kind is list:
-            made: Any = []
-            self.containers.append(made)
-            made += [self.decode(item) for item in data]
+            made = self.learn(data[0], [])
+            made += [self.decode(item) for item in data[1:]]
+            self.known[data[0]] = list(made)
             return made
         if kind is not dict:
             return data
-        if "of" in data:
-            return self._decode_container(data)
         ((tag, payload),) = data.items()
-        if tag == "d":
-            made = {}
-            self.containers.append(made)
-            for key, item in payload:
-                made[self.decode(key)] = self.decode(item)
-            return made
+        if tag in _MUTABLE:
+            return self._decode_container(tag, *payload)
         if tag in _MAKERS:
             return _MAKERS[tag](*[self.decode(item) for item in payload])
         return self._decode_rest(tag, payload)
 
-    def _decode_container(self, data: Any) -> Any:
-        extra = data.pop("of")
-        ((tag, payload),) = data.items()
-        place = len(self.containers)
-        self.containers.append(None)
-        made = self.containers[place] = _MUTABLE[tag][3](*self.decode(extra))
-        self._fill(tag, made, payload)
+    def _decode_container(self, tag: str, number: Any, extra: Any, form: Any) -> Any:
+        made = self.learn(number, _MUTABLE[tag][3](*[self.decode(item) for item in extra]))
+        self.decode_content(number, form)
         return made
 
-    def _fill(self, tag: str, made: Any, payload: Any) -> None:
-        if type(payload) is str:
-            content: Any = base64.b64decode(payload, validate=True)
-        elif tag in _OF_PAIRS:
-            content = [(self.decode(key), self.decode(item)) for key, item in payload]
-        else:
-            content = [self.decode(item) for item in payload]
-        _refill(made, content)
+    def decode_content(self, number: int, form: Any) -> None:
+        """Have a numbered object hold what the other end says."""
+        content = _bytes(form) if type(form) is str else [self.decode(item) for item in form]
+        value = self.objects[number]
+        if content or number in self.known:
+            self.refill(value, content)
+        self.known[number] = self.content(value)
+
+    def refill(self, value: Any, content: Any) -> None:
+        """Have an object hold this content, as `content` gives it."""
+        kind = type(value)
+        if kind in _TAGS or _numpy_kind(value):
+            return _refill(kind, value, content)
+        end = 2 * content[0] + 1
+        if self.is_shared(kind):
+            fields = dict(zip(content[1:end:2], content[2:end:2], strict=True))
+            for name in fields_of(value).keys() - fields.keys():
+                object.__delattr__(value, name)
+            for name, item in fields.items():
+                object.__setattr__(value, name, item)
+        base = builtin_base(kind)
+        if base in _TAGS:
+            _refill(base, value, content[end:])
 
     def _decode_rest(self, tag: str, payload: Any) -> Any:
-        if tag == "=":
-            return self.containers[payload]
         if tag == "i":
             return int(payload, 16)
         if tag == "#":
-            self.mentioned.setdefault(payload)
             return self.objects[payload]
         if tag == "re":
             return re.compile(self.decode(payload[0]), payload[1])
@@ -340,7 +365,7 @@ class Codec:
             return self.learn(payload, float("nan"))
         if tag == "n0":
             scalar = _new_numpy(payload[0], [1])
-            _refill(scalar, base64.b64decode(payload[1], validate=True))
+            _refill(type(scalar), scalar, _bytes(payload[1]))
             return scalar[0]
         if tag == "py":
             module, name, text = payload
@@ -355,18 +380,20 @@ class Codec:
             return self._decode_instance(*payload)
         return self.resolve(tag, payload)
 
-    def _decode_instance(self, number: Any, name: str, content: Any) -> Any:
-        kind = self.shared[name]
-        held = None if content is None else self.decode(content)
-        base: Any = builtin_base(kind)
-        value = base.__new__(kind, held) if base in _FROZEN else (base or object).__new__(kind)
-        if base is not None and base not in _FROZEN:
-            base.__init__(value, held)  # type: ignore[misc]
-        return self.learn(number, value)
+    def _decode_instance(self, number: Any, kind: Any, held: Any, form: Any) -> Any:
+        kind = self.shared[kind] if type(kind) is str else self.decode(kind)
+        made = self.learn(number, self.new_instance(number, kind, self.decode(held)))
+        if form is not None:
+            self.decode_content(number, form)
+        return made
 
-    def mention(self, number: int) -> None:
-        """Have the fields of an object follow the value."""
-        self.mentioned.setdefault(number)
+    def new_instance(self, number: int, kind: Any, held: Any) -> Any:
+        """Make an instance past its class's `__new__` and `__init__`: of a frozen builtin's content, or empty."""
+        base = builtin_base(kind)
+        made = base.__new__(kind, held) if base in FROZEN else (base or object).__new__(kind)
+        if base in _TAGS:
+            base.__init__(made)
+        return made
 
     def opaque(self, value: Any) -> Any:
         """The JSON form of a value of any other type."""
@@ -376,78 +403,77 @@ class Codec:
         """The value of any other tag."""
         raise Garbage(f"unknown tag {tag!r:.20}")
 
-    # ---------------------------------------------------------------------------------------------- one exchange
+    # ---------------------------------------------------------------------------------------------- one message
 
-    def encode_fields(self) -> list[Any]:
-        """[number, fields] of every instance mentioned, and of those that their fields mention."""
-        fields: list[Any] = []
-        done = 0
-        while done < len(self.mentioned):
-            for number in list(self.mentioned)[done:]:
-                state = self.state_of(number)
-                if state is not None:
-                    fields.append([number, [[name, self.encode(item)] for name, item in state.items()]])
-                done += 1
-        return fields
+    def compose(self, encode: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A message of encoded values, closed with what has changed. An exception leaves everything as it was."""
+        self._let_go()
+        before, first, self.depth, self.later = dict(self.known), self.count, 0, []
+        try:
+            message = encode()
+            changed = [[number, self.encode_content(number)] for number in before if self._has_changed(number)]
+            for number in self.later:  # which grows
+                changed.append([number, self.encode_content(number)])
+        except BaseException:
+            given = (2 * count + self.parity for count in range(first + 1, self.count + 1))
+            self.forget(number for number in given if number in self.objects)
+            self.known = before
+            raise
+        if changed:
+            message["changed"] = changed
+        if self.gone:
+            message["gone"], self.gone = self.gone, []
+        return message
 
-    def state_of(self, number: int) -> dict[str, Any] | None:
-        """The fields that travel for an object; None where none do."""
-        value = self.objects[number]
-        return fields_of(value) if self.shared.get(type(value).__name__) is type(value) else None
+    def _has_changed(self, number: int) -> bool:
+        return not _same(self.known[number], self.content(self.objects[number]))
 
-    def decode_fields(self, fields: Any) -> None:
-        """Give every instance the fields that the other end says it has."""
-        for number, items in fields:
-            self.set_state(number, {str(name): self.decode(item) for name, item in items})
+    def catch_up(self, message: dict[str, Any]) -> None:
+        """Change here what the sender of a message says has changed there."""
+        for number, form in message.get("changed", ()):
+            if number not in self.known:
+                raise Garbage("a change of what cannot change")
+            self.decode_content(number, form)
+        self.forget(number for number in message.get("gone", ()) if number in self.known)
 
-    def set_state(self, number: int, state: dict[str, Any]) -> None:
-        """Give one instance its fields. Raises Garbage for what is no instance of a shared class."""
-        value = self.objects[number]
-        if self.shared.get(type(value).__name__) is not type(value):
-            raise Garbage("fields of something that has none")
-        for name in fields_of(value).keys() - state.keys():
-            object.__delattr__(value, name)
-        for name, item in state.items():
-            object.__setattr__(value, name, item)
+    def is_copy(self, value: Any) -> bool:
+        """Whether the other end can do without this end's object, as long as nothing else refers to it here."""
+        return True
 
-    def encode_changes(self, before: list[tuple[Any, ...]]) -> list[Any]:
-        """[place, content] of every container of the request that no longer holds what it held."""
-        changed = []
-        for place, items in enumerate(before):
-            value = self.containers[place]
-            if value is not None and not same_items(items, value):
-                tag = _TAGS.get(type(value), "np")
-                changed.append([place, tag, self._content(tag, value)])
-        return changed
+    def _let_go(self) -> None:
+        """Give up the copies that nothing on this end refers to any more, once the other end knows what they held last.
 
-    def decode_changes(self, changed: Any) -> None:
-        """Change the containers of the request as the other end says."""
-        for place, tag, payload in changed:
-            value = self.containers[place]
-            if type(value) is not _MUTABLE[tag][0] and not (tag == "np" and _numpy_kind(value)):
-                raise Garbage("a change of another type")
-            self._fill(tag, value, payload)
+        Containers have lower numbers than what they held at first, so that one pass frees both. Rings are kept.
+        """
+        for number in list(self.known):
+            if sys.getrefcount(self.objects[number]) == _OWN_REFERENCES and self.is_copy(self.objects[number]):
+                if not self._has_changed(number):
+                    self.forget([number])
+                    self.gone.append(number)
+
+
+_OWN_REFERENCES = 2  # to a numbered object: Codec.objects and the argument of getrefcount
 
 
 # ------------------------------------------------------------------------------------------------- instances of classes
 
-_FROZEN = (int, float, complex, str, bytes, tuple, frozenset)
-BASES = (*_FROZEN, bytearray, list, set, dict)
+FROZEN = (int, float, complex, str, bytes, tuple, frozenset)
+BASES = (*FROZEN, bytearray, list, set, dict)
 
 
-def builtin_base(kind: type) -> type | None:
+def builtin_base(kind: type) -> Any:
     """The builtin that a class is a subclass of, None where it is of none that holds content."""
     return next((base for base in BASES if base in kind.__mro__), None)
 
 
-def plain(base: type, value: Any) -> Any:
+def plain(base: Any, value: Any) -> Any:
     """The content of a subclass instance as its exact builtin, read past the subclass's own methods."""
     if base is dict:
         return {key: dict.__getitem__(value, key) for key in dict.__iter__(value)}
     if base in (tuple, list, set, frozenset):
-        return base(base.__iter__(value))  # type: ignore[attr-defined]
+        return base(base.__iter__(value))
     if base in (int, float):
-        return base.__pos__(value)  # type: ignore[attr-defined]
+        return base.__pos__(value)
     if base is str:
         return str.__str__(value)
     if base is complex:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import socket
+import stat
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable
@@ -150,8 +151,8 @@ def _try_namespaces() -> None:
 
 def _try_second_user(files: list[str]) -> None:
     confinement.drop_privileges(Plan("B", SECOND_UID, "/"))
-    for path in files:
-        if os.path.isfile(path):
+    for path in (*files, os.path.realpath(sys.executable)):
+        if not stat.S_ISDIR(os.stat(path).st_mode):  # raises where a folder above it is closed
             open(path, "rb").close()
     if os.getuid() != SECOND_UID:
         raise OSError("no second user")

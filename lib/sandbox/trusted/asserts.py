@@ -131,8 +131,7 @@ def judge(session: Conversation, suite: Suite, job: dict[str, Any], report: Any)
                 outcome.fail(status, str(answer[key]))
                 return outcome
         if "err" in answer:
-            with session.scope():
-                session.guarded(lambda: session.take(answer))
+            session.guarded(lambda: session.take(answer))
         values = session.guarded(lambda: session.names(answer))
         entry = facts_of(values.get(suite.entry_point))
         session.entry = entry.number if entry else getattr(values.get(suite.entry_point), "_number", None)

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import inspect
 import io
+import marshal
 import operator
 import sys
 import types
@@ -53,7 +54,7 @@ class Conversation(Endpoint):
     ) -> None:
         super().__init__(channel, 0)
         self.modules, self.under_test, self.sources = modules, under_test, dict(sources or {})
-        self.ahead: deque[list[Any]] = deque()  # calls of the entry point made ahead, not yet answered
+        self.ahead: deque[tuple[Any, ...]] = deque()  # calls of the entry point made ahead, not yet answered
         self.entry: int | None = None
         self.raised: dict[int, tuple[BaseException, int]] = {}  # what the program raised, and in which of its lines
         self.defining: list[list[str]] = []  # classes of the test's that go along with the next message
@@ -61,14 +62,6 @@ class Conversation(Endpoint):
         self.failed_callback: AssertionError | None = None
         self.heard: Callable[[], None] = lambda: None  # called after every answer
         self.broken: BaseException | None = None  # set once nothing further can be judged
-
-    @contextlib.contextmanager
-    def scope(self) -> Iterator[None]:
-        """One exchange inside another leaves alone what the outer one is about."""
-        kept = self.updatable
-        with super().scope():
-            yield
-        self.updatable = kept
 
     def refuse(self, why: str) -> NoReturn:
         """Give the test up as one that cannot be judged here."""
@@ -87,7 +80,6 @@ class Conversation(Endpoint):
             number = facts.number
             self.updatable.add(number)
         if number is not None:
-            self.mention(number)
             return {"#": number}
         if isinstance(value, types.ModuleType):
             return {"m": value.__name__}
@@ -99,7 +91,7 @@ class Conversation(Endpoint):
         if named:
             return {"ty": named}
         if self._shares(type(value)):
-            return self._instance(value)
+            return self.instance(value, type(value).__name__)
         return self._lend(value)
 
     def _shares(self, kind: type) -> bool:
@@ -152,15 +144,9 @@ class Conversation(Endpoint):
         held = vars(error) if self._shares(type(error)) else {}
         return {"x": [number, form, "", args, [[name, self.encode(item)] for name, item in held.items()], 0]}
 
-    def encode_request(self, request: dict[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """The request with its arguments, and the classes that they need."""
-        self.updatable = {request["on"]} if "on" in request else set()
-        return self._with_classes(super().encode_request(request, args, kwargs))
-
-    def _answer(self, key: str, value: Any, before: list[tuple[Any, ...]]) -> dict[str, Any]:
-        return self._with_classes(super()._answer(key, value, before))
-
-    def _with_classes(self, message: dict[str, Any]) -> dict[str, Any]:
+    def compose(self, encode: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A message, with the classes that it needs."""
+        message = super().compose(encode)
         if self.defining:
             message["define"], self.defining = self.defining, []
         return message
@@ -174,12 +160,9 @@ class Conversation(Endpoint):
         if tag == "cl":
             number, name, parents = payload
             self.updatable.add(number)
-            self._reserve(number)
             bases = [self.decode(form) for form in parents]
             name = str(name)
             return self.learn(number, local_class(self, number, name, bases, name in self.under_test))
-        if tag == "su":
-            return self._builtin(*payload)
         if tag == "ty":
             return self._type(payload)
         if tag == "m":
@@ -188,13 +171,9 @@ class Conversation(Endpoint):
             return self._error(*payload)
         raise frames.Garbage(f"unknown tag {tag!r:.20}")
 
-    def _reserve(self, number: Any) -> None:
-        if type(number) is not int or number in self.objects:
-            raise frames.Garbage("a number")
-
-    def _object(self, number: Any, kind: str, family: Any, name: str) -> Any:
+    def _object(self, number: Any, kind: str, family: Any, name: str, has_state: Any) -> Any:
         family = self.decode(family)
-        facts = Facts(self, number, str(kind), str(name), family)
+        facts = Facts(self, number, str(kind), str(name), family, state={} if has_state is True else None)
         self.updatable.add(number)
         if kind == "coroutine":
             return self.learn(number, _awaited(self, number))
@@ -209,45 +188,27 @@ class Conversation(Endpoint):
             facts.family = family if isinstance(family, type) else types.FunctionType
         return self.learn(number, make_remote(Remote, facts))
 
-    def _builtin(self, number: Any, family: Any, content: Any) -> Any:
-        """A subclass of a builtin: its content where its class is not under test, else a Remote."""
-        family, held = self.decode(family), self.decode(content)
-        base: Any = type(held)
-        if not isinstance(family, RemoteClass) or base not in wire.BASES:
+    def new_instance(self, number: int, kind: Any, held: Any) -> Any:
+        """An instance of the test's class, or of a subclass of a builtin: its content, or a Remote if it is under
+        test."""
+        if isinstance(kind, RemoteClass) and issubclass(kind, Remote):
+            name = kind.__name__
+            return make_remote(kind, Facts(self, number, name=name, family=kind, under_test=name in self.under_test))
+        if not isinstance(kind, RemoteClass) and not self.is_shared(kind):
             raise frames.Garbage("content without a class")
-        self.updatable.add(number)
-        if issubclass(family, Remote):
-            facts = Facts(
-                self, number, name=family.__name__, family=family, under_test=family.__name__ in self.under_test
-            )
-            return self.learn(number, make_remote(family, facts))
-        if not issubclass(family, base):
-            raise frames.Garbage("content of another builtin")
-        if base in (list, dict, set, bytearray):
-            value = base.__new__(family)
-            base.__init__(value, held)
-        else:
-            value = base.__new__(family, held)
-        return self.learn(number, value)
+        return super().new_instance(number, kind, held)
 
-    def set_state(self, number: int, state: dict[str, Any]) -> None:
-        """Take note of what an object holds now, where the question was about it."""
-        value = self.objects[number]
-        facts = facts_of(value)
-        if facts is None and not isinstance(value, Content):
-            super().set_state(number, state)
-        elif number not in self.updatable:
-            return
-        elif facts is not None:
-            facts.state = state
-        elif isinstance(value, dict):
-            dict.clear(value)
-            dict.update(value, state[""])
-        elif isinstance(value, set):
-            set.clear(value)
-            set.update(value, state[""])
-        elif isinstance(value, (list, bytearray)):
-            value[:] = state[""]
+    def catch_up(self, message: dict[str, Any]) -> None:
+        """Take note of what has changed, and of the attributes of those objects that the question was about."""
+        states = [
+            (number, {str(name): self.decode(item) for name, item in state})
+            for number, state in message.get("states", ())
+        ]
+        super().catch_up(message)
+        for number, state in states:
+            facts = facts_of(self.objects[number])
+            if facts is not None and number in self.updatable:
+                facts.state = still(state)
 
     def _type(self, dotted: Any) -> Any:
         module, _, name = str(dotted).partition(":")
@@ -288,25 +249,22 @@ class Conversation(Endpoint):
 
     # ------------------------------------------------------------------------------------------------ requests
 
-    def run(self, request: dict[str, Any], calls: Sequence[Sequence[Any]], entry_point: str) -> dict[str, Any]:
+    def run(self, request: dict[str, Any], calls: Sequence[bytes], entry_point: str) -> dict[str, Any]:
         """Have the program executed, and the calls the tests are known to begin with right after it; its raw answer.
 
         The calls save a round trip each. `operate` takes their answers when the tests come to make them.
         """
-        ahead = []
-        for call in calls:
-            with self.scope():
-                ahead.append(self.encode_request({"do": "call", "name": entry_point}, call, {}))
-        self.channel.send(request | {"do": "run"}, *ahead)
-        self.ahead.extend(form.get("args", []) for form in ahead)
+        self.ahead.extend(marshal.loads(call) for call in calls)
+        forms = self.compose(lambda: {"calls": [[self.encode(item) for item in call] for call in self.ahead]})["calls"]
+        requests = [{"do": "call", "name": entry_point, "args": form} for form in forms]
+        self.channel.send(request | {"do": "run"}, *requests)
         return self.guarded(self.wait)
 
     def names(self, answer: dict[str, Any]) -> dict[str, Any]:
         """The program's globals that were asked for, by name."""
-        with self.scope(), self.reading():
-            self.updatable = set()
+        with self.reading():
             found = {str(name): self.decode(form) for name, form in answer["ok"]}
-            self.decode_fields(answer["fields"])
+            self.catch_up(answer)
         return found
 
     def current_value(self, name: str) -> Any:
@@ -328,28 +286,26 @@ class Conversation(Endpoint):
                 raise
             raise RuntimeError(f"{type(error).__name__} in the program") from None
 
-    def _asked(self, request: dict[str, Any], args: Any, kwargs: dict[str, Any]) -> Any:
-        with self.scope():
-            message = self.encode_request(request, args, kwargs)
-            if not self._was_called_ahead(message):
-                self.drain()
-                self.channel.send(message)
-            return self.take(self.wait())
+    def _asked(self, request: dict[str, Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        kept, self.updatable = self.updatable, {request.get("on", 0)}
+        try:
+            if self._was_called_ahead(request, args, kwargs):
+                return self.take(self.wait())
+            while self.ahead:  # answers still under way: nobody has asked for them, but they are numbered
+                self.ahead.popleft()
+                self.read(self.wait())
+            return self.ask(request, args, kwargs)
+        finally:
+            self.updatable = kept
 
-    def _was_called_ahead(self, request: dict[str, Any]) -> bool:
+    def _was_called_ahead(self, request: dict[str, Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
         """Whether the next answer under way is the one to this request."""
-        if not self.ahead or request["do"] != "call" or request.get("on") != self.entry or "kwargs" in request:
+        if not self.ahead or request["do"] != "call" or request.get("on") != self.entry or kwargs:
             return False
-        if self.ahead[0] != request.get("args", []):
+        if self.ahead[0] != tuple(args):
             return False
         self.ahead.popleft()
         return True
-
-    def drain(self) -> None:
-        """Read the answers still under way and forget them, before anything else is asked."""
-        while self.ahead:
-            self.ahead.popleft()
-            self.wait()
 
     def guarded(self, attempt: Callable[[], Any]) -> Any:
         """What an attempt gives; nonsense and silence break the conversation for good."""
@@ -390,6 +346,13 @@ class Conversation(Endpoint):
             if id(error) not in self.raised:
                 self.failed_callback = self.failed_callback or error  # the program may swallow it; the test does not
             raise
+
+
+def still(value: Any) -> Any:
+    """A copy of a value that later changes of its lists, sets and dictionaries leave as it is."""
+    if type(value) is dict:
+        return {key: still(item) for key, item in value.items()}
+    return type(value)(map(still, value)) if type(value) in (list, tuple, set, frozenset, deque) else value
 
 
 def _awaited(session: Conversation, number: int) -> Any:

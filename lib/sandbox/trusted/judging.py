@@ -83,8 +83,10 @@ class PlainConversation(Conversation):
             raise NeedsCopy
         return super()._decode_rest(tag, payload)
 
-    def _decode_container(self, data: Any) -> Any:
-        raise NeedsCopy
+    def _decode_container(self, tag: str, number: Any, extra: Any, form: Any) -> Any:
+        if tag != "d":
+            raise NeedsCopy
+        return super()._decode_container(tag, number, extra, form)
 
     def wait(self) -> dict[str, Any]:
         """The next answer, unless it is too long for here."""

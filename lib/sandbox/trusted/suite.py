@@ -5,6 +5,7 @@ import builtins
 import dataclasses
 import dis
 import functools
+import marshal
 import re
 from typing import Any
 
@@ -69,7 +70,7 @@ class Suite:
     setup: Any
     setup_names: frozenset[str]
     setup_stored: frozenset[str]
-    calls: tuple[tuple[Any, ...], ...]  # the calls the tests begin with, where they are plain to see
+    calls: tuple[bytes, ...]  # the calls the tests begin with, where they are plain to see: arguments, marshalled
     definitions: tuple[tuple[str, str], ...]  # (name, source) of what the program may rely on; see `shown_to`
     classes: dict[str, str]  # source of every class that the tests and the setup code define
     entry_point: str
@@ -230,7 +231,7 @@ def _asserted_call(tree: ast.Module) -> ast.Call | None:
     return None
 
 
-def plain_calls(trees: list[ast.Module], entry_point: str) -> tuple[tuple[Any, ...], ...]:
+def plain_calls(trees: list[ast.Module], entry_point: str) -> tuple[bytes, ...]:
     """Arguments of the calls that the tests will make first and in this order, whatever the program is.
 
     Only tests of the form `assert entry_point(literals) == literal` are so plain; the first other one ends the list.
@@ -246,7 +247,7 @@ def plain_calls(trees: list[ast.Module], entry_point: str) -> tuple[tuple[Any, .
                 ast.literal_eval(side)
         except (ValueError, TypeError, RecursionError, MemoryError):
             break
-        calls.append(arguments)
+        calls.append(marshal.dumps(arguments))
     return tuple(calls)
 
 

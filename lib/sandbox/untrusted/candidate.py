@@ -5,6 +5,7 @@ where all it can say is a value, an exception or nonsense. It is never told what
 """
 
 import builtins
+import contextlib
 import copy
 import importlib
 import inspect
@@ -25,6 +26,7 @@ from lib.sandbox.exchange import Endpoint, build_error, hold
 MODULE = "solution"  # the module a program runs as
 ROOM = 1000  # frames of recursion a program has to itself, as in a script
 OWN_FRAMES = 8  # between the worker's loop and the program
+DEEPER = 5000  # frames more while its values are encoded and decoded
 _HELD = "code errno strerror filename value encoding object start end reason name path msg obj __cause__".split()
 
 
@@ -79,7 +81,7 @@ class Foreign:
         self.__name__ = name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self._session.lock:
+        with self._session.lock, self._session.attention():
             return self._session.ask({"do": "call", "on": self._number}, args, kwargs)
 
 
@@ -102,6 +104,8 @@ class Session(Endpoint):
         self.module = types.ModuleType(MODULE)
         self.definitions: dict[str, Any] = {"__name__": MODULE}  # where classes of the tests are defined
         self.lock = threading.RLock()  # threads of the program take turns to call functions of the test's
+        self.mentioned: list[int] = []  # objects that this exchange is about and whose class says what is equal
+        self.room = sys.getrecursionlimit()
 
     # ------------------------------------------------------------------------------------------------ values
 
@@ -109,7 +113,7 @@ class Session(Endpoint):
         """Anything that is not plain data: by name, by value beside a number, or a number alone."""
         number = self.numbers.get(id(value))
         if number is not None:
-            self.mention(number)
+            self._mention(number)
             return {"#": number}
         kind = type(value)
         if kind is types.ModuleType:
@@ -119,40 +123,65 @@ class Session(Endpoint):
             return {"ty": named} if named else self._class(value)
         if isinstance(value, BaseException):
             return self.encode_error(value)
+        if wire.builtin_base(kind) is not None:
+            return self.instance(value, self.encode(kind))
         number, _ = self.number(value)
-        base = wire.builtin_base(kind)
-        if base is not None:
-            return {"su": [number, self.encode(kind), self.encode(wire.plain(base, value))]}
-        self.mention(number)
-        return {"h": [number, _sort(value), self.encode(kind), str(getattr(value, "__name__", kind.__name__))]}
+        has_state = self._mention(number)
+        return {
+            "h": [number, _sort(value), self.encode(kind), str(getattr(value, "__name__", kind.__name__)), has_state]
+        }
+
+    def _mention(self, number: int) -> bool:
+        """Have the attributes of an object follow, if its class is the program's and says what is equal."""
+        value = self.objects[number]
+        kind = type(value)
+        plain = kind.__eq__ is object.__eq__ or kind.__module__ != MODULE
+        if plain or isinstance(value, (type, BaseException)) or wire.builtin_base(kind):
+            return False
+        self.mentioned.append(number)
+        return True
+
+    def is_copy(self, value: Any) -> bool:
+        """Whether the grader holds a value of its own: it calls methods of what is of a class of the program's."""
+        kind = type(value)
+        return kind.__module__ != MODULE or self.is_shared(kind)
+
+    def compose(self, encode: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A message, with the attributes of those objects that it is about."""
+
+        def with_states() -> dict[str, Any]:
+            message, states = encode(), {}
+            for number in self.mentioned:  # which grows
+                if number not in states:
+                    fields = wire.fields_of(self.objects[number]).items()
+                    states[number] = [[name, self.encode(item)] for name, item in fields]
+            return message | {"states": list(states.items())} if states else message
+
+        return super().compose(with_states)
+
+    @contextlib.contextmanager
+    def recursion_as_in_a_script(self) -> Iterator[None]:
+        """While the program runs, the limit of recursion is the one that it has set, or a script's."""
+        sys.setrecursionlimit(self.room)
+        try:
+            yield
+        finally:
+            self.room = sys.getrecursionlimit()
+            sys.setrecursionlimit(self.room + DEEPER)
+
+    @contextlib.contextmanager
+    def attention(self) -> Iterator[None]:
+        """Around one exchange: what it is about is no concern of the one around it."""
+        kept, self.mentioned = self.mentioned, []
+        try:
+            yield
+        finally:
+            self.mentioned = kept
 
     def _class(self, value: type) -> Any:
         number, _ = self.number(value)
         parents = [self.encode(base) for base in value.__bases__]
         return {"cl": [number, value.__name__, parents]}
-
-    def state_of(self, number: int) -> dict[str, Any] | None:
-        """Fields of shared instances, of objects whose class says what is equal, and what mutable content holds now."""
-        value = self.objects[number]
-        kind = type(value)
-        if self.shared.get(kind.__name__) is kind:
-            return wire.fields_of(value)
-        if isinstance(value, (type, types.FunctionType, BaseException)):
-            return None
-        base = wire.builtin_base(kind)
-        if base is not None:
-            return {"": wire.plain(base, value)} if base in (list, dict, set, bytearray) else None
-        return wire.fields_of(value) if kind.__eq__ is not object.__eq__ and kind.__module__ == MODULE else None
-
-    def begin_answer(self) -> None:
-        """Whatever was handed over or handed out may have changed since."""
-        mentioned = self.mentioned
-        super().begin_answer()
-        self.mentioned = mentioned | {number: None for number in self.objects if self._is_shared(number)}
-
-    def _is_shared(self, number: int) -> bool:
-        kind = type(self.objects[number])
-        return bool(self.shared) and self.shared.get(kind.__name__) is kind
 
     def resolve(self, tag: str, payload: Any) -> Any:
         """Functions and iterators of the test's become callables; names are looked up."""
@@ -190,12 +219,13 @@ class Session(Endpoint):
     def serve(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do one request; classes of the test's that it speaks of are defined first."""
         self._define(request)
-        return super().serve(request)
+        with self.attention():
+            return super().serve(request)
 
-    def take(self, answer: dict[str, Any]) -> Any:
+    def read(self, answer: dict[str, Any]) -> Any:
         """What an answer holds; classes of the test's that it speaks of are defined first."""
         self._define(answer)
-        return super().take(answer)
+        return super().read(answer)
 
     def _define(self, message: dict[str, Any]) -> None:
         for name, source in message.get("define", ()):
@@ -207,13 +237,14 @@ class Session(Endpoint):
         name = request.get("name")
         target = self.module.__dict__[name] if name is not None else self.objects[request["on"]]
         if name is None:
-            self.mention(request["on"])
+            self._mention(request["on"])
         if request["do"] == "value":
             return target
         if request.get("swap"):
             args, target = [target, *args[1:]], args[0]
         try:
-            return OPERATIONS[request["do"]](target, *args, **kwargs)
+            with self.recursion_as_in_a_script():
+                return OPERATIONS[request["do"]](target, *args, **kwargs)
         except StopIteration as stop:
             if request["do"] == "next":
                 raise
@@ -222,28 +253,31 @@ class Session(Endpoint):
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Execute setup definitions and the program; answer with the names asked for that it now defines."""
         namespace = self.module.__dict__
-        with self.scope():
-            try:
-                if self.mapped:
-                    _limit(request["cpu_s"], self.mapped + (request["memory_mb"] << 20))
-                if request["setup"]:
-                    exec(compile(request["setup"], "<setup>", "exec"), namespace)
-                    self.shared = {name: item for name, item in namespace.items() if is_own_class(item)}
-                code = self._compile(request["source"])
-                if isinstance(code, dict):
-                    return code
-                before = set(namespace)
+        try:
+            if self.mapped:
+                _limit(request["cpu_s"], self.mapped + (request["memory_mb"] << 20))
+            if request["setup"]:
+                exec(compile(request["setup"], "<setup>", "exec"), namespace)
+                self.shared = {name: item for name, item in namespace.items() if is_own_class(item)}
+            code = self._compile(request["source"])
+            if isinstance(code, dict):
+                return code
+            before = set(namespace)
+            with self.recursion_as_in_a_script():
                 exec(code, namespace)
-                self._share_repeated(request["entry"])
-                if "tests" in request:
-                    return _run_inside(request["tests"], namespace)
-                functions = [name for name in namespace if name not in before and self._is_function(name)]
-                wanted = [name for name in request["names"] if name in namespace]
-                named = [[name, self._named(name, request["entry"])] for name in wanted]
-                return {"ok": named, "functions": functions, "fields": self.encode_fields()}
-            except BaseException as error:
-                self.begin([])
-                return {"err": self.encode_error(error)}
+            self._share_repeated(request["entry"])
+            if "tests" in request:
+                return _run_inside(request["tests"], namespace)
+            functions = [name for name in namespace if name not in before and self._is_function(name)]
+            wanted = [name for name in request["names"] if name in namespace]
+            return self.compose(
+                lambda: {
+                    "ok": [[name, self._named(name, request["entry"])] for name in wanted],
+                    "functions": functions,
+                }
+            )
+        except BaseException as error:
+            return self.answer("err", error)
 
     def _share_repeated(self, entry: str) -> None:
         """Classes of the setup code that the program defines once more stand for the setup's, as in one namespace."""
@@ -260,7 +294,7 @@ class Session(Endpoint):
         """The form of a global; a type under the entry point's name is something to call here."""
         value = self.module.__dict__[name]
         if name == entry and isinstance(value, type) and standard_name(value):
-            return {"h": [self.number(value)[0], "function", None, name]}
+            return {"h": [self.number(value)[0], "function", None, name, False]}
         return self.encode(value)
 
     def _is_function(self, name: str) -> bool:
@@ -364,7 +398,8 @@ def prepare(mapped: int) -> Session:
     depth = 0
     while frame is not None:
         depth, frame = depth + 1, frame.f_back
-    sys.setrecursionlimit(ROOM + depth + OWN_FRAMES)
+    session.room = ROOM + depth + OWN_FRAMES
+    sys.setrecursionlimit(session.room + DEEPER)
     return session
 
 
@@ -381,7 +416,7 @@ def rehearse(times: int = 16) -> None:
         session.channel.descriptor = theirs.fileno()
         grader = frames.Channel(ours.fileno(), frames.MAX_REPLY)
         run = {"do": "run", "setup": "", "source": program, "names": ["f", "C", "x"], "entry": "f"}
-        grader.send(run, *({"do": "call", "name": "f", "args": [[1, "a"]]} for _ in range(3)))
+        grader.send(run, *({"do": "call", "name": "f", "args": [[number, 1, "a"]]} for number in (2, 4, 6)))
         for _ in range(4):
             request = session.channel.receive()
             session.channel.send(session.run(request) if request["do"] == "run" else session.serve(request))

@@ -80,6 +80,7 @@ def warm(modules: list[str]) -> None:
     for name in (*WARM.split(), *modules):
         importlib.import_module(name)
     sys.modules["_multiprocessing"] = semaphores
+    importlib.import_module("lib.sandbox.untrusted.start_up")
     exec(compile("def warm(x: int = 1) -> list[int]:\n    return [x]", "<warm>", "exec"), {})
     candidate.rehearse()
 
