@@ -8,7 +8,7 @@ from typing import Any, Literal
 from lib.sandbox import languages
 from lib.sandbox.confine.limits import wall_limit
 from lib.sandbox.trusted import functions
-from lib.sandbox.trusted.programs import COMPILE_S
+from lib.sandbox.trusted.programs import COMPILE_WALL_S
 from lib.sandbox.verdict import Status, one_line
 from lib.tasks.task import Case, Task, TestSet
 
@@ -98,7 +98,7 @@ def for_program(
         "cpu_s": time_limit_s,
         "memory_mb": memory_limit_mb,
     }
-    return Job(body, total, wall_limit(COMPILE_S) + total * wall_limit(time_limit_s) + _GRACE_S)
+    return Job(body, total, 2 * COMPILE_WALL_S + total * wall_limit(time_limit_s) + _GRACE_S)
 
 
 def _foreign_function(task: Task, program: str, tests: tuple[str, ...]) -> Job:

@@ -17,7 +17,7 @@ from lib.sandbox.trusted.processes import ANSWER_S
 from lib.sandbox.verdict import Status, head, one_line
 
 OUTPUT_BYTES = 16 * MEBIBYTE
-COMPILE_S, COMPILE_MB = 30.0, 2048
+COMPILE_S, COMPILE_WALL_S, COMPILE_MB = 5.0, 15.0, 2048
 Ask = Callable[..., dict[str, Any]]
 
 
@@ -28,7 +28,7 @@ class Run:
         """Run it to its end. With `once`, what it reads from stdin cannot be read again."""
         descriptors = [_file(stdin) if not once else _pipe(stdin), *(os.memfd_create(n) for n in ("stdout", "stderr"))]
         try:
-            patience_s = wall_limit(limits["cpu_s"]) + ANSWER_S
+            patience_s = limits.get("wall_s", wall_limit(limits["cpu_s"])) + ANSWER_S
             answer = _ask(ask, "run", descriptors, patience_s=patience_s, argv=argv, file_bytes=OUTPUT_BYTES, **limits)
             self.out, self.err = (os.pread(item, OUTPUT_BYTES, 0) for item in descriptors[1:])
             largest = max(os.fstat(item).st_size for item in descriptors[1:])
@@ -91,7 +91,11 @@ def judge(ask: Ask, job: dict[str, Any]) -> dict[str, Any]:
             runs.append(built)
             if built.status != Status.SUCCESS:
                 status = Status.COMPILE_ERROR if built.status == Status.RUNTIME_ERROR else built.status
-                verdict.update(status=status, failure=one_line(_compiler_words(built)))
+                verdict.update(
+                    status=status,
+                    failure=one_line(_compiler_words(built)),
+                    retry=built.reason == "wall" and built.cpu_s < 1,
+                )
                 shown = built
             _ask(ask, "executable")
             for name in (*job["files"], main):
@@ -125,7 +129,12 @@ def _ask(ask: Ask, do: str, descriptors: Sequence[int] = (), **details: Any) -> 
 
 def _compile(ask: Ask, job: dict[str, Any]) -> Run:
     """Compile; where that fails and there is another reading of the program, compile that."""
-    limits = _limits(job) | {"cpu_s": COMPILE_S, "memory_mb": COMPILE_MB, "processes": True}
+    limits = _limits(job) | {
+        "cpu_s": COMPILE_S,
+        "wall_s": COMPILE_WALL_S,
+        "memory_mb": COMPILE_MB,
+        "processes": True,
+    }
     built = Run(ask, job["language"]["compile"], "", limits)
     if built.status == Status.RUNTIME_ERROR and job.get("other"):
         _send_file(ask, f"program.{job['language']['file_ext']}", job["other"])

@@ -71,6 +71,7 @@ class Launcher:
             message, descriptors, _, _ = socket.recv_fds(self.control, 1 << 16, 3)
             if not message:
                 return
+            worker.limit_own_cpu()
             command = marshal.loads(message)
             try:
                 answer = getattr(self, "do_" + command["do"])(command, descriptors)
@@ -125,8 +126,9 @@ class Launcher:
 
     def do_run(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Run one command to its end or its limits."""
-        watch = limits.Watch(command["cpu_s"])
+        watch = limits.Watch(command["cpu_s"], command.get("wall_s", 0.0))
         self.watch.start()
+        self.clock = limits.GroupClock()
         pid = os.fork()
         if pid == 0:
             self._become(command, descriptors)
@@ -171,7 +173,7 @@ class Launcher:
         if len(group) > 1 and _memory_mb(group) > command["memory_mb"]:
             return "memory"
         self.watch.look(group)
-        return "scratch" if self.watch.full else watch.see(sum(map(worker.cpu_clock, group)))
+        return "scratch" if self.watch.full else watch.see(self.clock.look(group))
 
     def _become(self, command: dict[str, Any], descriptors: list[int]) -> None:
         try:

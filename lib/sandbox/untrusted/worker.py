@@ -29,6 +29,7 @@ from lib.sandbox import frames
 from lib.sandbox.confine import confinement, scratch, seccomp
 from lib.sandbox.confine import linux as kernel
 from lib.sandbox.confine.confinement import MEBIBYTE, Plan
+from lib.sandbox.confine.limits import cpu_clock
 from lib.sandbox.untrusted import candidate, imports_in_memory, semaphores
 
 # Imported before the first fork. Not here: tempfile, hashlib, uuid and others whose shared libraries every fork would
@@ -42,6 +43,7 @@ FILE_BYTES = 16 * MEBIBYTE  # the largest file, stdout included
 OPEN_FILES = 128
 MAX_UNREAD = 5  # how often in a row a process may be unreadable, as one is while it starts
 CHANNEL = 3  # the descriptor on which a candidate serves the grader
+OWN_CPU_S = 20  # of the worker or launcher itself, for one command
 WATCH_S = 0.03  # how often scratch is measured while a candidate works
 
 
@@ -125,6 +127,7 @@ class Zygote:
             message, descriptors, _, _ = socket.recv_fds(self.control, 4096, 1)
             if not message:
                 break
+            limit_own_cpu()
             command = marshal.loads(message)
             answer = getattr(self, "do_" + command["do"])(command, descriptors)
             if answer:
@@ -202,12 +205,14 @@ def mapped_bytes() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def cpu_clock(pid: int) -> float:
-    """CPU seconds that another process, still there, has used; 0 when it is gone."""
-    try:
-        return time.clock_gettime(~pid << 3 | 2)
-    except OSError:
-        return 0.0
+def limit_own_cpu() -> None:
+    """Let this process use OWN_CPU_S more, whatever it has used so far: one command must not keep it busy for ever.
+
+    What it starts counts from 0 and has limits of its own.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    soft = int(time.process_time()) + OWN_CPU_S
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 class ScratchWatch:
