@@ -550,6 +550,17 @@ if __name__ == "__main__":
     print(sum(queue.get() for _ in parts))
     for part in parts: part.join()
 """
+SHARED = """
+import multiprocessing as mp
+def work(total, squares, lock, number):
+    with lock: total.value += number
+    squares[number] = number * number
+total, squares, lock = mp.Value("i", 0), mp.Array("d", 3), mp.BoundedSemaphore(1)
+parts = [mp.Process(target=work, args=(total, squares, lock, n)) for n in range(3)]
+for part in parts: part.start()
+for part in parts: part.join()
+with total.get_lock(): print(total.value, list(squares), list(mp.RawArray("i", [1])))
+"""
 SPINNERS = "import os\nfor _ in range(3):\n    if os.fork() == 0:\n        while True: pass\nos.wait()"
 HOARDERS = """
 import os, time
@@ -574,6 +585,7 @@ print(6)
     [
         (POOL, "[0, 1, 4]\n", "success"),
         (LOCKS, "3\n", "success"),
+        (SHARED, "3 [0.0, 1.0, 4.0] [1]\n", "success"),
         (SPINNERS, "", "timeout"),
         (HOARDERS, "", "memory"),
         (KILLERS, "6\n", "success"),
