@@ -14,8 +14,8 @@ them against all tests of the task: DIR/mined.jsonl.gz, one line per distinct pr
 - failing: programs that compile and fail a test.
 
 Rows are taken task by task in turn, so that no task fills an arm; the seed chooses them and orders them. `answer`
-draws a greedy answer and four samples per BLP-2025 test task, each file whole or not at all. `grade` runs them against
-the visible tests and the published full suite, as benchmarks/k_pool.py does, whose pool is the untrained model's row.
+draws a greedy answer and four samples per BLP-2025 test task, each file whole or not at all; ARM `base` is the
+untrained model (`--seeds 0`). `grade` runs them against the visible tests and the published full suite.
 
 The choices (rows, steps, learning rate, one shown test) are those of preset colab and were fixed before any answer to a
 test task was graded; nothing is tuned on them. Training is plain PEFT with torch's AdamW on the rows, order and labels
@@ -48,6 +48,7 @@ from lib.tasks.readers import read  # noqa: E402
 from lib.tasks.task import Task  # noqa: E402
 
 ARMS = ("passing", "unverified", "failing")
+BASE = "base"  # the untrained model: answers, one seed
 K, TEMPERATURE, TOP_P, NEW_TOKENS = 20, 0.8, 0.95, 192
 ROWS, STEPS, BATCH, LEARNING_RATE = 480, 60, 8, 2e-4
 DRAWS = 4  # samples per test task beside the greedy answer
@@ -89,7 +90,7 @@ def mine(options: argparse.Namespace) -> None:
     params = SamplingParams(TEMPERATURE, TOP_P, 24 if options.quick else NEW_TOKENS)
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
     requests = (
-        Request((place, draw), prompt.text, prompt.stops, sample_seed(SEED, prompt.task_id, draw))
+        Request((place, draw), prompt.text, prompt.stops, sample_seed(SEED, prompt.task_id, draw), prompt.prefill)
         for place, prompt in enumerate(prompts)
         for draw in range(draws)
     )
@@ -235,10 +236,10 @@ def answer(options: argparse.Namespace) -> None:
         for seed in options.seeds:
             path = options.out / f"{options.arm}-seed{seed}-{kind}.jsonl.gz"
             adapter = options.out / f"{options.arm}-seed{seed}"
-            if path.is_file() or not adapter.is_dir():
+            if path.is_file() or not (adapter.is_dir() or options.arm == BASE):
                 continue
             started = time.perf_counter()
-            engine = open_engine(options.model, str(adapter), "transformers")
+            engine = open_engine(options.model, None if options.arm == BASE else str(adapter), "transformers")
             part = Part("blp", 1, draws)
             rows = [row | {"arm": options.arm, "seed": seed} for row in lines(engine, part, tasks, tokens)]
             engine.close()
@@ -291,7 +292,7 @@ def main() -> None:
             command.add_argument("--answers", type=Path, required=True, help="the folder that `answer` wrote to")
             continue
         if run is not mine:
-            command.add_argument("arm", choices=ARMS)
+            command.add_argument("arm", choices=ARMS if run is train else (*ARMS, BASE))
             command.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
         command.add_argument("--model", default="coder")
         command.add_argument("--quick", action="store_true", help="a few tasks and tokens, to see that it runs")
