@@ -32,7 +32,7 @@ from benchmarks.minhash import PERMUTATIONS, bands  # noqa: E402
 from benchmarks.planting import SYNTAXES, planted_sides, score_planted  # noqa: E402
 from lib.decontamination import screen  # noqa: E402
 from lib.decontamination.canonical import Headers  # noqa: E402
-from lib.decontamination.screen import Item, Screen, Thresholds, item_of, items_of  # noqa: E402
+from lib.decontamination.screen import PROMPT_NGRAM, Item, Screen, Thresholds, item_of, items_of  # noqa: E402
 from lib.tasks.task import Task  # noqa: E402
 
 Row = dict[str, Any]
@@ -120,7 +120,7 @@ def theirs(
     """The same through datasketch: shingle strings, MinHash, bands, then the exact similarity of what they
     bring.
     """
-    n = thresholds.prompt_ngram
+    n = PROMPT_NGRAM
     shingles = [{text[i : i + n] for i in range(len(text) - n + 1)} for text in evaluation]
     chosen = {"params": bands(thresholds.prompt)} if sensitive else {"threshold": thresholds.prompt}
     index = MinHashLSH(num_perm=PERMUTATIONS, **chosen)

@@ -4,6 +4,7 @@
 what will be evaluated.
 """
 
+import dataclasses
 import functools
 import itertools
 from collections import defaultdict
@@ -30,7 +31,6 @@ __all__ = [
     "decontaminate",
     "duplicates",
     "guard_run",
-    "read_exclusions",
     "screen",
     "verbatim",
     "write_banner",
@@ -39,7 +39,6 @@ __all__ = [
 BANNERS = "banners.txt"  # in a run folder: what its figures and its report carry
 SAMPLE = 50  # borderline pairs handed to a reviewer
 SHARD = 10_000  # training tasks that one machine screens at a time
-read_exclusions = files.read_exclusions
 
 
 def screen(
@@ -93,7 +92,7 @@ def decontaminate(
     outcome = screen(train, evaluation, thresholds, decisions=decisions, seed=seed, sample=sample, map_fn=map_fn)
     copies = [("train", *pair) for pair in duplicates(train)] + [("eval", *pair) for pair in duplicates(evaluation)]
     summary = {
-        "settings": files.settings(thresholds, seed, sample),
+        "settings": {**dataclasses.asdict(thresholds), "seed": seed, "sample": sample},
         "train": len(train),
         "eval": len(evaluation),
         "duplicate_pairs": len(copies),

@@ -5,7 +5,6 @@ folder reads it, obeys it and carries it over. A decision belongs to the two tex
 """
 
 import csv
-import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,18 +17,8 @@ from lib.tasks.task import TaskError
 
 EXCLUSIONS, BORDERLINE = "exclusions.csv", "borderline.csv"
 DUPLICATES, SUMMARY = "duplicates.csv", "summary.json"
-COLUMNS = (
-    "decision",
-    "train_id",
-    "eval_id",
-    "reason",
-    "score",
-    "threshold",
-    "train_sha256",
-    "eval_sha256",
-    "train_prompt",
-    "eval_prompt",
-)
+COLUMNS = ("decision", "train_id", "eval_id", "reason", "score", "threshold",
+           "train_sha256", "eval_sha256", "train_prompt", "eval_prompt")  # fmt: skip
 
 
 def read_review(out_dir: Path) -> list[dict[str, str]]:
@@ -103,18 +92,3 @@ def _csv(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def read_exclusions(out_dir: str | Path) -> list[Exclusion]:
-    """Return the exclusion list of an earlier run. Raises TaskError when there is none."""
-    path = Path(out_dir) / EXCLUSIONS
-    if not path.is_file():
-        raise TaskError(f"{path}: no exclusion list; run the screen first")
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    return [Exclusion(**{**row, "score": float(row["score"])}) for row in rows]  # type: ignore[arg-type]
-
-
-def settings(thresholds: Thresholds, seed: int, sample: int) -> dict[str, Any]:
-    """Return the settings of a screen that decide its files."""
-    return {**dataclasses.asdict(thresholds), "seed": seed, "sample": sample}

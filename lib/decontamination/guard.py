@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from lib.base.errors import WorkbookError
-from lib.decontamination.outcome import Decisions, decide, natural
+from lib.decontamination.outcome import decide, natural
 from lib.decontamination.screen import Screen, Thresholds, items_of
 from lib.tasks.task import Task
 
@@ -52,18 +52,14 @@ def check_split(
     train: Sequence[Task],
     evaluation: Sequence[Task],
     allow_overlap: bool = False,
-    *,
-    thresholds: Thresholds | None = None,
-    decisions: Decisions | None = None,
 ) -> Overlap:
     """Return the overlap of two sides: equal ids of one source, one family on both sides, or a match of the screen.
 
-    `decisions` are a reviewer's, as in borderline.csv. Raises SplitOverlapError naming ids unless there is no
-    overlap or `allow_overlap` is set.
+    Raises SplitOverlapError naming ids unless there is no overlap or `allow_overlap` is set.
     """
     pairs = _by_name(train, evaluation)
-    screen = Screen(items_of(evaluation), thresholds or Thresholds())
-    outcome = decide(screen.matches(items_of(train)), screen.thresholds, decisions or {}, seed=0, sample=0)
+    screen = Screen(items_of(evaluation), Thresholds())
+    outcome = decide(screen.matches(items_of(train)), screen.thresholds, {}, seed=0, sample=0)
     for match in outcome.excluded:
         pairs.setdefault((match.train.id, match.evaluation.id), match.reason)
     ordered = sorted(pairs.items(), key=lambda pair: (natural(pair[0][0]), natural(pair[0][1])))

@@ -12,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from lib.decontamination.shingles import HASH_BITS, I64, U64, Grams, Sets
+from lib.decontamination.shingles import I64, Grams, Sets
 
 PAIRS_AT_ONCE = 1 << 15
 SAMPLE_SIZE = 64  # a set is halved until it is no larger than twice this
 MOST_HALVINGS = 12
 SIGMAS = 6.0
-SLOTS_EACH = 8  # slots of the look-up table per element, so that few share one
 Matches = tuple[I64, I64, npt.NDArray[np.float64]]
 
 
@@ -31,7 +30,7 @@ class Index:
         self.floor = floor
         self.sizes = sets.sizes
         vocabulary, elements = np.unique(sets.values, return_inverse=True)
-        self._table = _Table(vocabulary)
+        self._vocabulary = np.append(vocabulary, np.uint64(1 << 63))  # no hash has that bit
         self._by_set = _matrix(sets.rows, elements, (len(sets), max(1, len(vocabulary))))
         self._by_element = sparse.csr_array(self._by_set.T)
 
@@ -47,8 +46,8 @@ class Index:
 
     def _known(self, sets: Sets) -> sparse.csr_array:
         """The sets as rows over the index's elements; elements it does not know are left out."""
-        places = self._table.find(sets.values)
-        known = places >= 0
+        places = np.searchsorted(self._vocabulary[:-1], sets.values)
+        known = self._vocabulary[places] == sets.values
         return _matrix(sets.rows[known], places[known], (len(sets), self._by_set.shape[1]))
 
     def _candidates(self, batch: Grams) -> tuple[I64, I64]:
@@ -81,29 +80,6 @@ class Index:
         return rows[keep], columns[keep], scores[keep]
 
 
-class _Table:
-    """Where a value stands among sorted ones: a slot for the leading bits, then a short walk."""
-
-    def __init__(self, values: U64) -> None:
-        bits = max(1, min(28, int(len(values) * SLOTS_EACH).bit_length()))
-        self._shift = HASH_BITS - np.uint64(bits)
-        self._values = np.append(values, np.uint64(1 << 63))  # no hash has that bit
-        self._starts = np.searchsorted(values, np.arange(1 << bits, dtype=np.uint64) << self._shift).astype(np.int32)
-        slots = (values >> self._shift).astype(np.int64)
-        self._longest = int(np.bincount(slots).max()) if len(values) else 1
-
-    def find(self, values: U64) -> I64:
-        """The place of each value, −1 for one that is not there."""
-        places: I64 = self._starts[(values >> self._shift).astype(np.int64)].astype(np.int64)
-        for _ in range(self._longest - 1):
-            behind = np.flatnonzero(self._values[places] < values)
-            if not len(behind):
-                break
-            places[behind] += 1
-        places[self._values[places] != values] = -1
-        return places
-
-
 def _halvings(sizes: I64) -> I64:
     """How often a set of that size is halved for counting: k with size / 2^k ≤ 2·SAMPLE_SIZE."""
     ratio = np.maximum(sizes, 1) / (2 * SAMPLE_SIZE)
@@ -122,8 +98,3 @@ def _matrix(rows: I64, columns: I64, shape: tuple[int, int]) -> sparse.csr_array
     """A 0/1 matrix from entries grouped by row."""
     pointers = np.concatenate(([0], np.cumsum(np.bincount(rows, minlength=shape[0]))))
     return sparse.csr_array((np.ones(len(rows), dtype=np.int32), columns, pointers), shape=shape)
-
-
-def jaccard_floor(score: float, margin: float) -> float:
-    """`score` lowered by `margin`, never below a hundredth."""
-    return max(0.01, round(score - margin, 9))

@@ -25,7 +25,7 @@ from lib.decontamination.canonical import (
     words_of,
 )
 from lib.decontamination.containment import Containment, only_wrapper_shared
-from lib.decontamination.join import Index, jaccard_floor
+from lib.decontamination.join import Index
 from lib.decontamination.shingles import BATCH, Grams, character_ngrams, concatenate
 from lib.decontamination.structure import structure_sets
 from lib.tasks.task import Task
@@ -33,13 +33,14 @@ from lib.tasks.task import Task
 Reason = Literal["exact-prompt", "exact-code", "contained-prompt", "near-prompt", "near-code", "structure"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 CERTAIN = ("exact-prompt", "exact-code", "contained-prompt")  # no score, and no decision of a reviewer's
+PROMPT_NGRAM, CODE_NGRAM = 4, 5  # characters of a shingle
+SMALLEST_STRUCTURE = 24  # with fewer subtree shingles, a program is too small for its structure to be evidence
 ITEMS_AT_ONCE = 512  # small enough for the processor's cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """Jaccard similarities from which two items count as the same, and the sizes of shingles they are taken
-    over.
+    """Jaccard similarities from which two items count as the same.
 
     Raises ValueError for a value that cannot be one. Defaults were chosen on unrelated real programs and the
     BLP splits.
@@ -49,9 +50,6 @@ class Thresholds:
     code: float = 0.90
     structure: float = 0.90
     margin: float = 0.05  # pairs this close to a threshold, on either side, are borderline
-    prompt_ngram: int = 4
-    code_ngram: int = 5
-    smallest_structure: int = 24  # with fewer subtree shingles, a program is too small for its structure to be evidence
 
     def __post_init__(self) -> None:
         for name in ("prompt", "code", "structure"):
@@ -59,8 +57,6 @@ class Thresholds:
                 raise ValueError(f"threshold {name}={getattr(self, name)}: it should be above 0 and at most 1")
         if not 0 <= self.margin < 1:
             raise ValueError(f"margin={self.margin}: it should be at least 0 and below 1")
-        if min(self.prompt_ngram, self.code_ngram, self.smallest_structure) < 1:
-            raise ValueError("prompt_ngram, code_ngram and smallest_structure should be at least 1")
 
     def of(self, reason: Reason) -> float:
         """The score from which a pair is excluded for `reason`."""
@@ -69,7 +65,7 @@ class Thresholds:
 
     def floor(self, reason: Reason) -> float:
         """The score from which a pair is looked at at all."""
-        return jaccard_floor(self.of(reason), self.margin)
+        return max(0.01, round(self.of(reason) - self.margin, 9))
 
 
 class Item(NamedTuple):
@@ -188,9 +184,8 @@ class Screen:
 
     def _grams(self, reason: Reason, texts: Sequence[Any]) -> Grams:
         if reason == "structure":
-            return structure_sets(texts).at_least(self.thresholds.smallest_structure).grams()
-        n = self.thresholds.prompt_ngram if reason == "near-prompt" else self.thresholds.code_ngram
-        return character_ngrams(texts, n)
+            return structure_sets(texts).at_least(SMALLEST_STRUCTURE).grams()
+        return character_ngrams(texts, PROMPT_NGRAM if reason == "near-prompt" else CODE_NGRAM)
 
 
 class _Units:

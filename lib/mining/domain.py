@@ -9,6 +9,7 @@ membership).
 
 import collections
 import itertools
+import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -63,6 +64,7 @@ class Domain:
     """The domain that the arguments of some tests show."""
 
     def __init__(self, seeds: Sequence[Arguments]) -> None:
+        self._seeds = seeds
         self._seen: dict[Place, list[Any]] = collections.defaultdict(list)
         for place, value in (found for seed in seeds for found in places(seed, ())):
             self._seen[place].append(value)
@@ -86,6 +88,36 @@ class Domain:
             holds(rule, arguments[i], arguments[j]) for i, j, rule in self._pair_rules
         )
 
+    def draw(self, rng: random.Random) -> Arguments:
+        """Return arguments made anew from the ranges, lengths and characters seen; they may still lie outside.
+
+        Now and then all numbers are the largest or smallest seen, and an argument is made out of an earlier one.
+        """
+        at_ends, drawn = rng.random() < 0.2, list[Any]()
+        for number, value in enumerate(rng.choice(self._seeds)):
+            made = self._drawn((number,), value, rng, at_ends)
+            alike = [other for other in drawn if type(other) is type(made)]
+            drawn.append(_related(rng.choice(alike), made, rng) if alike and rng.random() < 0.5 else made)
+        return tuple(drawn)
+
+    def _drawn(self, place: Place, value: Any, rng: random.Random, at_ends: bool) -> Any:
+        alike = [other for other in self._seen[place] if type(other) is type(value)]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return _number(min(alike), max(alike), rng, at_ends)
+        if isinstance(value, str):
+            return "".join(_arranged([rng.choice("".join(alike)) for _ in range(_length(alike, rng))], rng))
+        if isinstance(value, tuple):
+            return tuple(self._drawn((*place, number), item, rng, at_ends) for number, item in enumerate(value))
+        if isinstance(value, list | set | dict):
+            items = [item for other in alike for item in (other.values() if isinstance(other, dict) else other)]
+            inside = (*place, "value" if isinstance(value, dict) else "item")
+            made = [self._drawn(inside, rng.choice(items), rng, at_ends) for _ in range(_length(alike, rng))]
+            if not isinstance(value, dict):
+                return type(value)(_arranged(made, rng))
+            keys = list(dict.fromkeys(key for other in alike for key in other))
+            return dict(zip(rng.sample(keys, min(len(keys), len(made))), _arranged(made, rng), strict=False))
+        return rng.choice(alike)
+
     def _admits(self, place: Place, value: Any) -> bool:
         alike = [other for other in self._seen.get(place, ()) if type(other) is type(value)]
         if not alike:
@@ -105,3 +137,43 @@ class Domain:
         return (
             not isinstance(value, list) or len(value) < 2 or all(holds(rule, value) for rule in self._list_rules[place])
         )
+
+
+def _length(alike: Sequence[Any], rng: random.Random) -> int:
+    """Return a length from 1 to the largest seen, 0 where nothing else was seen."""
+    most = max(map(len, alike))
+    return rng.choice([1, most, most, rng.randint(1, most)]) if most else 0
+
+
+def _arranged(items: list[Any], rng: random.Random) -> list[Any]:
+    """Return drawn items as they are, or with repeats, all equal, the same backwards, sorted or reversed."""
+    few, half = items[: rng.randint(1, 3)], items[: (len(items) + 1) // 2]
+    repeated = [rng.choice(few) for _ in items]
+    ordered = sorted(
+        items, key=lambda item: (type(item).__name__, item if isinstance(item, int | float) else repr(item))
+    )
+    return rng.choice([items, repeated, repeated, half + half[: len(items) // 2][::-1], ordered, ordered[::-1]])
+
+
+def _related(first: Any, second: Any, rng: random.Random) -> Any:
+    """Return a value of two alike ones' type that is close to the first: an argument often is close to another."""
+    if isinstance(first, tuple) and len(first) == len(second):
+        return tuple(rng.choice(pair) for pair in zip(first, second, strict=True))
+    if isinstance(first, str | list) and first:
+        items = list(first)
+        items[rng.randrange(len(items))] = rng.choice(items)
+        items = rng.choice([list(first), items, rng.sample(list(first), len(first)), rng.sample(items, len(items))])
+        return "".join(items) if isinstance(first, str) else items
+    return first
+
+
+def _number(least: Any, greatest: Any, rng: random.Random, at_ends: bool) -> Any:
+    """Return a number of a sign that was seen and no larger than those seen: a limit, one beside it, or any between."""
+    end = rng.choice([end for end in (least, greatest) if end] or [least])
+    if at_ends or not end:
+        return end
+    if isinstance(end, float):
+        return rng.choice([end, end / 2, round(rng.uniform(0, end), 1), round(rng.uniform(0, end), 2)])
+    size, sign = abs(end), -1 if end < 0 else 1
+    small = min(size, 2 ** rng.randint(0, size.bit_length()))
+    return sign * rng.choice([size, max(1, size - 1), 1, rng.randint(1, size), rng.randint(1, size), small])

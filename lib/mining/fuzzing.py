@@ -221,14 +221,16 @@ class Mutator:
     rng: random.Random
 
     def arguments(self, known: Iterable[Arguments]) -> Iterator[Arguments]:
-        """Arguments not in `known`, each once: at a boundary, then a step from a seed, then more steps."""
+        """Arguments not in `known`, each once: by turns a step from a seed and new ones; then more steps."""
         edge = [step for seed in self.seeds for step in self.steps(seed, self.edges)]
         near = [step for seed in self.seeds for step in self.steps(seed, self.near)]
         for some in (edge, near):
             self.rng.shuffle(some)
-        far = (self.far([*edge, *near]) for _ in range(20 * len(near)))
         seen, domain = set(map(text_of, known)), Domain(self.seeds)
-        for arguments in itertools.chain(edge, near, far):
+        steps = [one for one in [*edge, *near] if domain.admits(one)]
+        turns = (one for step in steps for one in (step, domain.draw(self.rng)))
+        far = (one for _ in range(20 * len(near)) for one in (self.far([*edge, *near]), domain.draw(self.rng)))
+        for arguments in itertools.chain(turns, far):
             text = text_of(arguments)
             if text not in seen and len(text) <= MOST_CHARACTERS and domain.admits(arguments):
                 seen.add(text)
