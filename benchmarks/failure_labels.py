@@ -11,7 +11,9 @@ import pandas
 
 from lib.base.files import ROOT
 from lib.evaluation.failures.taxonomy import POLYCODE_TYPES, TROOPERS_TYPES, Label
+from lib.evaluation.scores import NO_TYPE
 
+TROOPERS_CLASSES = (*map(str, TROOPERS_TYPES), NO_TYPE)
 HALVES = ("develop", "held-out")
 SHIPPED = ROOT / "data" / "failure_labels.csv"
 
@@ -78,7 +80,7 @@ def read_labels(path: str | Path = SHIPPED) -> list[Read]:
 
 
 def _checked(label: Read, where: str) -> Read:
-    known = {"troopers_type": tuple(map(str, TROOPERS_TYPES)), "polycode_type": POLYCODE_TYPES, "half": HALVES}
+    known = {"troopers_type": TROOPERS_CLASSES, "polycode_type": POLYCODE_TYPES, "half": HALVES}
     for name, value in dataclasses.asdict(label).items():
         allowed = known.get(name.removesuffix("_1").removesuffix("_2"))
         if allowed and value not in allowed:
@@ -112,7 +114,7 @@ class Counts:
     """How many failures have each label; categories that never occur count 0."""
 
     total: int
-    troopers: dict[int, int]
+    troopers: dict[int | None, int]
     polycode: dict[str, int]
     rules: dict[str, int]
 
@@ -125,7 +127,7 @@ def tally(labels: Iterable[Label]) -> Counts:
     rules = collections.Counter(label.rule for label in found)
     return Counts(
         len(found),
-        {kind: troopers[kind] for kind in TROOPERS_TYPES},
+        {kind: troopers[kind] for kind in (None, *TROOPERS_TYPES)},
         {kind: polycode[kind] for kind in POLYCODE_TYPES},
         dict(rules.most_common()),
     )

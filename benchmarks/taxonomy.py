@@ -21,15 +21,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.common import show  # noqa: E402
-from benchmarks.failure_labels import HALVES, Agreement, Read, agreement, read_labels, tally  # noqa: E402
-from lib.evaluation.failures.taxonomy import POLYCODE_TYPES, TROOPERS_TYPES, Label, classify  # noqa: E402
+from benchmarks.failure_labels import HALVES, TROOPERS_CLASSES, Agreement, Read, agreement, read_labels, tally  # noqa: E402
+from lib.evaluation.failures.taxonomy import POLYCODE_TYPES, Label, classify  # noqa: E402
+from lib.evaluation.scores import NO_TYPE  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.stats.intervals import clopper_pearson_interval  # noqa: E402
 from lib.tasks import readers as corpora  # noqa: E402
 from lib.tasks.extract import program_of  # noqa: E402
 
 BLP = ROOT / "data" / "external" / "blp"
-CLASSES = {"troopers_type": tuple(map(str, TROOPERS_TYPES)), "polycode_type": POLYCODE_TYPES}
+CLASSES = {"troopers_type": TROOPERS_CLASSES, "polycode_type": POLYCODE_TYPES}
 Row = dict[str, Any]
 
 
@@ -60,7 +61,7 @@ def ruled(wanted: Sequence[Read] | None = None) -> dict[str, Label]:
 
 def compared(read: Sequence[Read], labels: dict[str, Label], taxonomy: str) -> Agreement:
     """Reading against rules in one taxonomy."""
-    by_rules = [str(getattr(labels[one.task_id], taxonomy)) for one in read]
+    by_rules = [str(getattr(labels[one.task_id], taxonomy) or NO_TYPE) for one in read]
     return agreement([getattr(one, taxonomy) for one in read], by_rules, CLASSES[taxonomy])
 
 

@@ -210,7 +210,8 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
     rows, found = comparison.pool_runs(runs)
     visible = comparison.visible_test_rates(runs)
     shown = ", ".join(f"{model} {rate:.1%}" for model, rate in visible.items())
-    words = f"{comparison.summary(rows, found)}\nOn visible tests the draws would have said: {shown}."
+    sentences = [*(one.sentence for one in found), *comparison.decisive_sentences(runs)]
+    lines = [*comparison.summary(rows), *sentences, f"On visible tests the samples would have said: {shown}."]
     if args.out:
         import pandas
 
@@ -229,9 +230,33 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
         )
         pandas.DataFrame(rows).drop(columns="rates").to_csv(out / "runs_pooled.csv", index=False)
         comparison.all_scores(runs).to_csv(out / "scores.csv", index=False)
-        (out / "runs.md").write_text(comparison.table(rows, found), encoding="utf-8")
-    sentences = [one.sentence for one in found]
-    return {"runs": [run.name for run in runs], "rows": rows, "visible": visible, "sentences": sentences}, words
+        (out / "runs.md").write_text(comparison.table(rows, sentences), encoding="utf-8")
+    payload = {"runs": [run.name for run in runs], "rows": rows, "visible": visible, "sentences": sentences}
+    return payload, "\n".join(lines)
+
+
+def replay(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Run a prompt–draw pair again: the stored program, with --sample also the sampling before it."""
+    from lib import sandbox
+    from lib.mining import replay as replaying
+
+    run = Path(args.run_dir)
+    found, rows, lines = replaying.find(run, args.task, args.draw), [], []
+    with sandbox.Sandbox(workers=1, allow_unconfined=args.allow_unconfined) as box:
+        for stored in found:
+            rows.append(replaying.replay(stored, box))
+            if args.sample:
+                rows[-1]["completion_same"] = replaying.sample_again(stored, run) == stored.attempt.completion
+    for row in rows:
+        who = f"{row['ledger']}, {row['model']} {row['adapter'] or 'without adapter'}, T = {row['temperature']:g}"
+        said = [f"{row[when]['status']} {row[when]['passed']} of {row[when]['total']}" for when in ("stored", "new")]
+        lines.append(
+            f"{who}, seed {row['seed']}: stored {said[0]}, now {said[1]}" + ("" if row["same"] else "  DIFFERS")
+        )
+        lines += [f"  {when}: {row[when]['failure']}" for when in ("stored", "new") if row[when]["failure"]]
+        if args.sample:
+            lines.append(f"  sampled again: {'the same' if row['completion_same'] else 'another'} completion")
+    return {"run": args.run_dir, "task_id": args.task, "draw": args.draw, "attempts": rows}, "\n".join(lines)
 
 
 def merge(args: argparse.Namespace) -> tuple[Payload, str]:
@@ -505,6 +530,12 @@ def parser() -> argparse.ArgumentParser:
     sub = command("figures", figures, "draw all figures of an evaluated run again, the papers' with its numbers")
     sub.add_argument("run_dir", metavar="RUN_DIR")
     sub.add_argument("--data", default="data/external/blp", metavar="DIR", help="default: data/external/blp")
+    sub = command("replay", replay, "one prompt–draw pair of a run again, the stored verdict beside the new one")
+    sub.add_argument("run_dir", metavar="RUN")
+    sub.add_argument("task", metavar="TASK", help="the task's id")
+    sub.add_argument("draw", metavar="DRAW", type=int, help="the sample's number, from 0")
+    sub.add_argument("--sample", action="store_true", help="sample the completion again first, from its stored seed")
+    _unconfined(sub)
     sub = command("compare", compare, "evaluated runs side by side: rates, paired tests, a table and a figure")
     sub.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
     sub.add_argument("--out", metavar="DIR", help="folder for scores.csv, runs.md and the figure")

@@ -42,9 +42,9 @@ def test_a_rate_is_the_mean_over_runs_of_the_mean_over_tasks() -> None:
 
 
 def test_the_spread_over_runs_is_their_standard_deviation() -> None:
-    rows, found = comparison.pool_runs([ONE, TWO])
+    rows, _ = comparison.pool_runs([ONE, TWO])
     assert row(rows, "base", "draws")["spread"] == pytest.approx(0.25 / 2**0.5)
-    assert "25.0, 50.0 (± 17.7)" in comparison.summary(rows, found)
+    assert any("25.0, 50.0 (± 17.7)" in line for line in comparison.summary(rows))
     assert comparison.pool_runs([ONE])[0][0]["spread"] is None
 
 
@@ -75,7 +75,46 @@ def test_the_figure_shows_a_line_a_run_and_their_mean() -> None:
 
 
 def test_the_table_has_a_line_a_model_and_protocol() -> None:
-    assert comparison.table(*comparison.pool_runs([ONE, TWO])).count("\n|") == 5
+    rows, found = comparison.pool_runs([ONE, TWO])
+    assert comparison.table(rows, [one.sentence for one in found]).count("\n|") == 5
+
+
+# ---- families, and what would decide it
+
+
+def test_only_the_declared_family_is_adjusted() -> None:
+    """Twelve tasks: greedy is won on all, draws on six; two comparisons: the smaller p doubles."""
+    won = run_of("seed0", [[0, 0]] * 12, [[1, 1]] * 6 + [[1, 0]] * 6, tuple("abcdefghijkl"))
+    rows, _ = comparison.pool_runs([dataclasses.replace(won, family=("rsft, greedy", "rsft, draws"))])
+    greedy, draws = row(rows, "rsft", "greedy"), row(rows, "rsft", "draws")
+    assert greedy["p_holm"] == pytest.approx(2 * greedy["p_permutation"])
+    assert draws["p_holm"] == pytest.approx(2 * draws["p_permutation"])
+    rows, _ = comparison.pool_runs([dataclasses.replace(won, family=("rsft, draws",))])
+    assert row(rows, "rsft", "draws")["p_holm"] == row(rows, "rsft", "draws")["p_permutation"]
+    assert row(rows, "rsft", "greedy")["p_holm"] is None
+
+
+def test_with_three_runs_p_over_runs_and_tasks_is_adjusted() -> None:
+    runs = [dataclasses.replace(run_of(f"seed{n}", [[0, 1]] * 9, [[1, n > 0]] * 9, tuple("abcdefghi")),
+                                family=("rsft, draws",)) for n in range(3)]  # fmt: skip
+    found = row(comparison.pool_runs(runs)[0], "rsft", "draws")
+    assert found["p_holm"] == found["p_runs"] > found["p_permutation"]
+    assert found["runs_lo"] < found["difference_lo"]
+
+
+@pytest.mark.parametrize("family", [("gmpo, draws",), ("rsft, draws", "rsft, draws")])
+def test_a_family_that_names_no_comparison_or_one_twice_is_refused(family: tuple[str, ...]) -> None:
+    with pytest.raises(ComparisonError, match="family: "):
+        comparison.pool_runs([dataclasses.replace(ONE, family=family)])
+
+
+def test_runs_that_declared_other_families_are_refused() -> None:
+    with pytest.raises(ComparisonError, match="seed1: another family"):
+        comparison.pool_runs([dataclasses.replace(ONE, family=("rsft, draws",)), TWO])
+
+
+def test_what_would_decide_it_is_said_for_every_model_but_the_first() -> None:
+    assert [line.partition(":")[0] for line in comparison.decisive_sentences([ONE, TWO])] == ["rsft against base"]
 
 
 def test_runs_of_other_tasks_are_refused() -> None:

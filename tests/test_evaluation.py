@@ -3,7 +3,7 @@
 import numpy
 import pytest
 
-from lib.evaluation.scores import rates_by_field, scores
+from lib.evaluation.scores import interval_rows, per_task_rows, rates_by_field, scores
 from lib.mining.ledger import FIELDS, Attempt
 from lib.stats.intervals import by_group
 from lib.stats.pass_at_k import best_of_k
@@ -55,3 +55,23 @@ def test_rates_come_by_tier_language_and_source() -> None:
     rows = rates_by_field(numpy.ones((3, 2), bool), TASKS)
     assert {row["by"] for row in rows} == {"tier", "programming_language", "source"}
     assert all(row["n_tasks"] and row["lo"] < row["hi"] for row in rows)
+
+
+def test_every_interval_of_a_rate_stands_beside_the_others() -> None:
+    sampled = numpy.array([[1, 1], [0, 1], [0, 0], [1, 0]], bool)
+    rows = interval_rows(sampled[:, :1], sampled)
+    assert [row["interval"] for row in rows] == ["wilson", "clopper-pearson", "wilson", "delta", "bca bootstrap"]
+    assert {row["rate"] for row in rows} == {0.5}
+    wilson, exact = rows[0], rows[1]
+    assert exact["lo"] < wilson["lo"] < 0.5 < wilson["hi"] < exact["hi"]
+
+
+def test_tasks_that_are_all_alike_have_no_delta_interval() -> None:
+    rows = {row["interval"]: row for row in interval_rows(numpy.ones((3, 1), bool), numpy.ones((3, 2), bool))}
+    assert numpy.isnan(rows["delta"]["lo"]) and rows["bca bootstrap"]["lo"] == 1
+
+
+def test_each_prompt_has_its_count_and_interval() -> None:
+    rows = per_task_rows({"base": numpy.array([[1, 0], [0, 0], [1, 1]], bool)}, TASKS)
+    assert [(row["task_id"], row["passed"], row["draws"]) for row in rows] == [("a", 1, 2), ("b", 0, 2), ("c", 2, 2)]
+    assert rows[1]["lo"] == 0 and rows[2]["hi"] == 1 and rows[0]["lo"] < 0.5 < rows[0]["hi"]

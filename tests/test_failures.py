@@ -113,7 +113,7 @@ def test_rules_agree_with_reading() -> None:
 
 def test_outcomes_keep_successes_and_tell_the_failing_test() -> None:
     rows = failure_statistics.outcomes([WRONG, attempt("success", draw=1), RAISED], [ADD], NAMES)
-    assert rows["troopers_type"].tolist() == ["4", "solved", "3"]
+    assert rows["troopers_type"].tolist() == ["1", "solved", "3"]
     assert rows.loc[0, ["test", "got", "expected"]].tolist() == ["assert add(2, 3) == 5", "-1", "5"]
     assert rows.loc[2, ["got", "expected"]].tolist() == ["ZeroDivisionError: division by zero (line 2)", "5"]
 

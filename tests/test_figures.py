@@ -13,16 +13,18 @@ import pytest
 
 from lib.figures import evaluation, failures, mining, preprocessing, style, training
 from lib.mining.k_curve import Row
-from lib.papers import parts, polycode, published, troopers
+from lib.papers import polycode, published, troopers
 from lib.papers.published import Audit, findings
+from lib.run import presets
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBERS = published.read_published(published.NUMBERS)
+SETTINGS = published.read_settings()
 PROMPT = "কোনো সংখ্যার বর্গ বের করে ফেরত দিতে `square(n)` ফাংশন লেখো, ক্ষুদ্রতম স্ট্রিংটি নয়।"
 MINING = {"tasks": 150, "draws": 16, "attempts": 2400, "winning": 362, "tasks_solved": 65, "winners": 145}
 SIZES = {"base": (5, 20), "rsft": (5, 20)}
 FAILURES = pandas.DataFrame(
-    {"model": ["base"] * 60 + ["rsft"] * 30, "troopers_type": [1, 2, 3, 4, 4, 4] * 15,
+    {"model": ["base"] * 60 + ["rsft"] * 30, "troopers_type": ["1", "2", "3", "4", "4", "none"] * 15,
      "polycode_type": ["surface", "surface", "semantic", "semantic", "format", "performance"] * 15}
 )  # fmt: skip
 STEPS = [
@@ -100,10 +102,11 @@ DRAWN: dict[str, Callable[[], Any]] = {
     "figure 1": lambda: troopers.pipeline(PROMPT, MINING)[0],
     "table 2": lambda: troopers.best_of_k_table(best_of()),
     "figure 2": lambda: troopers.best_of_k_figure(best_of()),
-    "settings": lambda: troopers.settings({"02_mining": {"draws": 4}, "03_sft": {"steps": 60}})[0],
+    "table 3": lambda: troopers.settings({"02_mining": {"draws": 4}, "03_sft": {"steps": 60}}, SETTINGS)[0],
     "troopers failures": lambda: troopers.failure_types(FAILURES, SIZES)[0],
     "submission": lambda: troopers.submission(audited(), NUMBERS)[0],
     "by language": lambda: polycode.languages(SCORES, NUMBERS)[0],
+    "systems": lambda: polycode.systems(SCORES, NUMBERS)[0],
     "gains": lambda: polycode.gains(GAINS, "python", NUMBERS)[0],
     "advantage variance": lambda: polycode.advantage_variance(STEPS)[0],
     "advantage variance, one step": lambda: polycode.advantage_variance(STEPS[:1])[0],
@@ -241,9 +244,9 @@ def test_k_doubles_up_to_the_draws() -> None:
 
 
 def test_failure_rates_are_shares_of_all_draws() -> None:
-    data = parts.failure_rates(FAILURES, SIZES, "troopers_type", [1, 2, 3, 4])
+    data = troopers.failure_types(FAILURES, SIZES)[1]
     base = data[data["model"] == "base"]
-    assert base["rate"].tolist() == [0.1, 0.1, 0.1, 0.3] and base["failed"].sum() == 60
+    assert base["rate"].tolist() == [0.1, 0.1, 0.1, 0.2, 0.1] and base["failed"].sum() == 60
     assert ((data["lo"] <= data["rate"]) & (data["rate"] <= data["hi"])).all()
 
 
@@ -258,3 +261,28 @@ def test_published_gains_are_after_less_before() -> None:
 def test_the_splits_are_counted_from_the_file() -> None:
     row = troopers.splits([ROOT / "data" / "starter_bn.jsonl"])[1].iloc[0]
     assert (row["tasks"], row["with a reference"]) == (240, 240) and "hidden_tests" in row["fields"]
+
+
+def test_the_published_column_of_table_3_is_what_the_file_holds_and_ours_is_the_run_s() -> None:
+    data = troopers.settings({"02_mining": {"draws": 4}, "03_sft": {"steps": 40}}, SETTINGS)[1].set_index("setting")
+    assert dict(data["published"]) == {row["setting"]: row["value"] for row in SETTINGS}
+    assert (data.loc["steps", "this run"], data.loc["samples per prompt", "this run"]) == ("40", "4")
+    assert data.loc["learning rate", "this run"] == "not known"
+
+
+def test_preset_paper_is_table_3_and_the_released_adapter() -> None:
+    values = presets.parameters("paper")
+    shown = troopers.settings(values, SETTINGS)[1].set_index("setting")["this run"]
+    for row in SETTINGS:
+        ours = shown[row["setting"]]
+        if row["setting"] in ("precision", "base model", "base weights", "samples per prompt", "optimiser",
+                              "schedule", "seed"):  # fmt: skip
+            continue  # by the device, or chosen otherwise: docs/papers.md says why
+        assert float(ours) == float(row["value"].removesuffix(" %")) / (100 if "%" in row["value"] else 1), row
+
+
+def test_what_was_not_run_is_an_empty_row_that_says_so() -> None:
+    data = polycode.systems(SCORES, NUMBERS)[1].set_index("model")
+    for name in polycode.TEMPLATE:
+        assert data.loc[name, "from"] == "not run here" and not any(data.loc[name].drop("from"))
+    assert data.loc["PolyCode-4B-X", ["from", "lua", "fortran", "r"]].tolist() == ["PolyCode", "25", "16", ""]

@@ -1,17 +1,29 @@
 """What a batch becomes and what a run may be set to: hand-computed, without a model."""
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from lib.base.progress import Log
 from lib.gmpo.advantages import Advantages
 from lib.gmpo.batch import all_advantages, batch_diagnostics, equal_rewards_cause
 from lib.gmpo.config import PolyCodeConfig
+from lib.gmpo.rollouts import RolloutLedger, SandboxReward
 from lib.gmpo.run import run_config
+from lib.gmpo.trainer import Rolled
+from lib.mining.ledger import Ledger
+from lib.models.resolve import resolve
+from lib.sampling import sample_seed
+from lib.sandbox import Status, Verdict
+from lib.tasks.prompts import build_prompt
+from lib.tasks.task import read_tasks
 
+STARTER = Path(__file__).resolve().parents[1] / "data" / "starter_bn.jsonl"
 SMALL: dict[str, Any] = {"steps": 1, "prompts_per_batch": 4, "group_size": 8, "output_dir": "unused"}
 
 
@@ -125,3 +137,33 @@ def test_a_live_plot_sees_all_rows_so_far_and_an_unattended_run_draws_none(
     monkeypatch.setenv("WORKBOOK_BATCH", "1")
     log({"step": 3})
     assert len(seen) == 2 and len(log) == 3
+
+
+# ---- rollouts in the ledger
+
+
+def test_every_completion_is_an_attempt_with_its_step_and_prompts_have_their_statistics(tmp_path: Path) -> None:
+    """Two prompts, two completions each, by hand; learning the step again repeats no row."""
+    tokenizer = AutoTokenizer.from_pretrained(resolve("embedded"))
+    tasks = [task for task in read_tasks(STARTER) if task.split == "train"][:2]
+    prompts = [build_prompt(task, tokenizer) for task in tasks]
+    config = run_config(steps=1, prompts_per_batch=2, group_size=2, rows_per_pass=4)
+    ledger = Ledger(tmp_path / "run" / "attempts" / "gmpo.jsonl")
+    judge, statistics = SandboxReward(None, tasks, prompts), tmp_path / "gmpo.prompts.jsonl"  # type: ignore[arg-type]
+    right, wrong = Verdict(Status.SUCCESS, 8, 8, exit_code=0), Verdict(Status.TIMEOUT, 1, 8, stderr_head="slow")
+    names = [task.task_id for task in tasks for _ in range(2)]
+    judge.judged = list(zip(names, ["    a", "    b", "    c", "    d"], [right, wrong, wrong, right], strict=True))
+    shape = torch.arange(4.0).view(2, 2)
+    rolled = Rolled(3, torch.tensor([[1.0, 0], [0, 1]]), -shape, torch.full((2, 2), 5), shape / 4)
+    for _ in range(2):
+        RolloutLedger(ledger, judge, config, model="m", adapter="rsft", statistics=statistics)(rolled)
+    rows = list(ledger)
+    assert [(row.task_id, row.draw, row.step, row.status) for row in rows] == [
+        (names[0], 4, 3, "success"), (names[1], 5, 3, "timeout"),
+        (names[2], 4, 3, "timeout"), (names[3], 5, 3, "success"),
+    ]  # fmt: skip
+    assert [row.logprob_sum for row in rows] == [0, -1, -2, -3] and rows[1].stderr_head == "slow" and rows[0].finished
+    assert rows[0].seed == sample_seed(config.seed, names[0], 4) and rows[0].run_id == "run"
+    first = json.loads(statistics.read_text().splitlines()[0])
+    assert first == {"step": 3, "task_id": names[0], "n": 2, "mean_r": 0.5, "var_r": 0.25, "mean_l": -0.5,
+                     "var_l": 0.25, "advantages": [0.0, 0.25]}  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.mining.ledger import FIELDS, Attempt, Ledger, LedgerError
+from lib.mining.ledger import FIELDS, LATER, Attempt, Ledger, LedgerError
 
 ROW = Attempt(
     run_id="r",
@@ -53,6 +53,22 @@ ROW = Attempt(
 
 def rows(count):
     return [dataclasses.replace(ROW, draw=draw, seed=draw) for draw in range(count)]
+
+
+def test_how_a_program_ran_is_read_back(tmp_path):
+    ledger = Ledger(tmp_path / "a.jsonl")
+    ran = dataclasses.replace(
+        ROW, exit_code=-9, commands=("lua5.4 main.lua",), stdout_head="7\n", stderr_head="x", step=3
+    )
+    ledger.append([ran, ROW])
+    assert list(ledger) == [ran, ROW]
+    assert ledger.table()["commands"].to_pylist() == [["lua5.4 main.lua"], []]
+
+
+def test_rows_written_before_these_fields_were_there_are_read(tmp_path):
+    old = {name: value for name, value in dataclasses.asdict(ROW).items() if name not in LATER}
+    (tmp_path / "a.jsonl").write_text(json.dumps(old) + "\n")
+    assert list(Ledger(tmp_path / "a.jsonl")) == [ROW]
 
 
 def test_what_was_appended_is_read_back_in_order(tmp_path):
@@ -117,7 +133,8 @@ def test_the_table_and_the_keys_are_those_of_the_rows(tmp_path):
     ledger.append([*rows(3), dataclasses.replace(ROW, logprob_sum=-1.5, seed=2**63 - 1)])
     with ledger.path.open("a") as file:
         file.write('{"run_id": "torn')
-    assert ledger.table().to_pylist() == [dataclasses.asdict(attempt) for attempt in ledger]
+    as_rows = [dataclasses.asdict(attempt) | {"commands": list(attempt.commands)} for attempt in ledger]
+    assert ledger.table().to_pylist() == as_rows
     assert ledger.keys() == {attempt.key for attempt in ledger} and len(ledger.keys()) == 4
 
 

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from lib.sandbox import Sandbox, SandboxError, languages
 from lib.tasks.task import Case, Task, read_tasks
@@ -52,16 +53,14 @@ def test_every_manifest_loads_and_says_how_to_ask_its_version():
 
 
 def test_manifest_with_an_unknown_key_is_one_clear_error(tmp_path, monkeypatch):
-    (tmp_path / "odd.yaml").write_text(
-        "install: x\nfile_ext: x\nrun: x\nversion: x\nstdin: x\nstdout: x\ncolour: red\n"
-    )
+    (tmp_path / "odd.yaml").write_text("install: [x]\nfile_ext: .x\nrun: [x]\nstdin: true\nstdout: true\ncolour: red\n")
     monkeypatch.setattr(languages, "FOLDER", tmp_path)
     with pytest.raises(SandboxError, match="odd.yaml.*colour"):
         languages.load.__wrapped__("odd")
 
 
 def test_adding_a_language_is_adding_a_file(tmp_path, monkeypatch):
-    fields = "install: ''\nfile_ext: awk\nrun: awk -f main.awk\nversion: awk -W version\nstdin: ''\nstdout: print\n"
+    fields = "language: awk\ninstall: []\nfile_ext: .awk\nrun: [awk, -f, main.awk]\nstdin: true\nstdout: true\n"
     (tmp_path / "awk.yaml").write_text(fields)
     monkeypatch.setattr(languages, "FOLDER", tmp_path)
     if languages.version("awk") is None:
@@ -69,6 +68,66 @@ def test_adding_a_language_is_adding_a_file(tmp_path, monkeypatch):
     with Sandbox(workers=1) as box:
         verdict = box.execute("awk", "{ print 2 * $1 }", DOUBLE, 2, 256)
     assert verdict.status == "success", verdict.failure
+
+
+PAPER = {
+    "language": "Fortran",
+    "install": ["apt-get", "install", "-y", "gfortran"],
+    "compile": ["gfortran", "-O2", "-o", "prog", "solution.f90"],
+    "run": ["./prog"],
+    "file_ext": ".f90",
+    "stdin": True,
+    "stdout": True,
+}
+
+
+def test_a_manifest_in_the_paper_s_shape_is_read_as_it_stands(tmp_path, monkeypatch):
+    need("fortran")
+    (tmp_path / "fortran.yaml").write_text(yaml.safe_dump(PAPER))
+    monkeypatch.setattr(languages, "FOLDER", tmp_path)
+    monkeypatch.setattr(languages, "load", languages.load.__wrapped__)
+    languages.version.cache_clear()
+    with Sandbox(workers=1) as box:
+        verdict = box.execute("fortran", PROGRAMS["fortran"], DOUBLE, 5, 512)
+    languages.version.cache_clear()
+    assert verdict.status == "success" and "gfortran -O2 -o prog main.f90" in verdict.commands[0], verdict
+
+
+def test_words_with_blanks_stay_one_word_and_install_may_be_several_commands():
+    install = [["apt-get", "update"], ["sh", "-c", "curl -f x | sh"]]
+    read = languages.parse("fortran", PAPER | {"install": install, "run": ["./prog", "two words"]})
+    assert read.install.splitlines() == ["apt-get update", "sh -c 'curl -f x | sh'"]
+    assert read.command(read.run) == ["./prog", "two words"] and read.file_ext == "f90"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"stdin": False}, "stdin and stdout should be true"),
+        ({"stdout": "print"}, "stdin and stdout should be true"),
+        ({"run": 3}, "run is 3; a list of words"),
+        ({"run": [["./prog"]]}, "run is .*a list of words"),
+        ({"language": "cobol"}, "language is 'cobol', but the file is called fortran.yaml"),
+    ],
+)
+def test_a_manifest_that_cannot_be_used_names_the_key(change, named):
+    with pytest.raises(ValueError, match=named):
+        languages.parse("fortran", PAPER | change)
+
+
+@pytest.mark.parametrize("key", languages.NEEDED)
+def test_a_manifest_without_a_key_names_it(key):
+    with pytest.raises(ValueError, match=f"{key} is missing"):
+        languages.parse("fortran", {name: value for name, value in PAPER.items() if name != key})
+
+
+@pytest.mark.parametrize("name", languages.names())
+def test_our_manifests_have_the_paper_s_shape(name):
+    fields = yaml.safe_load((languages.FOLDER / f"{name}.yaml").read_text())
+    assert fields["language"] == name and fields["stdin"] is fields["stdout"] is True
+    assert fields["file_ext"].startswith(".")
+    commands = [fields[key] for key in languages.COMMANDS if key in fields]
+    assert all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in commands)
 
 
 def test_right_program(sandbox, language):

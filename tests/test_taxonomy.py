@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from benchmarks.failure_labels import tally
 from lib.evaluation.failures.taxonomy import (
     POLYCODE_TYPES,
+    TROOPERS_RULES,
     TROOPERS_TYPES,
     Label,
     classify,
@@ -20,6 +22,7 @@ from lib.evaluation.failures.taxonomy import (
 )
 from lib.tasks.task import Case, Task
 
+ROOT = Path(__file__).resolve().parents[1]
 ADD = Task(
     "t/add", "made", "test", "add two numbers", "en", "python", "function", "add",
     visible_tests=("assert add(2, 3) == 5",), hidden_tests=("assert add([1], [2]) == [1, 2]",),
@@ -46,16 +49,16 @@ def label(status: str, failure: str = "", program: str | None = RIGHT, task: Tas
     return classify(task, program, Outcome(status, failure, **fields))  # type: ignore[arg-type]
 
 
-def kinds(found: Label) -> tuple[int, str, str]:
-    return found.troopers_type, found.polycode_type, found.rule
+def kinds(found: Label) -> tuple[str, str]:
+    return found.polycode_type, found.rule
 
 
-def wrong(got: str, expected: str, program: str = RIGHT) -> tuple[int, str, str]:
+def wrong(got: str, expected: str, program: str = RIGHT) -> tuple[str, str]:
     message = f"assert add(2, 3) == {expected}: got {got}, expected {expected}"
     return kinds(label("wrong-output", message, program))
 
 
-def raised(message: str, program: str = RIGHT, task: Task = ADD) -> tuple[int, str, str]:
+def raised(message: str, program: str = RIGHT, task: Task = ADD) -> tuple[str, str]:
     return kinds(label("runtime-error", f"{CALL}: {message} (line 2)", program, task))
 
 
@@ -73,12 +76,105 @@ def test_unknown_status_is_refused() -> None:
         label("odd")
 
 
-# ---- Type 1
+# ---- Troopers' types
+
+
+def troopers(status: str, failure: str, program: str = RIGHT, task: Task = ADD) -> int | None:
+    return label(status, failure, program, task).troopers_type
+
+
+def test_the_types_are_the_papers_four() -> None:
+    names = {1: "specification", 2: "I/O contract", 3: "numerical or boundary case", 4: "resource"}
+    assert names == TROOPERS_TYPES
+    assert {rule.troopers_type for rule in TROOPERS_RULES} == {None, 1, 2, 3, 4}
+
+
+def test_the_first_rule_that_holds_decides_and_the_last_always_does() -> None:
+    assert [rule.troopers_type for rule in TROOPERS_RULES][-1] == 1
+    assert label("wrong-output", f"{CALL}: got 77, expected 5").troopers_rule == TROOPERS_RULES[-1].name
+
+
+def test_the_criteria_name_every_rule_in_its_order() -> None:
+    text = (ROOT / "data" / "failure_criteria.md").read_text(encoding="utf-8")
+    places = [text.find(f"| {rule.name} |") for rule in TROOPERS_RULES]
+    assert min(places) > 0 and places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "program", "expected"),
+    [
+        ("no-code", "", "", None),
+        ("compile-error", "SyntaxError: invalid syntax", "def add(a, b)\n    return a\n", None),
+        ("runtime-error", "NameError: name 'reduce' is not defined", RIGHT, None),
+        ("runtime-error", "ModuleNotFoundError: No module named 'sympy'", RIGHT, None),
+        ("runtime-error", "NameError: name 'add' is not defined", "def plus(a, b):\n    return a + b\n", 2),
+        ("runtime-error", "TypeError: add() takes 1 positional argument but 2 were given", RIGHT, 2),
+        ("runtime-error", "TypeError: unsupported operand type(s) for +: 'int' and 'str'", RIGHT, 2),
+        ("runtime-error", "ValueError: invalid literal for int() with base 10: 'x'", RIGHT, 2),
+        ("runtime-error", "AttributeError: 'NoneType' object has no attribute 'val'", RIGHT, 3),
+        ("runtime-error", "IndexError: list index out of range", RIGHT, 3),
+        ("runtime-error", "ZeroDivisionError: division by zero", RIGHT, 3),
+        ("runtime-error", "ValueError: max() arg is an empty sequence", RIGHT, 3),
+        ("runtime-error", "ValueError: [1] is not in list", RIGHT, 1),
+        ("runtime-error", "RecursionError: maximum recursion depth exceeded", RIGHT, 4),
+        ("timeout", "5 s of CPU time spent", RIGHT, 4),
+        ("memory", "512 MB spent", RIGHT, 4),
+        ("output-limit", "too much output", RIGHT, 4),
+        ("wrong-output", "got None, expected 5", "def add(a, b):\n    print(a + b)\n", 2),
+        ("wrong-output", "got '5', expected 5", RIGHT, 2),
+        ("wrong-output", "got [5], expected 5", RIGHT, 2),
+        ("wrong-output", "got 'none', expected 5", RIGHT, 2),
+        ("wrong-output", "got 6, expected 5", RIGHT, 3),
+        ("wrong-output", "got 4.99, expected 5.0", RIGHT, 3),
+        ("wrong-output", "got 0.30000000000000004, expected 0.3", RIGHT, 3),
+        ("wrong-output", "got 77, expected 5", RIGHT, 1),
+        ("wrong-output", "got -5, expected 5", RIGHT, 1),
+        ("wrong-output", "got True, expected False", RIGHT, 1),
+    ],
+)
+def test_troopers_types(status: str, reason: str, program: str, expected: int | None) -> None:
+    assert troopers(status, f"{CALL}: {reason}", program) == expected
+
+
+@pytest.mark.parametrize(
+    ("tests", "failed", "expected"),
+    [
+        (("assert add(2, 3) == 5", "assert add(0, 3) == 3"), 1, 3),
+        (("assert add(2, 3) == 5", "assert add([], [4, 5]) == [4, 5]"), 1, 3),
+        (("assert add(2, 3) == 5", "assert add(7, 3) == 10"), 1, 1),
+        (("assert add(0, 3) == 3", "assert add(0, 9) == 9"), 1, 1),
+        (("assert add(0, 3) == 3", "assert add(2, 9) == 11"), 0, 1),
+    ],
+)
+def test_a_boundary_input_counts_where_an_ordinary_one_passed(
+    tests: tuple[str, ...], failed: int, expected: int
+) -> None:
+    task = dataclasses.replace(ADD, visible_tests=tests, hidden_tests=())
+    expression = tests[failed].partition("== ")[2]
+    message = f"{tests[failed]}: got {'[77, 78]' if '[' in expression else 77}, expected {expression}"
+    assert troopers("wrong-output", message, task=task) == expected
+
+
+@pytest.mark.parametrize(("case", "expected"), [("case 2", 3), ("case 3", 1)])
+def test_boundary_cases_of_programs(case: str, expected: int) -> None:
+    task = dataclasses.replace(SUM, cases=(Case("2 3\n", "5\n"), Case("0 3\n", "3\n"), Case("4 3\n", "7\n")))
+    assert troopers("wrong-output", f"{case}: got '77', expected '5'", "print(77)", task) == expected
+
+
+def test_a_name_of_the_test_that_the_program_never_mentions_is_the_contract() -> None:
+    test = "assert add(Pair(2, 3), 1) == 5"
+    task = dataclasses.replace(ADD, visible_tests=(test,))
+    message = f"{test}: NameError: name 'Pair' is not defined"
+    assert troopers("runtime-error", message, task=task) == 2
+    assert troopers("runtime-error", message, "def add(a, b):\n    return Pair(a, b)\n", task) is None
+
+
+# ---- no code, and what does not parse
 
 
 @pytest.mark.parametrize("program", [None, "", "  \n"])
-def test_no_program_is_type_1_and_format(program: str | None) -> None:
-    assert kinds(label("no-code", program=program)) == (1, "format", "no-code")
+def test_no_program_is_a_matter_of_format(program: str | None) -> None:
+    assert kinds(label("no-code", program=program)) == ("format", "no-code")
 
 
 @pytest.mark.parametrize(
@@ -96,37 +192,37 @@ def test_no_program_is_type_1_and_format(program: str | None) -> None:
 def test_programs_that_do_not_parse(program: str, rule: str) -> None:
     with pytest.raises(SyntaxError) as error:
         ast.parse(program)
-    assert kinds(label("compile-error", f"SyntaxError: {error.value}", program)) == (1, "surface", rule)
+    assert kinds(label("compile-error", f"SyntaxError: {error.value}", program)) == ("surface", rule)
 
 
 def test_a_fence_left_in_the_program_is_a_matter_of_format() -> None:
     found = label("compile-error", "SyntaxError: invalid syntax", "```python\n" + RIGHT)
-    assert kinds(found) == (1, "format", "fence")
+    assert kinds(found) == ("format", "fence")
 
 
 @pytest.mark.parametrize(
     ("language", "message", "expected"),
     [
-        ("ocaml", "Error: Unbound value add_all", (2, "surface", "unknown-name")),
-        ("ocaml", "Error: Unbound module Core", (2, "surface", "unknown-module")),
-        ("ocaml", "Error: Syntax error", (1, "surface", "syntax")),
-        ("ocaml", "Error: This expression has type int but string was expected", (1, "surface", "syntax")),
-        ("fortran", "Error: Symbol 'k' at (1) has no IMPLICIT type", (2, "surface", "unknown-name")),
-        ("fortran", "Error: Missing actual argument for argument 'b'", (2, "surface", "arguments")),
+        ("ocaml", "Error: Unbound value add_all", ("surface", "unknown-name")),
+        ("ocaml", "Error: Unbound module Core", ("surface", "unknown-module")),
+        ("ocaml", "Error: Syntax error", ("surface", "syntax")),
+        ("ocaml", "Error: This expression has type int but string was expected", ("surface", "syntax")),
+        ("fortran", "Error: Symbol 'k' at (1) has no IMPLICIT type", ("surface", "unknown-name")),
+        ("fortran", "Error: Missing actual argument for argument 'b'", ("surface", "arguments")),
     ],
 )
-def test_compilers_that_check_names(language: str, message: str, expected: tuple[int, str, str]) -> None:
+def test_compilers_that_check_names(language: str, message: str, expected: tuple[str, str]) -> None:
     task = dataclasses.replace(SUM, programming_language=language)
     assert kinds(label("compile-error", message, "x", task)) == expected
 
 
-# ---- Type 2
+# ---- names and interface
 
 
 def test_missing_entry_point_names_what_is_there_instead() -> None:
     program = "def sum_two(a, b):\n    return a + b\n"
     found = label("runtime-error", f"{CALL}: NameError: name 'add' is not defined", program)
-    assert kinds(found) == (2, "surface", "entry-point")
+    assert kinds(found) == ("surface", "entry-point")
     assert "sum_two" in found.evidence
 
 
@@ -149,35 +245,35 @@ def test_missing_entry_point_names_what_is_there_instead() -> None:
     ],
 )
 def test_names_and_interface(message: str, rule: str) -> None:
-    assert raised(message) == (2, "surface", rule)
+    assert raised(message) == ("surface", rule)
 
 
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("print(a + b)", (2, "format", "prints")),
-        ("return print(a + b)", (2, "format", "prints")),
-        ("return a.append(b)", (2, "format", "in-place")),
-        ("c = a + b", (2, "semantic", "returns-none")),
-        ("return", (2, "semantic", "returns-none")),
-        ("def inner():\n        return a + b\n    inner()", (2, "semantic", "returns-none")),
-        ("if a > b:\n        return a + b", (4, "semantic", "missing-return")),
-        ("yield a + b", (4, "semantic", "missing-return")),
-        ("if a > b:\n        print(a)\n        return a + b", (4, "semantic", "missing-return")),
+        ("print(a + b)", ("format", "prints")),
+        ("return print(a + b)", ("format", "prints")),
+        ("return a.append(b)", ("format", "in-place")),
+        ("c = a + b", ("semantic", "returns-none")),
+        ("return", ("semantic", "returns-none")),
+        ("def inner():\n        return a + b\n    inner()", ("semantic", "returns-none")),
+        ("if a > b:\n        return a + b", ("semantic", "missing-return")),
+        ("yield a + b", ("semantic", "missing-return")),
+        ("if a > b:\n        print(a)\n        return a + b", ("semantic", "missing-return")),
     ],
 )
-def test_a_function_that_gives_none(body: str, expected: tuple[int, str, str]) -> None:
+def test_a_function_that_gives_none(body: str, expected: tuple[str, str]) -> None:
     assert wrong("None", "5", f"def add(a, b):\n    {body}\n") == expected
 
 
 def test_none_met_by_the_test_itself_is_still_a_printing_function() -> None:
     message = "TypeError: object of type 'NoneType' has no len()"
-    assert raised(message, "def add(a, b):\n    print(a + b)\n") == (2, "format", "prints")
+    assert raised(message, "def add(a, b):\n    print(a + b)\n") == ("format", "prints")
 
 
 def test_unknown_names_are_read_off_the_program_when_the_message_is_silent() -> None:
     program = "def add(a, b):\n    return helper(a) + b\n"
-    assert kinds(label("runtime-error", "ended early", program)) == (2, "surface", "unknown-name")
+    assert kinds(label("runtime-error", "ended early", program)) == ("surface", "unknown-name")
 
 
 def test_unknown_names_of_a_program_with_every_kind_of_binding() -> None:
@@ -200,15 +296,15 @@ def test_a_program_that_never_writes_is_an_interface_failure() -> None:
     task = dataclasses.replace(SUM, programming_language="lua")
     silent = "function add(a, b) return a + b end"
     found = label("wrong-output", "case 1: got '', expected '5'", silent, task)
-    assert kinds(found) == (2, "format", "no-output")
+    assert kinds(found) == ("format", "no-output")
 
 
-# ---- Type 3
+# ---- limits and exceptions
 
 
 @pytest.mark.parametrize("status", ["timeout", "memory", "output-limit"])
 def test_spent_limits_are_performance(status: str) -> None:
-    assert kinds(label(status, f"{CALL}: spent")) == (3, "performance", status)
+    assert kinds(label(status, f"{CALL}: spent")) == ("performance", status)
 
 
 def test_an_endless_loop_is_named_as_evidence() -> None:
@@ -221,55 +317,55 @@ def test_an_endless_loop_is_named_as_evidence() -> None:
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ("IndexError: list index out of range", (3, "semantic", "IndexError")),
-        ("ZeroDivisionError: division by zero", (3, "semantic", "ZeroDivisionError")),
-        ("UnboundLocalError: cannot access local variable 'x'", (3, "semantic", "UnboundLocalError")),
-        ("TypeError: unsupported operand type(s) for +: 'int' and 'str'", (3, "semantic", "TypeError")),
-        ("AttributeError: 'int' object has no attribute 'append'", (3, "semantic", "AttributeError")),
-        ("AttributeError: 'NoneType' object has no attribute 'val'", (3, "semantic", "AttributeError")),
-        ("RecursionError: maximum recursion depth exceeded", (3, "performance", "recursion")),
-        ("MemoryError: ", (3, "performance", "memory")),
-        ("the process exited with status 1", (3, "semantic", "runtime-error")),
+        ("IndexError: list index out of range", ("semantic", "IndexError")),
+        ("ZeroDivisionError: division by zero", ("semantic", "ZeroDivisionError")),
+        ("UnboundLocalError: cannot access local variable 'x'", ("semantic", "UnboundLocalError")),
+        ("TypeError: unsupported operand type(s) for +: 'int' and 'str'", ("semantic", "TypeError")),
+        ("AttributeError: 'int' object has no attribute 'append'", ("semantic", "AttributeError")),
+        ("AttributeError: 'NoneType' object has no attribute 'val'", ("semantic", "AttributeError")),
+        ("RecursionError: maximum recursion depth exceeded", ("performance", "recursion")),
+        ("MemoryError: ", ("performance", "memory")),
+        ("the process exited with status 1", ("semantic", "runtime-error")),
     ],
 )
-def test_exceptions_from_the_logic(message: str, expected: tuple[int, str, str]) -> None:
+def test_exceptions_from_the_logic(message: str, expected: tuple[str, str]) -> None:
     assert raised(message) == expected
 
 
 @pytest.mark.parametrize(
     ("language", "message", "expected"),
     [
-        ("lua", "attempt to call a nil value (global 'split')", (2, "surface", "unknown-name")),
-        ("lua", "attempt to perform arithmetic on a nil value (local 'x')", (3, "semantic", "runtime-error")),
-        ("lua", "stack overflow (message handler)", (3, "performance", "recursion")),
-        ("lua", "main.lua:3: 'end' expected (to close 'if' at line 1) near <eof>", (1, "surface", "syntax")),
-        ("r", 'Error in f(1) : could not find function "f"', (2, "surface", "unknown-name")),
-        ("r", 'Error: unexpected symbol in "x y"', (1, "surface", "syntax")),
-        ("r", "Error in f(1, 2) : unused argument (2)", (2, "surface", "arguments")),
-        ("r", "Error: object 'n' not found", (2, "surface", "unknown-name")),
-        ("ocaml", "Fatal error: exception Not_found", (3, "semantic", "runtime-error")),
-        ("julia", "ERROR: UndefVarError: `n` not defined", (2, "surface", "unknown-name")),
-        ("fortran", "Fortran runtime error: End of file", (3, "semantic", "runtime-error")),
+        ("lua", "attempt to call a nil value (global 'split')", ("surface", "unknown-name")),
+        ("lua", "attempt to perform arithmetic on a nil value (local 'x')", ("semantic", "runtime-error")),
+        ("lua", "stack overflow (message handler)", ("performance", "recursion")),
+        ("lua", "main.lua:3: 'end' expected (to close 'if' at line 1) near <eof>", ("surface", "syntax")),
+        ("r", 'Error in f(1) : could not find function "f"', ("surface", "unknown-name")),
+        ("r", 'Error: unexpected symbol in "x y"', ("surface", "syntax")),
+        ("r", "Error in f(1, 2) : unused argument (2)", ("surface", "arguments")),
+        ("r", "Error: object 'n' not found", ("surface", "unknown-name")),
+        ("ocaml", "Fatal error: exception Not_found", ("semantic", "runtime-error")),
+        ("julia", "ERROR: UndefVarError: `n` not defined", ("surface", "unknown-name")),
+        ("fortran", "Fortran runtime error: End of file", ("semantic", "runtime-error")),
     ],
 )
-def test_run_time_messages_of_other_languages(language: str, message: str, expected: tuple[int, str, str]) -> None:
+def test_run_time_messages_of_other_languages(language: str, message: str, expected: tuple[str, str]) -> None:
     task = dataclasses.replace(SUM, programming_language=language)
     assert kinds(label("runtime-error", "", "x", task, stderr_head=message)) == expected
 
 
 def test_a_program_task_may_run_out_of_input() -> None:
-    assert raised("EOFError: EOF when reading a line", task=SUM) == (3, "semantic", "EOFError")
+    assert raised("EOFError: EOF when reading a line", task=SUM) == ("semantic", "EOFError")
 
 
 def test_words_in_the_quoted_test_are_no_symptom() -> None:
     test = "assert add('MemoryError', ', got 1, expected 2') == 'syntax error'"
     task = dataclasses.replace(ADD, hidden_tests=(test,))
-    assert kinds(label("runtime-error", f"{test}: KeyError: 'x'", RIGHT, task)) == (3, "semantic", "KeyError")
+    assert kinds(label("runtime-error", f"{test}: KeyError: 'x'", RIGHT, task)) == ("semantic", "KeyError")
     found = label("wrong-output", f"{test}: got 4, expected 5", RIGHT, task)
-    assert kinds(found) == (4, "semantic", "off-by-one")
+    assert kinds(found) == ("semantic", "off-by-one")
 
 
-# ---- Type 4
+# ---- wrong answers
 
 
 @pytest.mark.parametrize(
@@ -316,7 +412,7 @@ def test_words_in_the_quoted_test_are_no_symptom() -> None:
     ],
 )
 def test_wrong_answers(got: str, expected: str, polycode: str, rule: str) -> None:
-    assert wrong(got, expected) == (4, polycode, rule)
+    assert wrong(got, expected) == (polycode, rule)
 
 
 @pytest.mark.parametrize(
@@ -337,12 +433,12 @@ def test_a_truth_value_where_the_tests_want_one_of_two_marks(
     tests = (f"assert add(2, 3) == {expected!r}", f"assert add(2, 4) == {other!r}")
     task = dataclasses.replace(ADD, visible_tests=tests, hidden_tests=())
     message = f"{tests[0]}: got {got}, expected {expected!r}"
-    assert kinds(label("wrong-output", message, task=task)) == (4, *found)
+    assert kinds(label("wrong-output", message, task=task)) == found
 
 
 def test_expected_value_is_taken_from_the_test_where_the_message_cuts_it() -> None:
     assert kinds(label("wrong-output", "assert add([1], [2]) == [1, 2]: got (1, 2), expected [1, ...]")) == (
-        4, "format", "type-differs",
+        "format", "type-differs",
     )  # fmt: skip
 
 
@@ -350,7 +446,7 @@ def test_an_argument_given_back_is_wrong_logic_even_where_only_whitespace_differ
     test = "assert add(' a b', 'c') == 'ab'"
     task = dataclasses.replace(ADD, hidden_tests=(test,))
     found = label("wrong-output", f"{test}: got ' a b', expected 'ab'", RIGHT, task)
-    assert kinds(found) == (4, "semantic", "unchanged")
+    assert kinds(found) == ("semantic", "unchanged")
 
 
 def test_evidence_quotes_got_and_expected() -> None:
@@ -374,12 +470,12 @@ def test_evidence_quotes_got_and_expected() -> None:
 def test_printed_answers(got: str, expected: str, found: tuple[str, str]) -> None:
     assert text_difference(got, expected) == found
     message = f"case 1: got {got!r}, expected {expected!r}"
-    assert kinds(label("wrong-output", message, "print(1)", SUM)) == (4, *found)
+    assert kinds(label("wrong-output", message, "print(1)", SUM)) == found
 
 
 def test_a_program_that_writes_only_sometimes_is_wrong_logic() -> None:
     found = label("wrong-output", "case 1: got '', expected '5'", "if x: print(x)", SUM)
-    assert kinds(found) == (4, "semantic", "empty-output")
+    assert kinds(found) == ("semantic", "empty-output")
 
 
 @pytest.mark.parametrize(
@@ -423,7 +519,7 @@ def test_off_by_one_is_exactly_a_distance_of_one(value: int, step: int) -> None:
 @given(st.text(), st.text(), st.sampled_from(["wrong-output", "runtime-error", "compile-error", "timeout"]))
 def test_any_program_and_message_has_a_label_with_evidence(program: str, failure: str, status: str) -> None:
     found = label(status, failure, program)
-    assert found.troopers_type in TROOPERS_TYPES and found.polycode_type in POLYCODE_TYPES and found.evidence
+    assert found.troopers_type in (None, *TROOPERS_TYPES) and found.polycode_type in POLYCODE_TYPES and found.evidence
 
 
 # ---- counts
@@ -433,6 +529,6 @@ def test_tally_counts_both_taxonomies_and_keeps_empty_categories() -> None:
     labels = [label("timeout"), label("timeout"), label("wrong-output", f"{CALL}: got 4, expected 5")]
     counts = tally(labels)
     assert counts.total == 3
-    assert counts.troopers == {1: 0, 2: 0, 3: 2, 4: 1}
+    assert counts.troopers == {None: 0, 1: 0, 2: 0, 3: 1, 4: 2}
     assert counts.polycode == {"surface": 0, "format": 0, "semantic": 1, "performance": 2}
     assert counts.rules == {"timeout": 2, "off-by-one": 1}

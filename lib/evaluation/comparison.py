@@ -18,8 +18,9 @@ from lib.base.errors import WorkbookError
 from lib.mining.answers import passed_matrix
 from lib.mining.ledger import Attempt, Ledger
 from lib.mining.select import supported_tasks
+from lib.stats.components import variance_components, what_would_decide
 from lib.stats.intervals import rate_over_tasks, wilson_interval
-from lib.stats.paired import Comparison, compare, paired_over_runs
+from lib.stats.paired import Comparison, compare, holm, paired_over_runs
 from lib.tasks.task import Task, read_tasks
 
 NEEDED = ("manifest.json", "evaluation.json", "scores.csv", "tasks/test.jsonl", "attempts/evaluation.jsonl")
@@ -32,13 +33,17 @@ class ComparisonError(WorkbookError, ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """An evaluated run: `passed[model, protocol]` is (tasks, samples) bool on the hidden tests."""
+    """An evaluated run: `passed[model, protocol]` is (tasks, samples) bool on the hidden tests.
+
+    `family` names the comparisons with the first model that were declared before the run, such as "rsft, draws".
+    """
 
     name: str
     seed: int
     task_ids: tuple[str, ...]
     passed: dict[tuple[str, str], "numpy.ndarray"]
     scores: pandas.DataFrame
+    family: tuple[str, ...] = ()
 
 
 def read_run(folder: Path) -> Run:
@@ -57,7 +62,8 @@ def read_run(folder: Path) -> Run:
         for protocol, chosen in _by_protocol(attempts, tasks, adapter, parameters).items()
     }
     ids = tuple(task.task_id for task in tasks)
-    return Run(folder.name, parameters["seed"], ids, passed, pandas.read_csv(folder / "scores.csv"))
+    scores, family = pandas.read_csv(folder / "scores.csv"), tuple(parameters.get("family", ()))
+    return Run(folder.name, parameters["seed"], ids, passed, scores, family)
 
 
 def _by_protocol(
@@ -84,9 +90,11 @@ def pool_runs(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[Compariso
 
     Rows: model, protocol, runs, n_tasks, draws (per task and run), rate with its Wilson interval over tasks, every
     run's rate and their standard deviation (`spread`). Beside models other than the first: the difference with interval
-    and p over tasks; with three runs or more, interval and p over runs and tasks (`runs_lo`, `runs_hi`, `p_runs`); and
-    in how many runs the model is ahead (`rose`). Raises ComparisonError for no run, one run twice, or runs of different
-    tasks, models or numbers of samples.
+    and p over tasks; with three runs or more, interval and p over runs and tasks (`runs_lo`, `runs_hi`, `p_runs`); in
+    how many runs the model is ahead (`rose`); the least difference that the test detects (`mde`); and `p_holm`, p (over
+    runs and tasks, where there is one) adjusted over the runs' declared family, None outside it. Raises ComparisonError
+    for no run, one run twice, runs of different tasks, models, families or numbers of samples, or a family that names
+    no comparison.
     """
     _check(runs)
     base = next(iter(runs[0].passed))[0]
@@ -103,14 +111,43 @@ def pool_runs(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[Compariso
         if model != base:
             found = compare(means, reference.mean(axis=0), name_a=f"{model} ({protocol})", name_b=base)
             row |= {"vs": base, "difference": found.difference, "difference_lo": found.lo, "difference_hi": found.hi,
-                    "p_permutation": found.p_permutation,
+                    "p_permutation": found.p_permutation, "mde": found.mde,
                     "rose": int((rates > reference.mean(axis=1)).sum())}  # fmt: skip
             if len(runs) > 2:
                 both = paired_over_runs(ours - reference)
                 row |= {"runs_lo": both.lo, "runs_hi": both.hi, "p_runs": both.p}
             comparisons.append(found)
         rows.append(row)
+    _adjust(rows, runs[0].family)
     return rows, comparisons
+
+
+def _adjust(rows: Sequence[dict[str, Any]], family: Sequence[str]) -> None:
+    """Add `p_holm` to the rows of comparisons: Holm's adjustment over the family."""
+    compared = {f"{row['model']}, {row['protocol']}": row for row in rows if "vs" in row}
+    unknown = [name for name in family if name not in compared]
+    if unknown or len(set(family)) < len(family):
+        wrong = f"{unknown[0]!r} is no comparison" if unknown else "a comparison stands in it twice"
+        raise ComparisonError(f"family: {wrong}; there are {', '.join(map(repr, compared))}")
+    adjusted = dict(zip(family, holm([_p(compared[name]) for name in family]), strict=True))
+    for name, row in compared.items():
+        row["p_holm"] = adjusted.get(name)
+
+
+def _p(row: dict[str, Any]) -> float:
+    """Return the p-value over runs and tasks, over tasks alone where there are fewer than three runs."""
+    return float(row.get("p_runs", row["p_permutation"]))
+
+
+def decisive_sentences(runs: Sequence[Run]) -> list[str]:
+    """Say for each sampled model and the first one what would decide it: more samples, more tasks or more runs."""
+    base = next(iter(runs[0].passed))[0]
+    drawn = {model: numpy.array([run.passed[model, "draws"] for run in runs])
+             for model, protocol in runs[0].passed if protocol == "draws"}  # fmt: skip
+    return [
+        f"{model} against {base}: {what_would_decide(variance_components(results, drawn[base]))}"
+        for model, results in drawn.items() if model != base
+    ]  # fmt: skip
 
 
 def _check(runs: Sequence[Run]) -> None:
@@ -127,6 +164,8 @@ def _check(runs: Sequence[Run]) -> None:
         shapes = [{key: passed.shape for key, passed in each.passed.items()} for each in (first, run)]
         if shapes[0] != shapes[1]:
             raise ComparisonError(f"{run.name}: other models or numbers of samples than {first.name}")
+        if run.family != first.family:
+            raise ComparisonError(f"{run.name}: another family of comparisons than {first.name}")
 
 
 def all_scores(runs: Sequence[Run]) -> pandas.DataFrame:
@@ -152,11 +191,13 @@ def _cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
     if "p_runs" in row:
         against += f"; over runs and tasks [{100 * row['runs_lo']:+.1f}, {100 * row['runs_hi']:+.1f}]"
         p += f"; {row['p_runs']:.3g}"
+    if row["p_holm"] is not None:
+        p += f" (Holm {row['p_holm']:.3g})"
     return each, mean, against, p
 
 
-def summary(rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) -> str:
-    """Return one line per row, then one sentence per comparison."""
+def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return one line per row."""
     lines = []
     for row in rows:
         each, mean, against, p = _cells(row)
@@ -164,16 +205,20 @@ def summary(rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) -
         lines.append(
             f"{row['model']:8} {row['protocol']:7} {mean}  {size}: {each}" + (f"; {against}, p {p}" if p else "")
         )
-    return "\n".join([*lines, *(found.sentence for found in comparisons)])
+    return lines
 
 
-def table(rows: Sequence[dict[str, Any]], comparisons: Sequence[Comparison]) -> str:
-    """Return the same as a Markdown table with the sentences below it."""
-    lines = ["| model | protocol | each run (± s) | mean [95 %] | against the base | p |", "|---|---|---|---|---|---|"]
+def table(rows: Sequence[dict[str, Any]], sentences: Sequence[str]) -> str:
+    """Return the same as a Markdown table with sentences below it."""
+    p = "p over tasks; runs and tasks (Holm)"
+    lines = [
+        f"| model | protocol | each run (± s) | mean [95 %] | against the base | {p} |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in rows:
         protocol = "greedy" if row["protocol"] == "greedy" else f"{row['draws']} samples"
         lines.append(f"| {row['model']} | {protocol} | {' | '.join(_cells(row))} |")
-    return "\n".join([*lines, "", *(f"- {found.sentence}" for found in comparisons), ""])
+    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in sentences), ""])
 
 
 def rates_of_runs(runs: Sequence[Run]) -> pandas.DataFrame:

@@ -1,7 +1,8 @@
 """Turn attempts into the rows of scores.csv: tests, protocol, rate with interval, and paired p-values."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy
@@ -11,11 +12,19 @@ from lib.mining.answers import PASSED_FIELD, passed_matrix
 from lib.mining.ledger import Attempt
 from lib.mining.select import supported_tasks
 from lib.sandbox import Status, Verdict
-from lib.stats.intervals import Rate, by_group, rate_over_tasks
+from lib.stats.intervals import (
+    Rate,
+    bca_interval,
+    by_group,
+    clopper_pearson_interval,
+    delta_interval,
+    rate_over_tasks,
+)  # fmt: skip
 from lib.stats.paired import compare
 from lib.stats.pass_at_k import best_of_k_passed, pass_at_k_per_task, pass_at_k_rate
 from lib.tasks.task import Task
 
+NO_TYPE = "none"  # a failure that has no type of Troopers: the program never starts
 COLUMNS = (
     "model", "split", "language", "tests", "protocol", "seed", "n_tasks", "draws",
     "rate", "lo", "hi", "vs", "p_mcnemar", "p_permutation",
@@ -92,6 +101,47 @@ def rates_by_field(
     return rows
 
 
+def interval_rows(greedy: "numpy.ndarray", sampled: "numpy.ndarray") -> list[dict[str, Any]]:
+    """Return each 95 % interval of a model's two rates side by side: greedy (tasks, 1), samples (tasks, M).
+
+    Greedy: Wilson and Clopper–Pearson. Macro average over prompts of the samples' rates: Wilson, delta method, BCa
+    bootstrap. The delta method has none (nan) where every task has the same rate.
+    """
+    rates = sampled.mean(axis=1)
+    one, exact = rate_over_tasks(greedy), rate_over_tasks(greedy, "clopper-pearson")
+    macro = rate_over_tasks(sampled)
+    delta = (math.nan, math.nan) if numpy.ptp(rates) == 0 else delta_interval(rates)
+    found = [
+        ("greedy", "wilson", one.rate, (one.lo, one.hi)),
+        ("greedy", "clopper-pearson", exact.rate, (exact.lo, exact.hi)),
+        ("macro average", "wilson", macro.rate, (macro.lo, macro.hi)),
+        ("macro average", "delta", macro.rate, delta),
+        ("macro average", "bca bootstrap", macro.rate, bca_interval(rates)),
+    ]
+    return [
+        {"quantity": quantity, "interval": method, "rate": rate, "lo": lo, "hi": hi}
+        for quantity, method, rate, (lo, hi) in found
+    ]
+
+
+def per_task_rows(
+    sampled: "Mapping[str, numpy.ndarray]", tasks: Sequence[Task], tests: str = "hidden"
+) -> list[dict[str, Any]]:
+    """Return one row per task and model: passing samples of all, the rate, its Clopper–Pearson interval over samples.
+
+    `sampled[model]`: (tasks, samples). This interval is of one task's own chance to be solved by one sample.
+    """
+    rows = []
+    for place, task in enumerate(tasks):
+        for model, passed in sampled.items():
+            count, n = int(passed[place].sum()), passed.shape[1]
+            lo, hi = clopper_pearson_interval(count, n)
+            rows.append({"task_id": task.task_id, "tier": task.tier, "language": task.programming_language,
+                         "model": model, "tests": tests, "passed": count, "draws": n, "rate": count / n,
+                         "lo": round(lo, 6), "hi": round(hi, 6)})  # fmt: skip
+    return rows
+
+
 def _columns(rate: Rate) -> dict[str, Any]:
     return {
         "protocol": rate.protocol,
@@ -129,7 +179,7 @@ def failures(attempts: Iterable[Attempt], tasks: Sequence[Task], names: dict[str
                 "draw": attempt.draw,
                 "temperature": attempt.temperature,
                 "status": attempt.status,
-                "troopers_type": label.troopers_type,
+                "troopers_type": str(label.troopers_type or NO_TYPE),
                 "polycode_type": label.polycode_type,
                 "rule": label.rule,
                 "evidence": label.evidence,

@@ -9,28 +9,27 @@ from matplotlib.ticker import MaxNLocator
 
 from lib.evaluation.failures.statistics import lengths as length_table
 from lib.evaluation.failures.statistics import shares, verdict_steps
+from lib.evaluation.failures.taxonomy import TROOPERS_TYPES
+from lib.evaluation.scores import NO_TYPE
 from lib.figures.style import COLOURS, Picture, grouped_bars, legend_above, subplots
 from lib.sandbox import Status
 
-TYPE_NAMES = {
-    "1": "1 no usable code",
-    "2": "2 wrong name or interface",
-    "3": "3 breaks while running",
-    "4": "4 runs, answers wrongly",
+TYPE_NAMES = {str(number): f"{number} {name}" for number, name in TROOPERS_TYPES.items()} | {
+    NO_TYPE: "no type: never starts"
 }
 
 
 def failure_shares(failures: pandas.DataFrame, column: str) -> Picture:
     """Draw failures by type and model: shares of the failed samples, intervals over tasks, counts at the bars."""
     data = shares(failures, column)
-    kinds = sorted(data[column].unique())
+    kinds = sorted(data[column].unique(), key=str)
     figure, axes = subplots(figsize=(5.2, 0.9 + 0.65 * len(kinds)))
     bars = grouped_bars(axes, data, series="model", group=column, groups=kinds, value="share", scale=100)
     for place, end, row in bars:
         where = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 7}
         axes.annotate(f"{row['count']:.0f}", (end, place), **where)
     axes.set_yticks(range(len(kinds)), [TYPE_NAMES.get(str(kind), kind) for kind in kinds])
-    axes.set(xlabel="% of the model's failed samples (count at the bar)", xlim=(0, 109))
+    axes.set(xlabel="% of failed samples (count at the bar)", xlim=(0, 109))
     legend_above(axes, data["model"].nunique())
     return figure, data
 

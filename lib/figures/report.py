@@ -43,6 +43,7 @@ def render(folder: Path) -> str:
             "All scores",
             _folded("every row of scores.csv", score_table(rows)) if rows else _missing("scores.csv"),
         ),
+        section("Against the base", comparisons(_rows(folder / "comparisons.csv"))),
         section("Figures", figures(folder / "figures")),
         section("Failures, one per task and model", browsable(_rows(folder / "failures_browse.csv"))),
         section("Stages", stage_table(manifest)),
@@ -95,6 +96,22 @@ def versus(row: Row) -> str:
     values = (("McNemar", row.get("p_mcnemar")), ("permutation", row.get("p_permutation")))
     shown = [f"{name} p {p_text(number)}" for name, text in values if not math.isnan(number := _number(text))]
     return f"{row['vs']}: {', '.join(shown)}" if shown else str(row["vs"])
+
+
+def comparisons(rows: Sequence[Row]) -> str:
+    """Return the paired comparisons: difference with interval, p, p adjusted over the declared family, least detectable."""
+    if not rows:
+        return _missing("comparisons.csv")
+    lines = []
+    for row in rows:
+        names = ("difference", "difference_lo", "difference_hi", "mde", "p_permutation", "p_holm")
+        difference, low, high, least, p, adjusted = (_number(row.get(name)) for name in names)
+        shown = ["—" if math.isnan(value) else f"p {p_text(value)}" for value in (p, adjusted)]
+        points = [f"{100 * value:+.1f}" for value in (difference, low, high)]
+        cells = [row.get("model", ""), row.get("protocol", ""), f"{points[0]} [{points[1]}, {points[2]}]", *shown]
+        lines.append([*map(_e, cells), _e(f"{100 * least:.1f}" if math.isfinite(least) else "—")])
+    names = ("model", "answers", "points [95 %]", "p", "p, Holm over the declared family", "least detectable, points")
+    return table(names, lines)
 
 
 def percent(value: float) -> str:

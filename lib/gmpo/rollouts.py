@@ -1,21 +1,25 @@
-"""What TRL's trainer calls: completions from lib.sampling's engine, rewards from the sandbox."""
+"""What TRL's trainer calls: completions from lib.sampling's engine, rewards from the sandbox, rows for the ledger."""
 
+import json
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
 from lib.gmpo.config import PolyCodeConfig
+from lib.mining.collect import judged_fields
+from lib.mining.ledger import Attempt, Ledger, now
 from lib.sampling import Request, SamplingParams, open_engine, sample_seed
 from lib.sandbox import Sandbox, SandboxError, Status, Verdict
 from lib.tasks.prompts import Prompt
 from lib.tasks.task import Task
 
 if TYPE_CHECKING:
-    from lib.gmpo.trainer import PolyCodeTrainer
+    from lib.gmpo.trainer import PolyCodeTrainer, Rolled
 
 Reward = Literal["binary", "fractional"]  # every test passes, or the share that does
 Note = Callable[[str, float], None]
@@ -70,6 +74,7 @@ class SandboxReward:
     ) -> None:
         self.sandbox, self.kind = sandbox, kind
         self.known = {task.task_id: (task, prompt) for task, prompt in zip(tasks, prompts, strict=True)}
+        self.judged: list[tuple[str, str, Verdict]] = []  # task_id, completion and verdict of the last batch, in order
 
     def __call__(self, completions: list[str], task_id: list[str], log_metric: Note, **_: Any) -> list[float]:
         """Return one reward per completion.
@@ -87,6 +92,7 @@ class SandboxReward:
                 f"{len(broken)} of {len(jobs)} programs could not be graded, the first for {task_id[broken[0]]}: "
                 f"{verdicts[broken[0]].failure}; training stopped, nothing was learnt from this batch"
             )
+        self.judged = list(zip(task_id, completions, verdicts, strict=True))
         for status, count in Counter(verdict.status for verdict in verdicts).items():
             log_metric(f"verdict/{status}", count / len(verdicts))
         log_metric("seconds_sandbox", time.perf_counter() - started)
@@ -110,3 +116,92 @@ def _without_unsupported(rewards: list[float], verdicts: Sequence[Verdict], task
         mean(counted[name]) if verdict.status == Status.UNSUPPORTED_TEST else reward
         for name, verdict, reward in zip(task_id, verdicts, rewards, strict=True)
     ]
+
+
+class RolloutLedger:
+    """Append every completion of a training as an attempt with its step, and write per-prompt statistics.
+
+    Called with each batch before it is learnt from. `adapter` names the adapter that the training started from;
+    `visible_ok` and `hidden_ok` of these rows both say whether all tests passed, which are graded together. The
+    statistics are one JSON line per prompt and step: mean and population variance of reward and log-probability, and
+    the advantages. Rows of steps that are learnt again after a restart are not repeated.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        judge: SandboxReward,
+        config: PolyCodeConfig,
+        *,
+        model: str,
+        adapter: str,
+        statistics: Path,
+    ) -> None:
+        self.ledger, self.judge, self.config, self.model, self.adapter = ledger, judge, config, model, adapter
+        self.statistics, self.known = statistics, ledger.keys()
+
+    def __call__(self, rolled: "Rolled") -> None:
+        """Write one batch. The reward function has judged it in the same order."""
+        group, rows = rolled.rewards.shape[1], []
+        for place, (task_id, text, verdict) in enumerate(self.judge.judged):
+            prompt, number = place // group, place % group
+            l_sum, tokens = float(rolled.log_probs[prompt, number]), int(rolled.lengths[prompt, number])
+            rows.append(
+                self._attempt(task_id, text, verdict, (rolled.step - 1) * group + number, rolled.step, tokens, l_sum)
+            )
+        self.ledger.append(row for row in rows if row.key not in self.known)
+        names = [task_id for task_id, _, _ in self.judge.judged[::group]]
+        with self.statistics.open("a", encoding="utf-8") as lines:
+            for prompt, task_id in enumerate(names):
+                lines.write(json.dumps({"step": rolled.step, "task_id": task_id} | _of_prompt(rolled, prompt)) + "\n")
+
+    def _attempt(
+        self, task_id: str, text: str, verdict: Verdict, draw: int, step: int, tokens: int, l_sum: float
+    ) -> Attempt:
+        task, prompt = self.judge.known[task_id]
+        passed = verdict.status == Status.SUCCESS
+        return Attempt(
+            run_id=self.ledger.path.parent.parent.name,
+            task_id=task_id,
+            draw=draw,
+            seed=sample_seed(self.config.seed, task_id, draw),
+            model=self.model,
+            adapter=self.adapter,
+            sampler="rollout",
+            temperature=self.config.temperature,
+            top_p=self.config.top_p,
+            max_new_tokens=self.config.max_completion_length,
+            prompt_hash=prompt.digest,
+            tests_hash=task.tests_digest,
+            completion=text,
+            program=prompt.program(text),
+            finished=tokens < self.config.max_completion_length,
+            n_tokens=tokens,
+            logprob_sum=l_sum,
+            status=verdict.status,
+            passed=verdict.passed,
+            total=verdict.total,
+            visible_ok=passed,
+            hidden_ok=passed,
+            failure=verdict.failure,
+            cpu_s=verdict.cpu_s,
+            wall_s=verdict.wall_s,
+            peak_rss_mb=verdict.peak_rss_mb,
+            sandbox_mode=verdict.sandbox_mode,
+            created_at=now(),
+            **judged_fields(verdict),
+            step=step,
+        )
+
+
+def _of_prompt(rolled: "Rolled", prompt: int) -> dict[str, Any]:
+    """Return one prompt's statistics over its G completions."""
+    rewards, log_probs = rolled.rewards[prompt].double(), rolled.log_probs[prompt].double()
+    return {
+        "n": len(rewards),
+        "mean_r": float(rewards.mean()),
+        "var_r": float(rewards.var(correction=0)),
+        "mean_l": float(log_probs.mean()),
+        "var_l": float(log_probs.var(correction=0)),
+        "advantages": [round(value, 6) for value in rolled.advantages[prompt].tolist()],
+    }

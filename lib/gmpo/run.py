@@ -23,9 +23,10 @@ from lib.base.files import write_text
 from lib.gmpo.config import PolyCodeConfig
 from lib.gmpo.policy import load_policy, padded, prompt_embeddings
 from lib.gmpo.prompt_batches import mdav_groups, prompt_order
-from lib.gmpo.rollouts import Reward, Rollouts, SandboxReward
+from lib.gmpo.rollouts import Reward, RolloutLedger, Rollouts, SandboxReward
 from lib.gmpo.trainer import SECONDS, OnStep, PolyCodeTrainer, Row
-from lib.models.adapters import save_adapter
+from lib.mining.ledger import Ledger
+from lib.models.adapters import adapter_name, save_adapter
 from lib.models.card import write_card
 from lib.models.precision import precision
 from lib.models.resolve import resolve
@@ -117,12 +118,15 @@ def train_gmpo(
     reward: Reward = "binary",
     batch_order: BatchOrder = "clusters",
     logs: Path | None = None,
+    ledger: Ledger | None = None,
 ) -> Row:
     """Train the adapter in folder `adapter_in` further and save it as `adapter_out`, whole or not at all.
 
     One JSON line per step goes to `<adapter_out>.steps.jsonl`. A tracker named in the config's `report_to` gets every
-    update's numbers; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). A finished
-    training of the same identity is not repeated, an interrupted one goes on from its last checkpoint, any other starts
+    update's numbers; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). With a
+    `ledger`, every completion is appended to it as an attempt and `<adapter_out>.prompts.jsonl` gets statistics per
+    prompt. A finished training of the same identity is not repeated, an interrupted one goes on from its last
+    checkpoint, any other starts
     anew; `on_step` then gets the earlier steps again. Raises TrainingError for what cannot start or must stop,
     SandboxError when programs could not be graded.
     """
@@ -156,6 +160,10 @@ def train_gmpo(
     with Sandbox() as sandbox, tensorboard_in(logs):
         judge = SandboxReward(sandbox, tasks, prompts, reward)
         trainer = make_trainer(model, adapter_in, prompts, config, judge, record, batch_order=batch_order)
+        if ledger is not None:
+            statistics = adapter_out.with_name(f"{adapter_out.name}.prompts.jsonl")
+            start = adapter_name(adapter_in)
+            trainer.on_batch = RolloutLedger(ledger, judge, config, model=model, adapter=start, statistics=statistics)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     summary = {
         "steps": trainer.batches_done,

@@ -18,6 +18,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +38,38 @@ from lib.training.resume import TrainingError
 
 Row = dict[str, Any]
 OnStep = Callable[[Row], None]
+OnBatch = Callable[["Rolled"], None]
 PER_UPDATE = ("loss", "grad_norm", "clip_fraction", "effective_sample_size", "log_ratio_max", "kl", "entropy")
 SECONDS = ("seconds_sampling", "seconds_sandbox", "seconds_scoring", "seconds_update")
 BANK = "prompt_bank.pt"  # what a checkpoint adds to TRL's
 EQUAL_BATCHES = 3  # batches in a row with equal rewards before a warning
 
 
+@dataclass(frozen=True)
+class Rolled:
+    """Hold what became of this process's completions of one batch before it is learnt from; each tensor (B, G)."""
+
+    step: int
+    rewards: Tensor
+    log_probs: Tensor  # summed over the completion, under pi_old
+    lengths: Tensor  # tokens, the end token included
+    advantages: Tensor
+
+
 class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
     """Train with TRL's GRPOTrainer, the advantages of lib.gmpo.advantages and the objective of lib.gmpo.objective.
 
     Arguments as in GRPOTrainer; `args` is a PolyCodeConfig. `on_step` receives one flat dict per sampled batch, after
-    its last update; its "updates" holds one dict per update.
+    its last update; its "updates" holds one dict per update. `on_batch` receives each batch before it is learnt from.
     """
 
     args: PolyCodeConfig
 
-    def __init__(self, *arguments: Any, on_step: OnStep = lambda row: None, **more: Any):
+    def __init__(
+        self, *arguments: Any, on_step: OnStep = lambda row: None, on_batch: OnBatch = lambda batch: None, **more: Any
+    ):
         super().__init__(*arguments, **more)
-        self.on_step = on_step
+        self.on_step, self.on_batch = on_step, on_batch
         self.bank = PromptBank(self.args.bank_size) if self.args.bank_size else None
         self._row: Row = {"updates": []}
         self._log_ratios: list[Tensor] = []
@@ -99,6 +114,9 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
         everyone = self._advantages(log_probs, mask.sum(1), h).to(batch["advantages"])
         first = self.accelerator.process_index * len(inputs)
         batch["advantages"] = everyone[first : first + len(inputs)]
+        rewards = (self._rewards * self.reward_weights.to(self._rewards)).sum(1)[first : first + len(inputs)]
+        shown = (rewards, log_probs, mask.sum(1), batch["advantages"])
+        self.on_batch(Rolled(self.batches_done + 1, *(values.view(-1, group).cpu() for values in shown)))
         self._logs["advantages"].clear()  # TRL's own
         self._logs["advantages"].extend(everyone.tolist())
         self.note("seconds_before_update", time.perf_counter() - started)

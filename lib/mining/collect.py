@@ -204,6 +204,11 @@ def _write(graded: Sequence[Pending], ledger: Ledger, sampler: str) -> list[Atte
     return attempts
 
 
+def judged_fields(verdict: Verdict) -> dict[str, Any]:
+    """Return what an attempt keeps of how its program ran: exit code, commands, first bytes of stdout and stderr."""
+    return {name: getattr(verdict, name) for name in ("exit_code", "commands", "stdout_head", "stderr_head")}
+
+
 def _attempt(graded: Pending, sampler: str) -> Attempt:
     request, completion, program, verdicts = graded
     job: _Job = request.key
@@ -239,4 +244,5 @@ def _attempt(graded: Pending, sampler: str) -> Attempt:
         peak_rss_mb=max(verdict.peak_rss_mb for verdict in counted),
         sandbox_mode=decided.sandbox_mode,
         created_at=now(),
+        **judged_fields(decided),
     )

@@ -43,7 +43,8 @@ class Attempt:
     """One program sampled for one task, and its verdict.
 
     `passed`/`total` count tests over both sets; `visible_ok` and `hidden_ok` say whether every test of the set passed
-    (program tasks have no visible set: both then mean all cases).
+    (program tasks have no visible set: both then mean all cases). The last fields are empty in rows written before
+    there were any: exit code, commands and first bytes of output as in the deciding verdict, and GMPO's step.
     """
 
     run_id: str
@@ -74,6 +75,11 @@ class Attempt:
     peak_rss_mb: float
     sandbox_mode: str
     created_at: str
+    exit_code: int | None = None
+    commands: tuple[str, ...] = ()
+    stdout_head: str = ""
+    stderr_head: str = ""
+    step: int | None = None  # of the training that sampled it
 
     @property
     def solved(self) -> bool:
@@ -101,11 +107,14 @@ _TYPES: dict[Any, Any] = {
     int: pyarrow.int64(),
     float: pyarrow.float64(),
     float | None: pyarrow.float64(),
+    int | None: pyarrow.int64(),
     bool: pyarrow.bool_(),
+    tuple[str, ...]: pyarrow.list_(pyarrow.string()),
 }
+LATER = {field.name: field.default for field in dataclasses.fields(Attempt) if field.default is not dataclasses.MISSING}
 SCHEMA = pyarrow.schema(
     [
-        pyarrow.field(field.name, _TYPES[field.type], nullable=field.type == float | None)
+        pyarrow.field(field.name, _TYPES[field.type], nullable=field.type == float | None or field.name in LATER)
         for field in dataclasses.fields(Attempt)
     ]
 )
@@ -146,8 +155,10 @@ class Ledger:
     def __iter__(self) -> Iterator[Attempt]:
         """Every whole row, in the order written. Raises LedgerError on a line that is not an attempt."""
         for batch in self._batches():
-            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield Attempt(*values)
+            for *values, exit_code, commands, out, err, step in zip(
+                *(column.to_pylist() for column in batch.columns), strict=True
+            ):
+                yield Attempt(*[*values, exit_code, tuple(commands or ()), out or "", err or "", step])
 
     def keys(self) -> set[Key]:
         """The keys already present."""

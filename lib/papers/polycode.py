@@ -10,12 +10,13 @@ import pandas
 
 from lib.evaluation.failures.taxonomy import POLYCODE_TYPES
 from lib.figures.style import COLOURS, GREY, MARKS, Picture, legend_above, subplots, whole_steps
-from lib.papers.parts import failure_picture, failure_rates, interval_marks
+from lib.papers.parts import failure_picture, failure_rates, interval_marks, table_picture
 from lib.papers.published import Published
 
 NORMALISERS = {
     "gmpo": "GMPO", "grpo": "GRPO, per prompt", "dr_grpo": "Dr. GRPO", "rloo": "RLOO", "batch": "whole batch",
 }  # fmt: skip
+TEMPLATE = ("Qwen3-8B, before and after", "other families, before and after")  # fill in what a larger GPU gives
 COLUMNS = ["source", "language", "model", "rate", "lo", "hi", "n_tasks", "draws"]
 
 
@@ -36,6 +37,25 @@ def languages(scores: pandas.DataFrame, numbers: Sequence[Published]) -> Picture
         axes.set_xlim(0, None)
     panels[1].set_xlabel("pass@1, %")
     return figure, data
+
+
+def systems(scores: pandas.DataFrame, numbers: Sequence[Published]) -> Picture:
+    """Draw a table of pass@1 by system and language: this run's, published ones in grey, a template for the rest."""
+    ours = scores[(scores["tests"] == "hidden") & (scores["protocol"] == "draws")].assign(printed_in="this run")
+    data = pandas.concat([ours, _printed(numbers)], ignore_index=True)
+    data["shown"] = [
+        f"{100 * row.rate:.0f}" + (f" [{100 * row.lo:.0f}, {100 * row.hi:.0f}]" if row.lo == row.lo else "")
+        for row in data.itertuples()
+    ]
+    table = data.pivot_table(
+        index=["model", "printed_in"], columns="language", values="shown", aggfunc="first", sort=False
+    )
+    table = table.fillna("").reset_index().rename(columns={"printed_in": "from"})
+    table["from"] = table["from"].str.split(",").str[0]
+    missing = pandas.DataFrame([{"model": name, "from": "not run here"} for name in TEMPLATE])
+    table = pandas.concat([table, missing]).fillna("").reset_index(drop=True)
+    grey = [place for place, source in enumerate(table["from"]) if source != "this run"]
+    return table_picture(table, (28, 13, *(12 for _ in table.columns[2:])), grey), table
 
 
 def gains(rows: Sequence[Mapping[str, Any]], language: str, numbers: Sequence[Published]) -> Picture:

@@ -32,6 +32,7 @@ COLUMNS = (
     "paper", "item", "system", "benchmark", "language", "tests", "protocol", "k", "rate", "n_tasks", "note", "source",
 )  # fmt: skip
 NUMBERS = ROOT / "data" / "published.csv"
+SETTINGS = ROOT / "data" / "published_settings.csv"
 FILES = ("test_v1.csv", "test_full.csv", "troopers_submission.json", "troopers_rsft_ds.jsonl")
 PROTOCOL = "best-of-100"
 GROUPS = {"all": "all tasks", "trained": "trained on", "untrained": "not trained on"}
@@ -80,6 +81,19 @@ def read_published(path: str | Path) -> list[Published]:
         if tuple(reader.fieldnames or ()) != COLUMNS:
             raise ValueError(f"{path}: columns {reader.fieldnames}; expected {', '.join(COLUMNS)}")
         return [_published(row, f"{path}, line {reader.line_num}") for row in reader]
+
+
+def read_settings(path: str | Path = SETTINGS) -> list[dict[str, str]]:
+    """Return the rows of data/published_settings.csv. Raises ValueError for other columns or a row without a source."""
+    with Path(path).open(encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines)
+        if tuple(reader.fieldnames or ()) != ("paper", "item", "setting", "value", "source"):
+            raise ValueError(f"{path}: columns {reader.fieldnames}; expected paper, item, setting, value, source")
+        rows = list(reader)
+    for number, row in enumerate(rows, 2):
+        if not row["value"] or not row["source"]:
+            raise ValueError(f"{path}, line {number}: a published setting has a value and names where it was printed")
+    return rows
 
 
 def _published(row: dict[str, str], where: str) -> Published:

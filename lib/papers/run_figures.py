@@ -53,7 +53,10 @@ def draw_run(run: Path, public: Path = PUBLIC, numbers: Path = published.NUMBERS
     train, mined = read_tasks(run / "tasks" / "train.jsonl"), list(Ledger(run / "attempts" / "mining.jsonl"))
     train, _ = supported_tasks(train, mined)
     facts = {name: read_json(run / f"{name}.json") for name in FACTS}
-    scores, failures = pandas.read_csv(run / "scores.csv"), pandas.read_csv(run / "failures.csv")
+    scores, failures = (
+        pandas.read_csv(run / "scores.csv"),
+        pandas.read_csv(run / "failures.csv", dtype={"troopers_type": str}),
+    )
     known, left_out = published.read_published(numbers), list[str]()
     drawn = [
         *own_figures(train, mined, facts, scores, failures),
@@ -85,7 +88,7 @@ def own_figures(
     words = "GMPO: reward, prompts with mixed outcomes, variance of advantages by estimator."
     yield Picture("5_gmpo", *training.gmpo_curves(facts["gmpo"]["history"]), words)
     for number, column in ((6, "troopers_type"), (7, "polycode_type")):
-        words = f"Failed samples by {column.replace('_', ' ')} (our rules) and model."
+        words = f"Failed samples by {column.replace('_', ' ')} and model; rules: data/failure_criteria.md."
         yield Picture(f"{number}_failures_{column}", *failure_figures.failure_shares(failures, column), words)
     spent = pandas.DataFrame(facts["preprocessing"]["fertility"])
     words = "Tokens per word by tokenizer, training texts left out; bars: 95 % over texts."
@@ -122,11 +125,12 @@ def troopers_figures(
     yield Picture("troopers_figure_2", troopers.best_of_k_figure(data), data, words)
     ours = read_json(run / "manifest.json").get("parameters")
     if ours:
-        yield Picture("troopers_settings", *troopers.settings(ours), "This run's settings of mining and fine-tuning.")
+        words = "Settings: as the paper's Table 3 prints them, as the team's released code has them, and this run's."
+        yield Picture("troopers_table_3", *troopers.settings(ours, published.read_settings()), words)
     else:
-        left_out.append("settings: no manifest.json here, so this run's settings are not known")
-    words = "Samples that failed, by our types, of all samples; bars: Wilson 95 % over tasks."
-    yield Picture("troopers_failures", *troopers.failure_types(*_sampled(scores, failures)), words)
+        left_out.append("Table 3: no manifest.json here, so this run's settings are not known")
+    words = "Samples that failed, by Troopers' four types, of all samples; bars: Wilson 95 % over tasks."
+    yield Picture("troopers_figure_3", *troopers.failure_types(*_sampled(scores, failures)), words)
 
 
 def judge_submission(public: Path, left_out: list[str]) -> Findings | None:
@@ -150,6 +154,8 @@ def polycode_figures(
     """Yield pictures of what PolyCode measures, with this run's numbers; add reasons to `left_out`."""
     words = "pass@1 by language: this run's above, published ones below, on other tasks."
     yield Picture("polycode_by_language", *polycode.languages(scores, numbers), words)
+    words = "pass@1 by system and language. Grey: published. Rows without numbers are a template: not run here."
+    yield Picture("polycode_systems", *polycode.systems(scores, numbers), words)
     missing = [name for name in comparison.NEEDED if not (run / name).is_file()]
     if missing:
         left_out.append(f"gains over the starting model: {missing[0]} is missing")

@@ -1,9 +1,10 @@
-"""Troopers' Tables 1 and 2 and Figures 1 and 2 with a run's numbers, and its published submission run again.
+"""Troopers' Tables 1 to 3 and Figures 1 to 3 with a run's numbers, and its published submission run again.
 
 Differs from the paper in:
 - every rate has an interval, ours for published rates too, computed from the printed counts;
 - best-of-K is scored by all tests as well as by the visible ones that chose, averaged over all orders of the samples;
-- settings and failures are pictures of our own: they show this run's settings and our failure types.
+- Table 3 has a row per setting that the paper leaves to its released code, and says which of the two a value is from;
+- Figure 3 has the paper's four types by the rules of data/failure_criteria.md, with what has no type apart.
 """
 
 import csv
@@ -65,12 +66,49 @@ def _fields(path: Path) -> list[str]:
         return [name for name, value in json.loads(next(lines)).items() if value]
 
 
-def settings(ours: Mapping[str, Mapping[str, Any]]) -> Picture:
-    """Draw this run's settings of mining and fine-tuning, by stage and name; `ours[stage][name]`."""
-    rows = [(stage[3:], name.replace("_", " "), value)
-            for stage in ("02_mining", "03_sft") for name, value in ours.get(stage, {}).items()]  # fmt: skip
-    data = pandas.DataFrame(rows, columns=["stage", "setting", "this run"])
-    return table_picture(data, (10, 26, 26)), data
+def settings(ours: Mapping[str, Mapping[str, Any]], printed: Sequence[Mapping[str, str]]) -> Picture:
+    """Draw Table 3: each setting as the paper prints it or the team's released code has it, beside this run's.
+
+    `ours[stage][name]` are this run's parameters; `printed` the rows of data/published_settings.csv.
+    """
+    rows = [
+        {"setting": row["setting"], "published": row["value"], "printed in": row["item"],
+         "this run": _setting(row["setting"], ours)} for row in printed
+    ]  # fmt: skip
+    data = pandas.DataFrame(rows)
+    return table_picture(data, (22, 30, 14, 30)), data
+
+
+def _setting(name: str, ours: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return this run's value of a setting of Table 3; "not known" where its parameters do not hold it."""
+    stage, _, parameter = _PARAMETERS[name].partition(".")
+    return str(ours.get(stage, {}).get(parameter, "not known")) if parameter else stage
+
+
+# Setting of Table 3 or of the released code: this run's stage and parameter, or what every run here does.
+_PARAMETERS = {
+    "tokens per row": "03_sft.max_length",
+    "batch size": "03_sft.batch_size",
+    "gradient accumulation": "03_sft.gradient_accumulation",
+    "steps": "03_sft.steps",
+    "learning rate": "03_sft.learning_rate",
+    "weight decay": "03_sft.weight_decay",
+    "warm-up": "03_sft.warmup_ratio",
+    "schedule": "03_sft.scheduler",
+    "optimiser": "AdamW in 8 bits",
+    "precision": "bf16, fp16 or fp32 by the device",
+    "seed": "3407 + the run's seed",
+    "base model": "03_sft.model",
+    "LoRA rank": "03_sft.lora_rank",
+    "LoRA alpha": "03_sft.lora_alpha",
+    "LoRA dropout": "03_sft.lora_dropout",
+    "base weights": "03_sft.base_weights",
+    "samples per prompt": "02_mining.draws",
+    "temperature": "02_mining.temperature",
+    "top-p": "02_mining.top_p",
+    "new tokens": "02_mining.max_new_tokens",
+    "winners per prompt": "02_mining.winners_per_task",
+}
 
 
 # ------------------------------------------------------------------------------------------------------------ figure 1
@@ -191,9 +229,9 @@ def best_of_k_figure(data: pandas.DataFrame) -> Any:
 
 
 def failure_types(failures: pandas.DataFrame, sizes: Mapping[str, tuple[int, int]]) -> Picture:
-    """Draw failed samples by our Types 1 to 4."""
-    data = failure_rates(failures, sizes, "troopers_type", list(map(int, TYPE_NAMES)))
-    return failure_picture(data, "troopers_type", {int(kind): name for kind, name in TYPE_NAMES.items()}), data
+    """Draw Figure 3: failed samples by the paper's four types, those without a type apart."""
+    data = failure_rates(failures.astype({"troopers_type": str}), sizes, "troopers_type", list(TYPE_NAMES))
+    return failure_picture(data, "troopers_type", TYPE_NAMES), data
 
 
 def submission(found: Findings, numbers: Sequence[Published]) -> Picture:

@@ -155,8 +155,8 @@ def text_difference(got: str, expected: str) -> tuple[Polycode, str]:
     if wanted and len(tokens) > len(wanted) and _holds(tokens, wanted):
         return "format", "extra-output"
     if len(tokens) == len(wanted) == 1:
-        return difference(_token(tokens[0]), _token(wanted[0]))
-    return difference([_token(token) for token in tokens], [_token(token) for token in wanted])
+        return difference(token_value(tokens[0]), token_value(wanted[0]))
+    return difference([token_value(token) for token in tokens], [token_value(token) for token in wanted])
 
 
 def _holds(tokens: list[str], wanted: list[str]) -> bool:
@@ -168,6 +168,7 @@ def _holds(tokens: list[str], wanted: list[str]) -> bool:
     return False
 
 
-def _token(text: str) -> Any:
+def token_value(text: str) -> Any:
+    """Return the literal that a token shows, the token itself where it shows none."""
     value = value_of(text)
     return text if value is UNREADABLE else value

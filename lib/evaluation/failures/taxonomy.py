@@ -1,16 +1,17 @@
 """What kind of failure a failed program is, by rules over its verdict, its syntax tree and the task's tests.
 
 Differs from the papers in:
-- both name their categories in a sentence and leave the borders open; the borders are fixed here, by rules
-  that read the verdict first, then the message, then the program, and every label carries its evidence;
-- a failure has one label of each taxonomy: the first failing test decides.
+- both name their categories in a sentence and leave the borders open; the borders are fixed in
+  data/failure_criteria.md and implemented here, by rules that read the verdict first, then the message, then the
+  program; every label carries its evidence;
+- a failure has one label of each taxonomy: the first failing test decides;
+- a program that never starts (no code, syntax, a name that does not exist) has none of Troopers' types: None.
 
-Types 1 to 4 (`troopers_type`), how far the program got; ours, not the four types that the Troopers paper names:
-1 no code, or code that does not parse: prose, a syntax error, cut off;
-2 wrong names or interface: entry point missing, unknown name, module or method, wrong number of arguments,
-  prints or returns None where a value was asked, reads input in place of its arguments;
-3 fails while running: exception, timeout, memory, recursion, too much output;
-4 runs to an answer, and the answer is wrong.
+Troopers (`troopers_type`), by the ordered list TROOPERS_RULES:
+1 specification: runs to an answer that is not what the task asks;
+2 I/O contract: name, signature, types and form of what goes in and comes out;
+3 numerical or boundary case: arithmetic, precision, off by one, empty or extreme input;
+4 resource or non-termination: time, memory, output, recursion depth.
 
 PolyCode:
 surface: syntax, unknown names and modules, wrong signature;
@@ -26,16 +27,16 @@ import dataclasses
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lib.evaluation.failures.mismatch import UNREADABLE, Polycode, difference, text_difference, value_of
+from lib.evaluation.failures.mismatch import UNREADABLE, Polycode, difference, text_difference, token_value, value_of
 from lib.sandbox import Status
 from lib.tasks.task import Task
 
 if TYPE_CHECKING:
     from lib.sandbox import Verdict
 
-TROOPERS_TYPES = {1: "no code or syntax", 2: "names or interface", 3: "fails while running", 4: "wrong logic"}
+TROOPERS_TYPES = {1: "specification", 2: "I/O contract", 3: "numerical or boundary case", 4: "resource"}
 POLYCODE_TYPES: tuple[Polycode, ...] = ("surface", "format", "semantic", "performance")
 RESOURCE_LIMITS = (Status.TIMEOUT, Status.MEMORY, Status.OUTPUT_LIMIT)
 LAZY = re.compile(r"<(?:map|filter|zip|enumerate|reversed|generator|<genexpr>) object.*>")
@@ -44,9 +45,22 @@ QUOTED = 159  # how much of a failed test a message opens with at least
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """One failure's place in both taxonomies; `rule` is the rule that fired, `evidence` what it saw."""
+    """One failure's place in both taxonomies.
 
-    troopers_type: int
+    `rule` is the rule that gave PolyCode's category, `evidence` what it saw, `troopers_rule` the first of
+    TROOPERS_RULES that holds. `troopers_type` is None for a program that never starts.
+    """
+
+    troopers_type: int | None
+    polycode_type: Polycode
+    evidence: str
+    rule: str
+    troopers_rule: str
+
+
+class Found(NamedTuple):
+    """PolyCode's category, the evidence and the name of the rule that gave it."""
+
     polycode_type: Polycode
     evidence: str
     rule: str
@@ -58,12 +72,18 @@ def classify(task: Task, program: str | None, verdict: "Verdict") -> Label:
     Raises ValueError for `success`, which is no failure, and for `unsupported-test` and `sandbox-error`, which are not
     the program's.
     """
+    if verdict.status in (Status.SUCCESS, Status.UNSUPPORTED_TEST, Status.SANDBOX_ERROR):
+        raise ValueError(f"task {task.task_id}: a verdict of {verdict.status} is no failure of the program")
+    found = _polycode(task, program or "", verdict)
+    failure = Failure(task, program or "", _message(verdict), *found)
+    first = next(rule for rule in TROOPERS_RULES if rule.holds(failure))
+    return Label(first.troopers_type, *found, first.name)
+
+
+def _polycode(task: Task, program: str, verdict: "Verdict") -> Found:
     status = verdict.status
-    if status in (Status.SUCCESS, Status.UNSUPPORTED_TEST, Status.SANDBOX_ERROR):
-        raise ValueError(f"task {task.task_id}: a verdict of {status} is no failure of the program")
-    if status == Status.NO_CODE or not (program or "").strip():
-        return Label(1, "format", "the answer holds no program", "no-code")
-    assert program is not None
+    if status == Status.NO_CODE or not program.strip():
+        return Found("format", "the answer holds no program", "no-code")
     if status in RESOURCE_LIMITS:
         return _resource(program, verdict)
     if status == Status.COMPILE_ERROR:
@@ -79,18 +99,18 @@ def _message(verdict: "Verdict") -> str:
     return verdict.failure or " ".join(verdict.stderr_head.split())[-300:]
 
 
-# ------------------------------------------------------------------------------- Type 1 and resource failures
+# ------------------------------------------------------------------------- what does not compile, and resources
 
 
-def _compile_error(task: Task, program: str, message: str) -> Label:
+def _compile_error(task: Task, program: str, message: str) -> Found:
     for rule in MESSAGES:
         if rule.compile and (match := rule.pattern.search(message)):
             return rule.label(match, message)
     if "```" in program:
-        return Label(1, "format", f"a Markdown fence inside the program: {message}", "fence")
+        return Found("format", f"a Markdown fence inside the program: {message}", "fence")
     cut = task.programming_language == "python" and _is_cut_off(program)
     kind, why = ("truncated", "the program stops in the middle") if cut else ("syntax", "does not compile")
-    return Label(1, "surface", f"{why}: {message}", kind)
+    return Found("surface", f"{why}: {message}", kind)
 
 
 def _is_cut_off(program: str) -> bool:
@@ -107,11 +127,11 @@ def _is_cut_off(program: str) -> bool:
     return False
 
 
-def _resource(program: str, verdict: "Verdict") -> Label:
+def _resource(program: str, verdict: "Verdict") -> Found:
     tree = _tree(program)
     loops = tree is not None and any(map(_never_ends, ast.walk(tree)))
     hint = "; it loops on a constant condition without break" if loops else ""
-    return Label(3, "performance", f"{_message(verdict) or verdict.status}{hint}", verdict.status)
+    return Found("performance", f"{_message(verdict) or verdict.status}{hint}", verdict.status)
 
 
 def _never_ends(node: ast.AST) -> bool:
@@ -125,67 +145,66 @@ def _never_ends(node: ast.AST) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class MessageRule:
-    """A label for every message a pattern matches; `compile` marks those that also name compile errors."""
+    """A category for every message a pattern matches; `compile` marks those that also name compile errors."""
 
     pattern: re.Pattern[str]
-    troopers_type: int
     polycode_type: Polycode
     rule: str
     compile: bool = False
 
-    def label(self, match: re.Match[str], message: str) -> Label:
-        """The label, with what was matched ahead of the whole message."""
-        return Label(self.troopers_type, self.polycode_type, f"{match[0]} | {message}", self.rule)
+    def label(self, match: re.Match[str], message: str) -> Found:
+        """The category, with what was matched ahead of the whole message."""
+        return Found(self.polycode_type, f"{match[0]} | {message}", self.rule)
 
 
-def _rules(kind: int, polycode: Polycode, rule: str, *patterns: str, compiles: bool = False) -> Iterator[MessageRule]:
-    return (MessageRule(re.compile(pattern), kind, polycode, rule, compiles) for pattern in patterns)
+def _rules(polycode: Polycode, rule: str, *patterns: str, compiles: bool = False) -> Iterator[MessageRule]:
+    return (MessageRule(re.compile(pattern), polycode, rule, compiles) for pattern in patterns)
 
 
 # In order: the first match decides. Within a row Python comes first, then Lua, OCaml, R, Fortran and Julia.
 MESSAGES = (
     *_rules(
-        3, "performance", "recursion",
+        "performance", "recursion",
         r"RecursionError", r"[Ss]tack[ _]?[Oo]verflow", r"C stack usage", r"infinite recursion",
     ),
     *_rules(
-        3, "performance", "memory",
+        "performance", "memory",
         r"MemoryError", r"not enough memory", r"Out_of_memory", r"OutOfMemoryError", r"cannot allocate",
     ),
     *_rules(
-        2, "surface", "unknown-module",
+        "surface", "unknown-module",
         r"(?:ModuleNotFound|Import)Error: .*", r"module '[\w.]+' not found", r"Unbound module \w+",
         r"there is no package called \S+", r"Cannot open module file \S+", r"Package \w+ not found",
         compiles=True,
     ),
     *_rules(
-        2, "surface", "arguments",
+        "surface", "arguments",
         r"TypeError: .*takes .*arguments?\b.*", r"TypeError: .*missing \d+ required .*",
         r"TypeError: .*(?:unexpected keyword argument|multiple values for argument).*",
         r"TypeError: .*expected .*arguments?, got \d+", r"unused arguments? \(", r'argument "\w+" is missing',
         r"applied to too many arguments", r"(?:Missing|More) actual argument", compiles=True,
     ),
     *_rules(
-        2, "surface", "unknown-name",
+        "surface", "unknown-name",
         r"NameError: name '(?P<name>\w+)' is not defined", r"AttributeError: module '[\w.]+' has no .*",
         r"attempt to call a nil value(?: \(\w+ '\w+'\))?", r"Unbound (?:value|constructor) \S+",
         r"could not find function \S+", r"object '\w+' not found", r"Symbol \S+ at \S+ has no IMPLICIT type",
         r"undefined reference to \S+", r"UndefVarError: \S+", compiles=True,
     ),
-    *_rules(2, "surface", "reads-input", r"EOFError: .*"),
+    *_rules("surface", "reads-input", r"EOFError: .*"),
     *_rules(
-        1, "surface", "syntax",
+        "surface", "syntax",
         r"unexpected (?:symbol|string constant|numeric constant|end of input|'.{1,4}')", r"ParseError",
         r"syntax error", r"'\w+' expected .*near", r"unfinished string near",
     ),
 )  # fmt: skip
 
 
-def _runtime_error(task: Task, program: str, message: str) -> Label:
+def _runtime_error(task: Task, program: str, message: str) -> Found:
     reason = _after_test(task, message)
     tree = _tree(program) if task.programming_language == "python" else None
     if method := _unknown_method(reason):
-        return Label(2, "surface", f"no builtin type has a method {method} | {message}", "unknown-name")
+        return Found("surface", f"no builtin type has a method {method} | {message}", "unknown-name")
     if tree is not None and task.mode == "function" and "NoneType" in reason:
         label = _no_value(task, tree, message)
         if label is not None:
@@ -196,8 +215,8 @@ def _runtime_error(task: Task, program: str, message: str) -> Label:
             return _missing_name(task, tree, match) or rule.label(match, message)
     name = _exception_name(reason)
     if tree is not None and not name and (unknown := unknown_names(tree)):
-        return Label(2, "surface", f"never defines {', '.join(unknown)} | {message}", "unknown-name")
-    return Label(3, "semantic", message or "ended with an error and no message", name or "runtime-error")
+        return Found("surface", f"never defines {', '.join(unknown)} | {message}", "unknown-name")
+    return Found("semantic", message or "ended with an error and no message", name or "runtime-error")
 
 
 def _failed_test(task: Task, message: str) -> str:
@@ -211,16 +230,16 @@ def _after_test(task: Task, message: str) -> str:
     return message[min(len(_failed_test(task, message)), QUOTED) :]
 
 
-def _missing_name(task: Task, tree: ast.Module | None, match: re.Match[str]) -> Label | None:
-    """The label for a NameError on the function under test, or on a module that is used and not imported."""
+def _missing_name(task: Task, tree: ast.Module | None, match: re.Match[str]) -> Found | None:
+    """The category of a NameError on the function under test, or on a module that is used and not imported."""
     name = match.groupdict().get("name")
     if name and name != task.entry_point and name in sys.stdlib_module_names:
-        return Label(2, "surface", f"{name} is a module it never imports", "unknown-module")
+        return Found("surface", f"{name} is a module it never imports", "unknown-module")
     if not name or name != task.entry_point:
         return None
     defined = _defined(tree) if tree is not None else []
     found = f"it defines {', '.join(defined)}" if defined else "it defines no function"
-    return Label(2, "surface", f"{name} is missing; {found}", "entry-point")
+    return Found("surface", f"{name} is missing; {found}", "entry-point")
 
 
 def _exception_name(message: str) -> str:
@@ -294,8 +313,8 @@ def _is_none_call(value: ast.expr | None) -> bool:
     return _is_print(value) or (isinstance(value.func, ast.Attribute) and value.func.attr in in_place)
 
 
-def _no_value(task: Task, tree: ast.Module, message: str) -> Label | None:
-    """Type 2 when the function under test cannot return a value: it prints, works in place, or just ends."""
+def _no_value(task: Task, tree: ast.Module, message: str) -> Found | None:
+    """Say when the function under test cannot return a value: it prints, works in place, or just ends."""
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     named = [node for node in functions if node.name == task.entry_point] or functions[:1]
     if not named:
@@ -308,16 +327,16 @@ def _no_value(task: Task, tree: ast.Module, message: str) -> Label | None:
         return None
     name = named[-1].name
     if _calls(nodes, _is_print):
-        return Label(2, "format", f"{name} prints and returns None | {message}", "prints")
+        return Found("format", f"{name} prints and returns None | {message}", "prints")
     if any(map(_is_none_call, values)):
-        return Label(2, "format", f"{name} returns the None of an in-place call | {message}", "in-place")
-    return Label(2, "semantic", f"{name} has no return with a value | {message}", "returns-none")
+        return Found("format", f"{name} returns the None of an in-place call | {message}", "in-place")
+    return Found("semantic", f"{name} has no return with a value | {message}", "returns-none")
 
 
 # ---------------------------------------------------------------------------------------------- wrong answers
 
 
-def _wrong_output(task: Task, program: str, verdict: "Verdict") -> Label:
+def _wrong_output(task: Task, program: str, verdict: "Verdict") -> Found:
     message = _message(verdict)
     got_text, expected_text = got_and_expected(_after_test(task, message))
     if task.mode == "program":
@@ -325,18 +344,18 @@ def _wrong_output(task: Task, program: str, verdict: "Verdict") -> Label:
     if got_text == "None" and expected_text != "None":
         tree = _tree(program) if task.programming_language == "python" else None
         label = _no_value(task, tree, message) if tree is not None else None
-        return label or Label(4, "semantic", f"None on some path | {message}", "missing-return")
+        return label or Found("semantic", f"None on some path | {message}", "missing-return")
     if LAZY.fullmatch(got_text):
-        return Label(4, "format", f"an iterator in place of its items | {message}", "iterator")
+        return Found("format", f"an iterator in place of its items | {message}", "iterator")
     given, literal = _assert_sides(task, message)
     got, expected = value_of(got_text), value_of(expected_text)
     expected = literal if expected is UNREADABLE else expected
     if isinstance(got, str | list | tuple | dict | set) and got and got in given:
-        return Label(4, "semantic", f"gives back its argument | {message}", "unchanged")
+        return Found("semantic", f"gives back its argument | {message}", "unchanged")
     if got is UNREADABLE or expected is UNREADABLE:
-        return Label(4, "semantic", message or "an assert failed", "wrong-answer")
+        return Found("semantic", message or "an assert failed", "wrong-answer")
     polycode, rule = _decision(task, got, expected) or difference(got, expected)
-    return Label(4, polycode, f"{rule} | {message}", rule)
+    return Found(polycode, f"{rule} | {message}", rule)
 
 
 _DENIES = re.compile(r"\b(?:no|not|non|never|false|invalid|unequal)\b", re.IGNORECASE)
@@ -382,11 +401,16 @@ def failed_test_and_sides(task: Task, message: str) -> tuple[str, str, str]:
 
 def _assert_sides(task: Task, message: str) -> tuple[list[Any], Any]:
     """The literal arguments of the failed assert's call, and the literal it compares with."""
-    tree = _tree(_failed_test(task, message))
+    test = _failed_test(task, message)
+    return _given(task, test), _compared(_tree(test))
+
+
+def _given(task: Task, test: str) -> list[Any]:
+    """The literal arguments of a test's first call of the function under test."""
+    tree = _tree(test)
     nodes = list(ast.walk(tree)) if tree is not None else []
     calls = [node for node in nodes if isinstance(node, ast.Call) and _called(node) == task.entry_point]
-    given = [value_of(ast.unparse(argument)) for argument in (calls[0].args if calls else [])]
-    return given, _compared(tree)
+    return [value_of(ast.unparse(argument)) for argument in (calls[0].args if calls else [])]
 
 
 def _compared(tree: ast.Module | None) -> Any:
@@ -400,19 +424,123 @@ def _called(call: ast.Call) -> str:
     return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
-def _wrong_text(program: str, verdict: "Verdict", got_text: str, expected_text: str) -> Label:
+def _wrong_text(program: str, verdict: "Verdict", got_text: str, expected_text: str) -> Found:
     """Program tasks: stdout against the case's output."""
     got = _unquoted(got_text) if got_text else verdict.stdout_head
     expected = _unquoted(expected_text)
     evidence = f"got {got_text or repr(got[:80])}, expected {expected_text}"
     if got.strip() or not expected.strip():
         polycode, rule = text_difference(got, expected)
-        return Label(4, polycode, f"{rule} | {evidence}", rule)
+        return Found(polycode, f"{rule} | {evidence}", rule)
     if re.search(r"print|write|put|cat\(|output|format", program, re.IGNORECASE):
-        return Label(4, "semantic", f"prints nothing | {evidence}", "empty-output")
-    return Label(2, "format", f"prints nothing, and has no statement that would | {evidence}", "no-output")
+        return Found("semantic", f"prints nothing | {evidence}", "empty-output")
+    return Found("format", f"prints nothing, and has no statement that would | {evidence}", "no-output")
 
 
 def _unquoted(text: str) -> str:
     value = value_of(text)
     return value if isinstance(value, str) else text
+
+
+# ------------------------------------------------------------------------------------------- Troopers' types
+
+
+class Failure(NamedTuple):
+    """What TROOPERS_RULES read: the task, the program, the verdict's message, and what PolyCode's rules found."""
+
+    task: Task
+    program: str
+    message: str
+    polycode_type: Polycode
+    evidence: str
+    rule: str
+
+    @property
+    def reason(self) -> str:
+        """The message after the quoted test."""
+        return _after_test(self.task, self.message)
+
+
+class TypeRule(NamedTuple):
+    """One rule: its name, the type it gives, and whether it holds."""
+
+    name: str
+    troopers_type: int | None
+    holds: Callable[[Failure], bool]
+
+
+def _is_any(*rules: str) -> Callable[[Failure], bool]:
+    return lambda failure: failure.rule in rules
+
+
+def _says(pattern: str) -> Callable[[Failure], bool]:
+    found = re.compile(pattern)
+    return lambda failure: failure.rule not in _ANSWERED and found.search(failure.reason) is not None
+
+
+def _lacks_what_the_test_names(failure: Failure) -> bool:
+    """True where the missing name is one that the test uses and the program never mentions."""
+    name = re.search(r"NameError: name '(\w+)' is not defined", failure.reason)
+    test = _failed_test(failure.task, failure.message)
+    return name is not None and _mentions(test, name[1]) and not _mentions(failure.program, name[1])
+
+
+def _mentions(text: str, name: str) -> bool:
+    return re.search(rf"\b{name}\b", text) is not None
+
+
+def _fails_at_the_boundary_alone(failure: Failure) -> bool:
+    """True where the input is extreme (empty, one element, 0, 1, negative, huge) and an ordinary one passed before."""
+    task, inputs = failure.task, []
+    if task.mode == "program":
+        number = re.match(r"case (\d+)", failure.message)
+        inputs = [case.input.split() for case in task.cases[: int(number[1]) if number else 0]]
+        inputs = [[token_value(word) for word in words] or [""] for words in inputs]
+    else:
+        failed, tests = _failed_test(task, failure.message), list(task.tests("all"))
+        quoted = [" ".join(test.split()) for test in tests]
+        inputs = [_given(task, test) for test in quoted[: quoted.index(failed) + 1]] if failed else []
+    return (
+        len(inputs) > 1 and any(map(_extreme, inputs[-1])) and not all(any(map(_extreme, one)) for one in inputs[:-1])
+    )
+
+
+def _extreme(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int | float):
+        return value in (0, 1) or value < 0 or abs(value) >= 10**6
+    return value is None or (isinstance(value, str | list | tuple | dict | set) and len(value) <= 1)
+
+
+_ANSWERED = (
+    "off-by-one", "near-miss", "rounded", "reordered", "inverted", "sign", "wrong-type", "wrong-answer", "unchanged",
+    "missing-return", "empty-output",
+)  # fmt: skip
+_OUTSIDE = (
+    r"ZeroDivisionError|OverflowError|FloatingPointError|math domain error|DivideError|DomainError|InexactError|"
+    r"Division_by_zero|divide by zero|IndexError|KeyError|StopIteration|BoundsError|Not_found|index out of bounds|"
+    r"subscript out of bounds|out of range|outside of expected range|empty (?:sequence|range|list|set|iterable)|"
+    r"is an empty|NoneType"
+)
+_OTHER_INPUT = (
+    r"TypeError|AttributeError|MethodError|invalid literal|could not convert|values to unpack|non-numeric argument|"
+    r"EOFError|End of file"
+)
+
+# In order: the first that holds decides. data/failure_criteria.md has the same list in words.
+TROOPERS_RULES = (
+    TypeRule("no program that starts", None, _is_any("no-code", "fence", "truncated", "syntax")),
+    TypeRule("a limit is spent", 4, lambda failure: failure.polycode_type == "performance"),
+    TypeRule("the test's name is missing", 2, _lacks_what_the_test_names),
+    TypeRule("name that does not exist", None, _is_any("unknown-name", "unknown-module")),
+    TypeRule("signature or return", 2, _is_any(
+        "entry-point", "arguments", "reads-input", "prints", "in-place", "returns-none", "no-output")),
+    TypeRule("off by little", 3, _is_any("off-by-one", "near-miss", "rounded")),
+    TypeRule("form of the answer", 2, lambda failure: failure.polycode_type == "format"),
+    TypeRule("kind of the answer", 2, _is_any("wrong-type")),
+    TypeRule("outside what is there", 3, _says(_OUTSIDE)),
+    TypeRule("input of another kind", 2, _says(_OTHER_INPUT)),
+    TypeRule("boundary input alone", 3, _fails_at_the_boundary_alone),
+    TypeRule("another task", 1, lambda failure: True),
+)  # fmt: skip

@@ -1,18 +1,27 @@
-"""Language manifests: one YAML file a language; adding a language is adding a file.
+"""Language manifests: one YAML file per language; adding a language is adding a file.
+
+PolyCode's own shape (its Appendix D):
 
 | key          | means |
 |--------------|-------|
-| install      | shell lines that install the toolchain on Debian; the OCI backend builds its image from them |
-| file_ext     | the program is written to main.<file_ext> |
-| compile      | command that builds it, absent for interpreters |
-| run          | command that runs it, once a case |
+| language     | its name, as the file is called |
+| install      | command, or list of commands, that install the toolchain on Debian, for container images |
+| compile      | command that builds the program, absent or empty for interpreters |
+| run          | command that runs it, once per case |
+| file_ext     | with its dot; the program is written to main<file_ext>, which is what commands call it |
+| stdin        | true: the program reads its input there |
+| stdout       | true: the program is judged by what it prints there |
+
+A command is a list of words, no shell reads it. Differs from the paper in these further keys, all optional:
+
+| key          | means |
+|--------------|-------|
 | version      | command that prints the toolchain's version |
-| stdin/stdout | how programs read and write, in words for a prompt |
 | conventions  | one line for prompts: how programs print numbers and blanks |
 | processes    | true when `run` itself must start processes |
 | reserve_mb   | address space the runtime maps beyond what programs use |
 | stop_tokens  | where a completion of a function prompt ends |
-| functions    | true when tests.<file_ext> beside this file runs function tests |
+| functions    | true when tests<file_ext> beside this file runs function tests |
 | function_compile | command that builds those, UNIT being the unit that holds the mark |
 """
 
@@ -36,17 +45,21 @@ FOLDER = Path(__file__).parent
 TOOL_PATH = (os.path.dirname(os.path.realpath(sys.executable)), "/usr/local/bin", "/usr/bin", "/bin")
 
 
+COMMANDS = ("compile", "run", "version", "function_compile")
+NEEDED = ("install", "run", "file_ext", "stdin", "stdout")
+
+
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """One manifest."""
+    """One manifest; commands are lines that shlex reads, `install` has one per line, `file_ext` has no dot."""
 
     name: str
     install: str
     file_ext: str
     run: str
-    version: str
-    stdin: str
-    stdout: str
+    stdin: bool
+    stdout: bool
+    version: str = ""
     conventions: str = ""
     compile: str = ""
     processes: bool = False
@@ -81,12 +94,52 @@ def load(name: str) -> Language:
     if not re.fullmatch(r"[a-z0-9_+-]+", name) or not path.is_file():
         raise SandboxError(f"no language {given!r}; there are {', '.join(names())}")
     try:
-        fields: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Language(name=name, **{**fields, "stop_tokens": tuple(fields.get("stop_tokens", ()))})
+        return parse(name, yaml.safe_load(path.read_text(encoding="utf-8")))
     except (TypeError, AttributeError, ValueError, yaml.YAMLError) as error:
         raise SandboxError(
             f"{path}: {one_line(str(error))}; {FOLDER / '__init__.py'} says which keys there are"
         ) from None
+
+
+def parse(name: str, fields: dict[str, Any]) -> Language:
+    """Return the language that a manifest's fields describe. Raises ValueError or TypeError naming the key."""
+    if not isinstance(fields, dict):
+        raise TypeError(f"a mapping of keys is expected, not {fields!r}")
+    missing = [key for key in NEEDED if key not in fields]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+    if language_name(str(fields.get("language", name))) != name:
+        raise ValueError(f"language is {fields['language']!r}, but the file is called {name}.yaml")
+    if fields["stdin"] is not True or fields["stdout"] is not True:
+        raise ValueError("stdin and stdout should be true: a program reads its input there and is judged by its output")
+    extension = str(fields["file_ext"]).removeprefix(".")
+    read = {key: _main_file(_line(key, fields[key]), extension) for key in COMMANDS if fields.get(key)}
+    rest = {key: value for key, value in fields.items() if key not in (*COMMANDS, "language", "install", "file_ext")}
+    install, stops = "\n".join(map(shlex.join, _commands(fields["install"]))), tuple(fields.get("stop_tokens", ()))
+    return Language(name, install, extension, **{**rest, **read, "stop_tokens": stops})
+
+
+def _commands(value: Any) -> list[list[str]]:
+    """Return the commands of `install`: one list of words, or a list of such lists."""
+    several = isinstance(value, list) and all(isinstance(one, list) for one in value)
+    return [shlex.split(_line("install", one)) for one in (value if several else [value]) if one]
+
+
+def _line(key: str, value: Any) -> str:
+    """Return a command as one line that shlex reads back; a line stands for its words."""
+    if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        return shlex.join(value)
+    if isinstance(value, str):
+        return shlex.join(shlex.split(value))
+    raise ValueError(f"{key} is {value!r}; a list of words is expected, such as [lua5.4, main.lua]")
+
+
+def _main_file(line: str, extension: str) -> str:
+    """Return a command whose source file, whatever the manifest calls it, is the one that programs are written to."""
+    words = shlex.split(line)
+    own = [word for word in words if re.fullmatch(rf"[\w./-]+\.{re.escape(extension)}", word)]
+    sources = [word for word in own if "UNIT" not in word and word != f"program.{extension}"]
+    return shlex.join([f"main.{extension}" if word in sources else word for word in words])
 
 
 def names() -> list[str]:
@@ -100,6 +153,8 @@ def version(name: str) -> str | None:
     language = load(name)
     if not all(find_tool(tool) for tool in language.tools):
         return None
+    if not language.version:
+        return f"{name}, installed"
     try:
         done = subprocess.run(language.command(language.version), capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
