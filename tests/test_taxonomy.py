@@ -89,6 +89,14 @@ def test_the_types_are_the_papers_four() -> None:
     assert {rule.troopers_type for rule in TROOPERS_RULES} == {None, 1, 2, 3, 4}
 
 
+def test_an_argument_given_back_is_no_matter_of_kind() -> None:
+    given = "def add(a, b):\n    return a\n"
+    test = "assert add(2, 3) == 'five'"
+    task = dataclasses.replace(ADD, visible_tests=(test,))
+    assert troopers("wrong-output", f"{test}: got 2, expected 'five'", given, task) == 1
+    assert troopers("wrong-output", f"{test}: got 2, expected 'five'", RIGHT, task) == 2
+
+
 def test_the_first_rule_that_holds_decides_and_the_last_always_does() -> None:
     assert [rule.troopers_type for rule in TROOPERS_RULES][-1] == 1
     assert label("wrong-output", f"{CALL}: got 77, expected 5").troopers_rule == TROOPERS_RULES[-1].name
@@ -124,7 +132,14 @@ def test_the_criteria_name_every_rule_in_its_order() -> None:
         ("wrong-output", "got '5', expected 5", RIGHT, 2),
         ("wrong-output", "got [5], expected 5", RIGHT, 2),
         ("wrong-output", "got 'none', expected 5", RIGHT, 2),
-        ("wrong-output", "got 6, expected 5", RIGHT, 3),
+        ("wrong-output", "got 6, expected 5", RIGHT, 1),
+        ("wrong-output", "got 71, expected 70", RIGHT, 3),
+        ("wrong-output", "got [1, 2], expected [1, 2, 3]", RIGHT, 3),
+        ("wrong-output", "got (4, 7), expected [1, 2]", RIGHT, 1),
+        ("wrong-output", "got True, expected [1, 2]", RIGHT, 2),
+        ("wrong-output", "got [1, 2, 3, ...], expected 5", RIGHT, 2),
+        ("wrong-output", "got None, expected 5", "def add(a, b):\n    if a > b:\n        return a\n", 1),
+        ("wrong-output", "got 3, expected 5", "def add(a, b):\n    return b\n", 1),
         ("wrong-output", "got 4.99, expected 5.0", RIGHT, 3),
         ("wrong-output", "got 0.30000000000000004, expected 0.3", RIGHT, 3),
         ("wrong-output", "got 77, expected 5", RIGHT, 1),
@@ -529,6 +544,6 @@ def test_tally_counts_both_taxonomies_and_keeps_empty_categories() -> None:
     labels = [label("timeout"), label("timeout"), label("wrong-output", f"{CALL}: got 4, expected 5")]
     counts = tally(labels)
     assert counts.total == 3
-    assert counts.troopers == {None: 0, 1: 0, 2: 0, 3: 1, 4: 2}
+    assert counts.troopers == {None: 0, 1: 1, 2: 0, 3: 0, 4: 2}
     assert counts.polycode == {"surface": 0, "format": 0, "semantic": 1, "performance": 2}
     assert counts.rules == {"timeout": 2, "off-by-one": 1}

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 TROOPERS_TYPES = {1: "specification", 2: "I/O contract", 3: "numerical or boundary case", 4: "resource"}
 POLYCODE_TYPES: tuple[Polycode, ...] = ("surface", "format", "semantic", "performance")
+SMALL = 10  # counts below this are off by one by chance
 RESOURCE_LIMITS = (Status.TIMEOUT, Status.MEMORY, Status.OUTPUT_LIMIT)
 LAZY = re.compile(r"<(?:map|filter|zip|enumerate|reversed|generator|<genexpr>) object.*>")
 QUOTED = 159  # how much of a failed test a message opens with at least
@@ -489,6 +490,56 @@ def _mentions(text: str, name: str) -> bool:
     return re.search(rf"\b{name}\b", text) is not None
 
 
+def _sides(failure: Failure) -> tuple[Any, Any]:
+    """What the program gave and what the test compares it with, UNREADABLE where a message does not show it."""
+    got, expected = got_and_expected(failure.reason)
+    if failure.task.mode == "program":
+        return token_value(_unquoted(got)), token_value(_unquoted(expected))
+    shown, test = value_of(expected), _failed_test(failure.task, failure.message)
+    return value_of(got), _compared(_tree(test)) if shown is UNREADABLE else shown
+
+
+def _gives_an_argument_back(failure: Failure) -> bool:
+    """True where the answer is an argument of the call, and the program has a statement that returns one as it is."""
+    got, tree = _sides(failure)[0], _tree(failure.program)
+    given = _given(failure.task, _failed_test(failure.task, failure.message))
+    if tree is None or got is UNREADABLE or got not in given:
+        return False
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return any(
+        isinstance(node, ast.Return) and isinstance(node.value, ast.Name) and node.value.id in _arguments(function)
+        for function in functions for node in _own_nodes(function)
+    )  # fmt: skip
+
+
+def _arguments(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
+    return {argument.arg for argument in (*function.args.posonlyargs, *function.args.args)}
+
+
+def _is_off_by_little(failure: Failure) -> bool:
+    """True for rounding and near misses; for off by one where the expected number is not so small that it is chance."""
+    expected = _sides(failure)[1]
+    small = isinstance(expected, int) and abs(expected) < SMALL
+    return failure.rule in ("near-miss", "rounded") or (failure.rule == "off-by-one" and not small)
+
+
+def _is_of_another_kind(failure: Failure) -> bool:
+    """True for a number in place of a sequence, a text in place of a truth value, …; lists and tuples are one kind."""
+    got, expected = (_kind_of(value) for value in _sides(failure))
+    if got == "" and failure.task.mode == "function":  # a long value is shown cut
+        got = {"[": "sequence", "(": "sequence", "'": "text", '"': "text"}.get(
+            got_and_expected(failure.reason)[0][:1], ""
+        )
+    return failure.rule in _ANSWERED and bool(got and expected) and got != expected
+
+
+def _kind_of(value: Any) -> str:
+    if value is None or value is UNREADABLE:
+        return ""
+    kinds = {bool: "truth value", str: "text", list: "sequence", tuple: "sequence", int: "number", float: "number"}
+    return kinds.get(type(value), type(value).__name__)
+
+
 def _fails_at_the_boundary_alone(failure: Failure) -> bool:
     """True where the input is extreme (empty, one element, 0, 1, negative, huge) and an ordinary one passed before."""
     task, inputs = failure.task, []
@@ -536,9 +587,10 @@ TROOPERS_RULES = (
     TypeRule("name that does not exist", None, _is_any("unknown-name", "unknown-module")),
     TypeRule("signature or return", 2, _is_any(
         "entry-point", "arguments", "reads-input", "prints", "in-place", "returns-none", "no-output")),
-    TypeRule("off by little", 3, _is_any("off-by-one", "near-miss", "rounded")),
+    TypeRule("argument given back", 1, _gives_an_argument_back),
+    TypeRule("off by little", 3, _is_off_by_little),
     TypeRule("form of the answer", 2, lambda failure: failure.polycode_type == "format"),
-    TypeRule("kind of the answer", 2, _is_any("wrong-type")),
+    TypeRule("kind of the answer", 2, _is_of_another_kind),
     TypeRule("outside what is there", 3, _says(_OUTSIDE)),
     TypeRule("input of another kind", 2, _says(_OTHER_INPUT)),
     TypeRule("boundary input alone", 3, _fails_at_the_boundary_alone),
