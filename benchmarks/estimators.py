@@ -136,7 +136,7 @@ def differences_over_runs(repeats: int, n: int = 60) -> Iterator[Row]:
     for runs, spread in itertools.product((3, 5), (0.0, 0.03, 0.1)):
         found: dict[str, list[tuple[float, float, float]]] = {"tasks alone": [], "runs and tasks": []}
         for _ in range(repeats):
-            skill, shift = rng.uniform(0.3, 0.6, n), rng.uniform(-1, 1, (runs, 1)) * spread * 3**0.5
+            skill, shift = rng.uniform(0.3, 0.6, n), rng.normal(0, spread, (runs, 1))
             b = np.mean(rng.random((5, runs, n)) < skill + 0.06 + rng.normal(0, 0.05, n) + shift, axis=0)
             table = b - np.mean(rng.random((5, runs, n)) < skill, axis=0)
             found["tasks alone"].append((*_ends(paired.paired_difference(table.mean(axis=0))), 0.06))
