@@ -11,6 +11,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -45,9 +46,17 @@ local function same(a, b)
   for k in pairs(b) do if a[k] == nil then return false end end
   return true
 end
+local function shown(value)
+  if type(value) ~= "table" then return tostring(value) end
+  local parts = {}
+  for k, v in pairs(value) do parts[#parts + 1] = (type(k) == "number" and "" or k .. " = ") .. shown(v) end
+  return "{" .. table.concat(parts, ", ") .. "}"
+end
 package.preload["luaunit"] = function()
   return {
-    assertEquals = function(a, b) if not same(a, b) then error("values differ: got " .. tostring(a), 2) end end,
+    assertEquals = function(got, wanted)
+      if not same(got, wanted) then error("got " .. shown(got) .. ", expected " .. shown(wanted), 0) end
+    end,
     LuaUnit = {run = function() test_humaneval() return 0 end},
   }
 end
@@ -70,8 +79,9 @@ def plainly(task: Task) -> tuple[bool, str]:
             return False, "does not end in 60 s"
     words = [line for line in ran.stderr.replace(folder, "").splitlines() if line.strip() and "[C]: in ?" not in line]
     shown = [line for line in words if "stack traceback" not in line and not line.startswith("\t")] or words
-    last = shown[0] if language == "lua" else " ".join(shown[:3]) if language == "r" else shown[-1] if shown else ""
-    return ran.returncode == 0, last[:200] if ran.returncode else ""
+    said = {"lua": shown[:1], "r": shown[:2]}.get(language, shown[-1:])
+    said = [re.sub(r"^lua5.4: (/program:\d+: )?|Error in test_humaneval\(\) :", "", line).strip() for line in said]
+    return ran.returncode == 0, " ".join(said)[:200] if ran.returncode else ""
 
 
 def check(name: str, sandbox: Sandbox, most: int | None) -> dict[str, Any]:

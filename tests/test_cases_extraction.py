@@ -258,6 +258,9 @@ LONG = {
     "tokens": "<|im_end|>" * (SIZE // 10),
     "wrappers": "x " + "[CODE] " * (SIZE // 7) + "x",
     "quoted": "> ```\n" * (SIZE // 6),
+    "three quotes": "'''python\n" * (SIZE // 10),
+    "marks without an end": "[CODE]\nx = 1 y\n" * (SIZE // 15),
+    "talk": "```python\ndef f(n):\n    return n\n" + "It is so.\n" * (SIZE // 10),
     "broken": "x = 1 apples\n" * (SIZE // 13),
 }
 

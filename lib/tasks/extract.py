@@ -688,8 +688,16 @@ def parse(code: str) -> ast.Module:
 
 
 def parsed(code: str, *, dedent: bool = True) -> ast.Module | None:
-    """Return the syntax tree of Python code, None when it does not parse; `dedent` first removes common indentation."""
+    """Return the syntax tree of Python code, None when it does not parse; `dedent` first removes common indentation.
+
+    The tree is shared: it may be read only.
+    """
+    return _parsed(textwrap.dedent(code) if dedent else code)
+
+
+@functools.lru_cache(maxsize=16)  # one answer's texts, each looked at by several rules
+def _parsed(code: str) -> ast.Module | None:
     try:
-        return parse(textwrap.dedent(code) if dedent else code)
+        return parse(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

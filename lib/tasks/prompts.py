@@ -13,6 +13,7 @@ import ast
 import dataclasses
 import functools
 import hashlib
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ MANIFESTS = Path(__file__).parents[1] / "sandbox" / "languages"  # read as data:
 FUNCTION_STOPS = (f"\n{FENCE}", "\nprint(", "\nassert ", "\nif __name__")
 PROGRAM_STOPS = (f"\n{FENCE}",)
 DEMONSTRATION = re.compile(r"\n(?=print\(|assert\b|if __name__|#)")
+MAX_STOPS = 100  # stop strings of one completion that are looked at
 MAX_CUTS = 20  # places at which a demonstration may begin that are tried
 MAX_COLONS = 50  # colons of a signature that are tried
 LANGUAGE_NAMES = {"python": "Python", "lua": "Lua", "ocaml": "OCaml", "r": "R", "fortran": "Fortran", "julia": "Julia"}
@@ -218,7 +220,7 @@ def cut_at_stops(text: str, stops: tuple[str, ...], prefill: str = "") -> str:
 def stop_at(text: str, stops: tuple[str, ...], prefill: str = "") -> int | None:
     """Return the place of the stop that ends a completion, see `cut_at_stops`; None while the answer goes on."""
     opened = prefill.partition("\n")[2]
-    for stop in re.finditer("|".join(map(re.escape, stops)) or "(?!)", text):
+    for stop in itertools.islice(re.finditer("|".join(map(re.escape, stops)) or "(?!)", text), MAX_STOPS):
         if not prefill or _is_complete(opened + text[: stop.start()], stop[0], prefill):
             return stop.start()
     return None
