@@ -186,9 +186,9 @@ def train(options: argparse.Namespace) -> None:
             return
         rows = [encode(row, tokenizer) for row in examples(chosen, tasks, tokenizer)]
         torch.manual_seed(seed)
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype()).to(device)
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype(), attn_implementation="eager")
         lora = LoraConfig(r=16, lora_alpha=32, target_modules=list(TARGET_MODULES), task_type="CAUSAL_LM")
-        model = get_peft_model(base, lora).train()
+        model = get_peft_model(base.to(device), lora).train()
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=0.01)
         schedule = get_cosine_schedule_with_warmup(optimizer, round(0.1 * steps), steps)
@@ -214,7 +214,8 @@ def train(options: argparse.Namespace) -> None:
             losses.append(loss.detach())
         values = [round(float(loss), 4) for loss in losses]
         if not all(map(math.isfinite, values)):
-            raise SystemExit(f"{adapter.name}: the loss is not a number; nothing was saved")
+            print(f"{adapter.name}: the loss is not a number; nothing was saved", flush=True)
+            continue
         save_adapter(model, tokenizer, adapter)
         seconds = time.perf_counter() - started
         record = {"arm": options.arm, "seed": seed, "rows": len(chosen), "losses": values, "seconds": round(seconds, 1)}
