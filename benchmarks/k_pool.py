@@ -2,6 +2,7 @@
 
     python benchmarks/k_pool.py sample --model coder --out pool [--data data/external] [--only NAME …] [--quick]
     python benchmarks/k_pool.py grade --answers pool --out verdicts.csv.gz [--data data/external]
+    python benchmarks/k_pool.py failures --answers pool --out figures
 
 `sample` needs no sandbox. It writes one gzipped JSON Lines file per set, whole or not at all, and goes on after the
 last one that is there: greedy answers, ten samples per task, and a pool of 100 samples per BLP-2025 test task in
@@ -9,7 +10,8 @@ slices of 20. A line is one task: {"set", "show_tests", "task_id", "digest" of t
 [[text, tokens, ln q], …]}.
 
 `grade` writes one row per sample: set, show_tests, task_id, sample, tokens, logprob, visible and full (the status of
-the visible tests and of all of them; those of BLP-2025 are the published hidden suite's).
+the visible tests and of all of them; those of BLP-2025 are the published hidden suite's). `failures` draws Troopers'
+Figure 3 from the greedy answers.
 """
 
 import argparse
@@ -27,7 +29,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import pandas  # noqa: E402
+
 from lib.base.files import write_bytes  # noqa: E402
+from lib.evaluation.failures.taxonomy import classify  # noqa: E402
+from lib.evaluation.scores import NO_TYPE  # noqa: E402
+from lib.figures.style import save, set_style  # noqa: E402
+from lib.papers import troopers  # noqa: E402
 from lib.sampling import Engine, Request, SamplingParams, open_engine, sample_seed  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.tasks.prompts import Prompt, build_prompt  # noqa: E402
@@ -163,18 +171,47 @@ def grade(options: argparse.Namespace) -> None:
     write_bytes(options.out, gzip.compress(text, 9) if options.out.suffix == ".gz" else text)
 
 
+# ------------------------------------------------------------------------------------------------------------- failures
+
+
+def failures(options: argparse.Namespace) -> None:
+    """Draw Troopers' Figure 3 from the greedy answers to the BLP test tasks, one visible test shown, on all tests."""
+    with gzip.open(options.answers / "greedy.jsonl.gz", "rt", encoding="utf-8") as text:
+        rows = [json.loads(line) for line in text]
+    rows = [row for row in rows if (row["set"], row["show_tests"]) == ("blp", 1)]
+    suite = {task.task_id: task for task in read(options.data / "blp" / "test_full.csv")}
+    jobs = []
+    for row in rows:
+        prompt = Prompt(row["task_id"], row["prefill"], row["prefill"], tuple(row["stops"]))
+        jobs.append((suite[row["task_id"]], prompt.program(row["samples"][0][0])))
+    with Sandbox() as sandbox:
+        verdicts = sandbox.grade_many(jobs, tests="all")
+    counted = [(task, program, verdict) for (task, program), verdict in zip(jobs, verdicts, strict=True)
+               if verdict.status != "unsupported-test"]  # fmt: skip
+    labels = [classify(*one) for one in counted if one[2].status != "success"]
+    found = [str(label.troopers_type or NO_TYPE) for label in labels]
+    types = pandas.DataFrame({"model": "Qwen2.5-Coder-0.5B", "troopers_type": found})
+    set_style()
+    figure, data = troopers.failure_types(types, {"Qwen2.5-Coder-0.5B": (len(counted), 1)})
+    words = (
+        f"Failures by Troopers' four types: {len(labels)} of {len(counted)} greedy answers to the BLP-2025 test tasks, "
+        "one visible assert shown, full suite; rules: data/failure_criteria.md; bars: Wilson 95 % over tasks."
+    )
+    save(figure, options.out / "troopers_figure_3", data, words)
+
+
 def main() -> None:
-    """Sample or grade."""
+    """Sample, grade or draw failures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    for run, name in ((sample, "sample"), (grade, "grade")):
+    for run, name in ((sample, "sample"), (grade, "grade"), (failures, "failures")):
         command = commands.add_parser(name)
         command.set_defaults(run=run)
         command.add_argument(
             "--data", type=Path, default=ROOT / "data" / "external", help="public data (data/external)"
         )
         command.add_argument("--out", type=Path, required=True)
-        if run is grade:
+        if run is not sample:
             command.add_argument("--answers", type=Path, required=True, help="the folder that `sample` wrote")
             continue
         command.add_argument("--model", default="coder")

@@ -84,7 +84,7 @@ def troopers(status: str, failure: str, program: str = RIGHT, task: Task = ADD) 
 
 
 def test_the_types_are_the_papers_four() -> None:
-    names = {1: "specification", 2: "I/O contract", 3: "numerical or boundary case", 4: "resource"}
+    names = {1: "specification", 2: "I/O contract", 3: "numerical or boundary case", 4: "resource or non-termination"}
     assert names == TROOPERS_TYPES
     assert {rule.troopers_type for rule in TROOPERS_RULES} == {None, 1, 2, 3, 4}
 

@@ -22,6 +22,11 @@ TYPE_NAMES = {str(number): f"{number} {name}" for number, name in TROOPERS_TYPES
 def failure_shares(failures: pandas.DataFrame, column: str) -> Picture:
     """Draw failures by type and model: shares of the failed samples, intervals over tasks, counts at the bars."""
     data = shares(failures, column)
+    return share_bars(data, column), data
+
+
+def share_bars(data: pandas.DataFrame, column: str) -> Any:
+    """Draw the rows of `lib.evaluation.failures.statistics.shares`."""
     kinds = sorted(data[column].unique(), key=str)
     figure, axes = subplots(figsize=(5.2, 0.9 + 0.65 * len(kinds)))
     bars = grouped_bars(axes, data, series="model", group=column, groups=kinds, value="share", scale=100)
@@ -31,7 +36,7 @@ def failure_shares(failures: pandas.DataFrame, column: str) -> Picture:
     axes.set_yticks(range(len(kinds)), [TYPE_NAMES.get(str(kind), kind) for kind in kinds])
     axes.set(xlabel="% of failed samples (count at the bar)", xlim=(0, 109))
     legend_above(axes, data["model"].nunique())
-    return figure, data
+    return figure
 
 
 def failure_flows(tables: Sequence[pandas.DataFrame]) -> Picture:

@@ -62,7 +62,8 @@ def failure_picture(data: pandas.DataFrame, column: str, names: Mapping[Any, str
     axes.set_yticks(range(len(names)), list(names.values()))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    size = f"{data['n_tasks'].iloc[0]} tasks × {data['draws'].iloc[0]} samples"
+    draws = int(data["draws"].iloc[0])
+    size = f"{data['n_tasks'].iloc[0]} tasks × {draws} sample{'s' * (draws > 1)}"
     axes.set(xlabel=f"share of samples, %\n{size}; bars: 95 % over tasks", xlim=(0, None))
     legend_above(axes, len(models))
     return figure

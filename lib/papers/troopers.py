@@ -119,7 +119,7 @@ def pipeline(prompt: str, mining: Mapping[str, int]) -> Picture:
     shown = prompt if bangla_font() else "(a prompt in Bangla; no font for it is installed)"
     boxes = {
         "prompt": f"{mining['tasks']} tasks, asked in Bangla\n{textwrap.fill(shown, 34)}",
-        "model": f"language model\n{mining['draws']} programs a task",
+        "model": f"language model\n{mining['draws']} programs per task",
         "sandbox": f"sandbox: every test, visible and hidden\n{mining['attempts']:,} programs run",
         "winners": f"winners: all tests passed\n{mining['winning']} programs, {mining['tasks_solved']} tasks",
         "tuning": f"fine-tuning on {mining['winners']} winners\nno two of one syntax tree",

@@ -36,7 +36,12 @@ from lib.tasks.task import Task
 if TYPE_CHECKING:
     from lib.sandbox import Verdict
 
-TROOPERS_TYPES = {1: "specification", 2: "I/O contract", 3: "numerical or boundary case", 4: "resource"}
+TROOPERS_TYPES = {
+    1: "specification",
+    2: "I/O contract",
+    3: "numerical or boundary case",
+    4: "resource or non-termination",
+}
 POLYCODE_TYPES: tuple[Polycode, ...] = ("surface", "format", "semantic", "performance")
 SMALL = 10  # counts below this are off by one by chance
 RESOURCE_LIMITS = (Status.TIMEOUT, Status.MEMORY, Status.OUTPUT_LIMIT)
