@@ -127,6 +127,8 @@ class Domain:
         if isinstance(value, int | float):
             least, greatest = min(alike), max(alike)
             return (value > 0 or least <= value) and (value < 0 or value <= greatest) and (value != 0 or 0 in alike)
+        if not isinstance(value, str | list | tuple | set | dict):  # complex numbers, bytes
+            return value in alike
         sizes = [len(other) for other in alike]
         if isinstance(value, tuple):
             return len(value) in sizes

@@ -38,6 +38,7 @@ Change = Callable[[Any], list[Any]]
 NOT_REJECTED = (Status.SUCCESS, Status.UNSUPPORTED_TEST)
 MOST_CHARACTERS = 300  # of the arguments and of the value of a test
 CHOICE = 3  # answers to choose from for each test wanted
+MOST_TRIES = 1000  # of arguments several steps away, where most lie outside the domain
 MOST_DEATHS = 3  # of an oracle, by its limits or its own hand, before it is asked no more
 
 
@@ -229,7 +230,11 @@ class Mutator:
         seen, domain = set(map(text_of, known)), Domain(self.seeds)
         steps = [one for one in [*edge, *near] if domain.admits(one)]
         turns = (one for step in steps for one in (step, domain.draw(self.rng)))
-        far = (one for _ in range(20 * len(near)) for one in (self.far([*edge, *near]), domain.draw(self.rng)))
+        far = (
+            one
+            for _ in range(min(MOST_TRIES, 20 * len(near)))
+            for one in (self.far([*edge, *near]), domain.draw(self.rng))
+        )
         for arguments in itertools.chain(turns, far):
             text = text_of(arguments)
             if text not in seen and len(text) <= MOST_CHARACTERS and domain.admits(arguments):
