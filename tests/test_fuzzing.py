@@ -153,6 +153,7 @@ def test_arguments_come_to_be_equal_exchanged_and_overlapping():
         ([([4, 9], 9), ([3, 1, 2], 1), ([7, 5], 7)], [([4, 2], 2)], [([4, 2], 3)]),
         ([((1, "a"),)], [((1, "a"),)], [((1,),), (("a", 1),)]),
         ([({"a": 1, "b": 2},)], [({"b": 1},)], [({"c": 1},), ({"a": 3},), ({},)]),
+        ([(1j,), (b"ab",)], [(1j,)], [(2j,), (b"a",)]),
     ],
 )
 def test_the_domain_is_what_the_tests_show(seeds, inside, outside):
@@ -170,6 +171,20 @@ def test_no_made_up_argument_leaves_the_domain(seeds):
     for items, text in made(seeds, constants=[-100, 100, "xyz"], count=40):
         assert set(text) <= set(texts) and len(items) <= max(len(items) for items, _ in seeds)
         assert all((n > 0 or n >= min(numbers)) and (n < 0 or n <= max(numbers)) for n in items)
+
+
+def test_arguments_repeat_tie_reach_their_limits_and_resemble_each_other():
+    found = made([("listen", "silent", [4, 5, 3]), ("cat", "dog", [2, 5, 1])], count=200)
+    assert any(len(set(first)) < len(first) for first, _, _ in found)
+    assert any(first != second and sorted(first) == sorted(second) for first, second, _ in found)
+    assert any(
+        first != second and set(first) == set(second) and sorted(first) != sorted(second) for first, second, _ in found
+    )
+    for arrangement in ([5, 5, 5], [1, 1, 1]):
+        assert any(items == arrangement for _, _, items in found)
+    assert any(items == sorted(items) and len(set(items)) > 1 for _, _, items in found)
+    prices = made([({"pen": 10, "bag": 40, "cup": 25},)], count=100)
+    assert any(len(set(price.values())) < len(price) for (price,) in prices)
 
 
 def test_none_stays_none_and_is_never_introduced():
