@@ -135,6 +135,17 @@ def test_right_program(sandbox, language):
     assert (verdict.status, verdict.passed) == ("success", 2), verdict.failure
 
 
+def test_lua_has_temporary_files(sandbox):
+    if languages.version("lua") is None:
+        pytest.skip("lua is not installed")
+    source = (
+        'local f = io.tmpfile()\nf:write("12")\nf:seek("set")\nprint(f:read("n") + 1)\nlocal name = os.tmpname()\n'
+        'io.open(name, "w"):write("x"):close()\nprint(io.open(name):read("a"), os.remove(name))'
+    )
+    verdict = sandbox.execute("lua", source, [Case("", "13\nx\ttrue\n")], 2, 256)
+    assert verdict.status == "success", verdict
+
+
 def test_missing_output_newline_is_wrong_when_exact(sandbox, language):
     cases = [Case("3\n", "6")]
     assert sandbox.execute(language, PROGRAMS[language], cases, 5, 512).status == "wrong-output"

@@ -125,7 +125,7 @@ def judge(session: Conversation, suite: Suite, job: dict[str, Any], report: Any)
     }
     report(outcome, "running the program")
     try:
-        answer = session.run(request, suite.calls, suite.entry_point)
+        answer = session.run(request)
         for key, status in (("compile", "compile-error"), ("memory", "memory")):
             if key in answer:
                 outcome.fail(status, str(answer[key]))
@@ -133,8 +133,6 @@ def judge(session: Conversation, suite: Suite, job: dict[str, Any], report: Any)
         if "err" in answer:
             session.guarded(lambda: session.take(answer))
         values = session.guarded(lambda: session.names(answer))
-        entry = facts_of(values.get(suite.entry_point))
-        session.entry = entry.number if entry else getattr(values.get(suite.entry_point), "_number", None)
         names.bind(values, list(answer["functions"]))
     except Interrupted:
         raise
@@ -159,7 +157,7 @@ def judge_inside(session: Conversation, suite: Suite, job: dict[str, Any], repor
     request = {"do": "run", "tests": suite.sources, "names": [], "entry": suite.entry_point}
     request |= {"source": job["source"], "setup": job["setup"], "cpu_s": job["cpu_s"], "memory_mb": job["memory_mb"]}
     try:
-        answer = session.run(request, (), suite.entry_point)
+        answer = session.run(request)
         outcome.passed = max(0, min(int(answer.get("inside", 0)), len(suite.sources)))
         if "why" in answer:
             outcome.fail("wrong-output" if answer["wrong"] is True else "runtime-error", str(answer["why"]))

@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import inspect
 import io
-import marshal
 import operator
 import sys
 import types
@@ -54,8 +53,6 @@ class Conversation(Endpoint):
     ) -> None:
         super().__init__(channel, 0)
         self.modules, self.under_test, self.sources = modules, under_test, dict(sources or {})
-        self.ahead: deque[tuple[Any, ...]] = deque()  # calls of the entry point made ahead, not yet answered
-        self.entry: int | None = None
         self.raised: dict[int, tuple[BaseException, int]] = {}  # what the program raised, and in which of its lines
         self.defining: list[list[str]] = []  # classes of the test's that go along with the next message
         self.updatable: set[int] = set()  # numbers whose state this answer may tell: those it was about, and new ones
@@ -249,15 +246,9 @@ class Conversation(Endpoint):
 
     # ------------------------------------------------------------------------------------------------ requests
 
-    def run(self, request: dict[str, Any], calls: Sequence[bytes], entry_point: str) -> dict[str, Any]:
-        """Have the program executed, and the calls the tests are known to begin with right after it; its raw answer.
-
-        The calls save a round trip each. `operate` takes their answers when the tests come to make them.
-        """
-        self.ahead.extend(marshal.loads(call) for call in calls)
-        forms = self.compose(lambda: {"calls": [[self.encode(item) for item in call] for call in self.ahead]})["calls"]
-        requests = [{"do": "call", "name": entry_point, "args": form} for form in forms]
-        self.channel.send(request | {"do": "run"}, *requests)
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Have the program executed; its raw answer."""
+        self.channel.send(request | {"do": "run"})
         return self.guarded(self.wait)
 
     def names(self, answer: dict[str, Any]) -> dict[str, Any]:
@@ -289,23 +280,9 @@ class Conversation(Endpoint):
     def _asked(self, request: dict[str, Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         kept, self.updatable = self.updatable, {request.get("on", 0)}
         try:
-            if self._was_called_ahead(request, args, kwargs):
-                return self.take(self.wait())
-            while self.ahead:  # answers still under way: nobody has asked for them, but they are numbered
-                self.ahead.popleft()
-                self.read(self.wait())
             return self.ask(request, args, kwargs)
         finally:
             self.updatable = kept
-
-    def _was_called_ahead(self, request: dict[str, Any], args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
-        """Whether the next answer under way is the one to this request."""
-        if not self.ahead or request["do"] != "call" or request.get("on") != self.entry or kwargs:
-            return False
-        if self.ahead[0] != tuple(args):
-            return False
-        self.ahead.popleft()
-        return True
 
     def guarded(self, attempt: Callable[[], Any]) -> Any:
         """What an attempt gives; nonsense and silence break the conversation for good."""

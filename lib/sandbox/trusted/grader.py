@@ -73,7 +73,7 @@ class Grader:
         started = time.monotonic()
         modules = tuple(self.settings["worker"]["modules"])
         judged = None
-        if len(compiled.calls) == len(compiled.sources):
+        if compiled.plain:
             judged = judging.judge_plain(candidates, compiled, job)
             if judged is None:
                 candidates.finish(False)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from lib.sandbox import frames, languages
@@ -29,6 +28,7 @@ class GraderProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.socket: socket.socket | None = None
         self.channel: frames.Channel | None = None
+        self.at_work = threading.Lock()  # held while a job is judged
         self._lock = threading.Lock()  # so that nothing is started while it is being closed
 
     def judge(self, job: dict[str, Any], patience_s: float) -> dict[str, Any]:
@@ -150,39 +150,3 @@ class _Patience:
     def __call__(self) -> None:
         if time.monotonic() > self.deadline:
             raise TimeoutError
-
-
-class SharedExclusiveLock:
-    """A lock that many share, or that one has alone."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._sharers = 0
-        self._taken = False
-
-    @contextlib.contextmanager
-    def shared(self) -> Iterator[None]:
-        """Wait until nobody has it alone, then share it."""
-        with self._condition:
-            self._condition.wait_for(lambda: not self._taken)
-            self._sharers += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._sharers -= 1
-                self._condition.notify_all()
-
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Wait until nobody shares it, then have it alone."""
-        with self._condition:
-            self._condition.wait_for(lambda: not self._taken)
-            self._taken = True
-            self._condition.wait_for(lambda: self._sharers == 0)
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._taken = False
-                self._condition.notify_all()

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from lib.sandbox.confine import probe, scratch
 from lib.sandbox.confine.confinement import Plan
 from lib.sandbox.trusted import jobs
-from lib.sandbox.trusted.grader_process import GraderProcess, SharedExclusiveLock, grader_settings
+from lib.sandbox.trusted.grader_process import GraderProcess, grader_settings
 from lib.sandbox.trusted.jobs import Alias
 from lib.sandbox.verdict import SandboxError, Status, Verdict
 from lib.tasks.task import Case, Compare, Task, TestSet
@@ -49,7 +49,6 @@ class Sandbox:
         self.report = probe.probe()
         self.mode = self._choose(mode, allow_unconfined)
         self._jobs: queue.SimpleQueue[tuple[jobs.Job, Future] | None] = queue.SimpleQueue()
-        self._lock_graders = SharedExclusiveLock()
         self._verdicts: collections.OrderedDict[tuple[Any, ...], Future] = collections.OrderedDict()
         self._lock = threading.Lock()
         count = workers or len(os.sched_getaffinity(0))
@@ -194,10 +193,12 @@ class Sandbox:
                 future.set_exception(error)
 
     def _judge(self, grader: GraderProcess, job: jobs.Job) -> Verdict:
-        with self._lock_graders.shared():
+        with grader.at_work:
             row = grader.judge(job.body, job.patience_s)
         if row.pop("retry", False):  # wall time ran out, CPU time did not: once more, with nothing beside it
-            with self._lock_graders.exclusive():
+            with contextlib.ExitStack() as alone:
+                for each in self._graders:
+                    alone.enter_context(each.at_work)
                 row = grader.judge(job.body, job.patience_s)
                 row.pop("retry", None)
         return self._verdict(row, job.total)

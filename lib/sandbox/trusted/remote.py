@@ -17,8 +17,9 @@ arrives as `Content`: its builtin content, and the program's attributes beside i
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, Protocol
+import operator
+from collections.abc import Iterator
+from typing import Any
 
 from lib.sandbox import wire
 
@@ -39,21 +40,11 @@ class Unsupported(BaseException):
     """A test asks for what this side of the boundary cannot do: the test's doing, not the program's."""
 
 
-class Session(Protocol):
-    """What a Remote needs of its conversation."""
-
-    def operate(self, operation: str, number: int, args: Any = (), kwargs: Any = None, swap: bool = False) -> Any:
-        """One operation on one object in the program's process."""
-
-    def refuse(self, why: str) -> NoReturn:
-        """Raise Unsupported, for good."""
-
-
 @dataclasses.dataclass
 class Facts:
     """What is known here about one of the program's objects."""
 
-    session: Session
+    session: Any  # the conversation
     number: int
     kind: str = "object"  # or function, callable, iterator
     name: str = "object"
@@ -131,7 +122,7 @@ class RemoteClass(type):
         return f"<class {cls.__name__!r}>"
 
 
-def local_class(session: Session, number: int, name: str, parents: list[Any], under_test: bool) -> RemoteClass:
+def local_class(session: Any, number: int, name: str, parents: list[Any], under_test: bool) -> RemoteClass:
     """The local class of one of the program's classes, with those of its ancestors that mean something here."""
     bases: list[type] = []
     for parent in parents:
@@ -194,12 +185,6 @@ class Remote:
             note_owner(value, self, name)
         return value
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._ask("setattr", name, value)
-
-    def __delattr__(self, name: str) -> None:
-        self._ask("delattr", name)
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         facts = self._facts
         if facts.informed:
@@ -221,22 +206,10 @@ class Remote:
         elif type(value) is bool:
             self._facts.session.refuse(told)
 
-    def __getitem__(self, key: Any) -> Any:
-        return self._ask("getitem", key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self._ask("setitem", key, value)
-
-    def __delitem__(self, key: Any) -> None:
-        self._ask("delitem", key)
-
     def __iter__(self) -> Iterator[Any]:
         if self._facts.kind == "iterator":
             return self
         return _as_iterator(self._ask("iter"))
-
-    def __next__(self) -> Any:
-        return self._ask("next")
 
     def __reversed__(self) -> Iterator[Any]:
         return _as_iterator(self._ask("reversed"))
@@ -256,46 +229,10 @@ class Remote:
     def __aexit__(self, *details: Any) -> Any:
         self.__aiter__()
 
-    def __copy__(self) -> Any:
-        return self._ask("copy")
-
-    def __deepcopy__(self, memo: Any) -> Any:
-        return self._ask("deepcopy")
-
-    def __len__(self) -> int:
-        return _exact(int, self._ask("len"))
-
-    def __str__(self) -> str:
-        return _exact(str, self._ask("str"))
-
-    def __repr__(self) -> str:
-        return _exact(str, self._ask("repr"))
-
-    def __format__(self, form: str) -> str:
-        return _exact(str, self._ask("format", form))
-
-    def __bytes__(self) -> bytes:
-        return _exact(bytes, self._ask("bytes"))
-
     def __bool__(self) -> bool:
         if self._facts.kind in ("function", "iterator") and not self._facts.informed:
             return True
         return _exact(bool, self._ask("bool"))
-
-    def __float__(self) -> float:
-        return _exact(float, self._ask("float"))
-
-    def __complex__(self) -> complex:
-        return _exact(complex, self._ask("complex"))
-
-    def __int__(self) -> int:
-        return _exact(int, self._ask("int"))
-
-    def __index__(self) -> int:
-        return _exact(int, self._ask("index"))
-
-    def __round__(self, digits: int | None = None) -> Any:
-        return self._ask("round", *([] if digits is None else [digits]))
 
     def _ask(self, name: str, *args: Any) -> Any:
         facts = self._facts
@@ -349,7 +286,7 @@ class Remote:
             return mine.session.operate(name, mine.number, [other]) is True
         held = None if theirs is not None else self._held()
         if held:
-            return bool(_ORDERS[name](held[0], other))
+            return bool(getattr(operator, name)(held[0], other))
         if mine.under_test and theirs is None:
             mine.session.refuse(f"order of a {mine.name} and a {type(other).__name__} is the program's own")
         raise Misuse(f"a {mine.name} is not ordered against a {type(other).__name__}")
@@ -372,21 +309,20 @@ class Remote:
         raise Misuse(told)
 
 
-_ORDERS: dict[str, Callable[[Any, Any], Any]] = {
-    "lt": lambda a, b: a < b,
-    "le": lambda a, b: a <= b,
-    "gt": lambda a, b: a > b,
-    "ge": lambda a, b: a >= b,
-}
+_ORDERS = ("lt", "le", "gt", "ge")
 _ARITHMETIC = "add sub mul truediv floordiv mod pow lshift rshift and or xor matmul divmod".split()
-_UNARY = "abs neg pos invert floor ceil trunc".split()
+_ASKED = "abs neg pos invert floor ceil trunc round getitem setitem delitem setattr delattr next copy".split()
+_EXACT = {"len": int, "str": str, "repr": str, "format": str, "bytes": bytes, "float": float, "complex": complex}
+_EXACT |= {"int": int, "index": int}
 
 
 def _define_operators() -> None:
     for name in _ORDERS:
         setattr(Remote, f"__{name}__", lambda self, other, name=name: self._order(name, other))
-    for name in _UNARY:
-        setattr(Remote, f"__{name}__", lambda self, name=name: self._ask(name))
+    for name in _ASKED:
+        setattr(Remote, f"__{name}__", lambda self, *args, name=name: self._ask(name, *args))
+    for name, kind in _EXACT.items():
+        setattr(Remote, f"__{name}__", lambda self, *args, n=name, k=kind: _exact(k, self._ask(n, *args)))
     for name in _ARITHMETIC:
         operation = name + "_" if name in ("and", "or") else name
 
@@ -407,6 +343,7 @@ def _define_operators() -> None:
 
 
 _define_operators()
+Remote.__deepcopy__ = lambda self, memo: self._ask("deepcopy")  # type: ignore[attr-defined]
 Remote.__doc__ = property(lambda self: self._ask("getattr", "__doc__"))  # type: ignore[assignment]
 Remote.__module__ = property(lambda self: self._ask("getattr", "__module__"))  # type: ignore[assignment]
 

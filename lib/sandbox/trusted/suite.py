@@ -1,11 +1,10 @@
-"""Compile a task's tests once: their code, the names they use, the calls they begin with, the evidence they leave."""
+"""Compile a task's tests once: their code, the names they use, the evidence they leave."""
 
 import ast
 import builtins
 import dataclasses
 import dis
 import functools
-import marshal
 import re
 from typing import Any
 
@@ -70,7 +69,7 @@ class Suite:
     setup: Any
     setup_names: frozenset[str]
     setup_stored: frozenset[str]
-    calls: tuple[bytes, ...]  # the calls the tests begin with, where they are plain to see: arguments, marshalled
+    plain: bool  # nothing but `assert entry_point(literals) == literal`
     definitions: tuple[tuple[str, str], ...]  # (name, source) of what the program may rely on; see `shown_to`
     classes: dict[str, str]  # source of every class that the tests and the setup code define
     entry_point: str
@@ -83,10 +82,10 @@ def compile_suite(tests: tuple[str, ...], setup: str, entry_point: str) -> Suite
     setup_tree = _parse(setup, "setup code")
     setup_code = compile(setup_tree, TEST_FILE, "exec")
     entry_point = entry_point or guess_entry_point(trees, _stored_names(setup_code))
-    calls = plain_calls(trees, entry_point) if not setup.strip() else ()
-    others = trees[len(calls) :]
-    classes = [node for tree in (setup_tree, *others) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-    shares = (False,) * len(calls) + tuple(shares_the_process(tree) for tree in others)
+    plain = not setup.strip() and all(_is_plain(tree, entry_point) for tree in trees)
+    nodes = [] if plain else [node for tree in (setup_tree, *trees) for node in ast.walk(tree)]
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    shares = tuple(not plain and shares_the_process(tree) for tree in trees)
     codes = tuple(compile(_with_evidence(tree), TEST_FILE, "exec") for tree in trees)
     names = tuple(frozenset(_names_of(code)) for code in codes)
     return Suite(
@@ -98,7 +97,7 @@ def compile_suite(tests: tuple[str, ...], setup: str, entry_point: str) -> Suite
         setup_code,
         frozenset(_names_of(setup_code)),
         _stored_names(setup_code),
-        calls,
+        plain,
         tuple((getattr(node, "name", ""), _unparsed(node)) for node in setup_tree.body if _is_definition(node)),
         {node.name: ast.unparse(node) for node in classes if _is_data(node)},
         entry_point,
@@ -231,24 +230,17 @@ def _asserted_call(tree: ast.Module) -> ast.Call | None:
     return None
 
 
-def plain_calls(trees: list[ast.Module], entry_point: str) -> tuple[bytes, ...]:
-    """Arguments of the calls that the tests will make first and in this order, whatever the program is.
-
-    Only tests of the form `assert entry_point(literals) == literal` are so plain; the first other one ends the list.
-    """
-    calls = []
-    for tree in trees:
-        call = _asserted_call(tree)
-        if call is None or call.keywords or call.func.id != entry_point:  # type: ignore[attr-defined]
-            break
-        try:
-            arguments = tuple(ast.literal_eval(argument) for argument in call.args)
-            for side in tree.body[0].test.comparators:  # type: ignore[attr-defined]
-                ast.literal_eval(side)
-        except (ValueError, TypeError, RecursionError, MemoryError):
-            break
-        calls.append(marshal.dumps(arguments))
-    return tuple(calls)
+def _is_plain(tree: ast.Module, entry_point: str) -> bool:
+    """Whether a test is `assert entry_point(literals) == literal`, so that no code runs but the comparison."""
+    call = _asserted_call(tree)
+    if call is None or call.keywords or call.func.id != entry_point:  # type: ignore[attr-defined]
+        return False
+    try:
+        for value in (*call.args, *tree.body[0].test.comparators):  # type: ignore[attr-defined]
+            ast.literal_eval(value)
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def _with_evidence(tree: ast.Module) -> ast.Module:
