@@ -1333,6 +1333,27 @@ ROWS = [
         "assert view(b'abc') == b'ab'",
     ),
     Row(
+        "views of a dictionary that changes later",
+        "import types\nclass D:\n def __init__(self):\n  self.d = {'a': 1}\n def put(self, k, v):\n  self.d[k] = v\n"
+        " def views(self):\n  return self.d.keys(), self.d.values(), self.d.items(), types.MappingProxyType(self.d)",
+        (
+            "d = D()\nkeys, values, items, proxy = d.views()\nd.put('b', 2)\nassert list(keys) == ['a', 'b']",
+            "assert list(values) == [1, 2] and ('b', 2) in items and proxy['b'] == 2 and proxy == {'a': 1, 'b': 2}",
+            "assert keys == {'a', 'b'} and keys & {'a'} == {'a'}",
+        ),
+        "d = D()\nkeys = d.views()[0]\nd.put('b', 2)\nassert list(keys) == ['a']",
+    ),
+    Row(
+        "long list that both change",
+        "class L:\n def __init__(self, xs):\n  self.xs = xs\n def put(self, i, x):\n  self.xs[i] = x\n"
+        " def at(self, i):\n  return self.xs[i]",
+        (
+            "xs = list(range(100_000))\ns = L(xs)\nfor i in range(300):\n assert s.at(i) == i",
+            "s.put(5, -1)\nxs[6] = -2\nassert xs[5] == -1 and s.at(6) == -2 and s.xs is xs",
+        ),
+        "xs = list(range(2000))\nL(xs).put(5, -1)\nassert xs[5] == 5",
+    ),
+    Row(
         "exception with a list that changes later",
         "log = []\ndef f(x):\n log.append(x)\n raise ValueError(log)",
         (
