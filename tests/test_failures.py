@@ -177,6 +177,26 @@ def test_lengths_split_solved_and_failed() -> None:
     assert found.to_dict() == {"failed": 7.0, "solved": 3.0}
 
 
+def test_likelihoods_are_standardised_within_a_prompt_and_step() -> None:
+    """−4 and −8 of one prompt: mean −6, σ 2. A prompt's only rollout, and a row without L."""
+    rolled = [
+        attempt("success", draw=0, step=1, logprob_sum=-4.0),
+        attempt("timeout", draw=1, step=1, logprob_sum=-8.0),
+        attempt("success", draw=2, step=2, logprob_sum=-5.0),
+        attempt("success", draw=3, step=2, logprob_sum=None),
+        attempt("unsupported-test", draw=4, step=2, logprob_sum=-1.0),
+    ]
+    rows = failure_statistics.rollout_likelihoods(rolled)
+    assert rows["l_hat"].tolist() == [1.0, -1.0, 0.0] and rows["right"].tolist() == [True, False, True]
+    figure, data = figures.rollout_likelihoods(rows)
+    assert len(data) == 3 and [len(axes.lines) for axes in figure.axes] == [2, 2]
+
+
+def test_a_run_without_rollouts_has_an_empty_picture() -> None:
+    assert failure_statistics.rollout_likelihoods([]).empty
+    assert figures.rollout_likelihoods(failure_statistics.rollout_likelihoods([]))[1].empty
+
+
 def test_steps_fill_verdicts_that_a_step_lacks() -> None:
     history = [{"step": 1, "verdict/success": 1.0, "l_hat_right": 0.5}, {"step": 2, "verdict/timeout": 1.0}]
     assert failure_statistics.verdict_steps(history)["success"].tolist() == [1.0, 0.0]

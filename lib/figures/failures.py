@@ -11,7 +11,7 @@ from lib.evaluation.failures.statistics import lengths as length_table
 from lib.evaluation.failures.statistics import shares, verdict_steps
 from lib.evaluation.failures.taxonomy import TROOPERS_TYPES
 from lib.evaluation.scores import NO_TYPE
-from lib.figures.style import COLOURS, Picture, grouped_bars, legend_above, subplots
+from lib.figures.style import COLOURS, MARKS, Picture, grouped_bars, legend_above, subplots
 from lib.sandbox import Status
 
 TYPE_NAMES = {str(number): f"{number} {name}" for number, name in TROOPERS_TYPES.items()} | {
@@ -75,6 +75,24 @@ def failure_steps(history: Sequence[dict[str, Any]]) -> Picture:
     right.set(xlabel="step", ylabel="mean L̂")
     right.legend()
     return figure, data.reset_index()
+
+
+def rollout_likelihoods(rows: pandas.DataFrame) -> Picture:
+    """Draw how L̂ of right and of wrong rollouts is distributed, and L against length.
+
+    `rows`: those of `lib.evaluation.failures.statistics.rollout_likelihoods`.
+    """
+    figure, (left, right) = subplots(1, 2, figsize=(7.6, 2.8))
+    for index, (name, wanted) in enumerate((("right programs", True), ("wrong programs", False))):
+        part = rows[rows["right"] == wanted]
+        values = numpy.sort(part["l_hat"].to_numpy(dtype=float))
+        shares = numpy.arange(1, len(values) + 1) / max(1, len(values))
+        left.step(values, 100 * shares, where="post", color=COLOURS[index], label=f"{name} (n = {len(part)})")
+        right.plot(part["n_tokens"], part["L"], MARKS[index], color=COLOURS[index], alpha=0.5, markersize=4)
+    left.set(xlabel="L̂, within its prompt's group", ylabel="rollouts below, %", ylim=(0, 100))
+    left.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2)
+    right.set(xlabel="completion tokens", ylabel="L, nats")
+    return figure, rows
 
 
 def lengths(rows: pandas.DataFrame) -> Picture:

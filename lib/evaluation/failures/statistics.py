@@ -113,6 +113,23 @@ def log_prob_note(rows: pandas.DataFrame) -> str:
     return f"Mean log-probability per token, {len(known)} samples: {', '.join(shown)}."
 
 
+def rollout_likelihoods(attempts: Iterable[Attempt]) -> pandas.DataFrame:
+    """Return one row per rollout of GMPO: step, task_id, right, n_tokens, L (summed log-probability) and l_hat.
+
+    l_hat = (L − μ)/σ over the completions of the same prompt and step (population σ), 0 where all are equal. This is
+    the L̂ of GMPO without neighbours: the trainer's own pools similar prompts.
+    """
+    columns = ["step", "task_id", "right", "n_tokens", "L"]
+    rows = pandas.DataFrame(
+        [(one.step, one.task_id, one.solved, one.n_tokens, one.logprob_sum) for one in attempts if one.counts],
+        columns=columns,
+    ).dropna(subset=["L"])
+    groups = rows.groupby(["step", "task_id"])["L"]
+    spread = groups.transform("std", ddof=0).fillna(0.0)
+    centred = rows["L"].astype(float) - groups.transform("mean").astype(float)
+    return rows.assign(l_hat=(centred / spread.where(spread > 0)).fillna(0.0))
+
+
 def verdict_steps(history: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
     """Return the shares of verdicts over GMPO's steps, (step, status)."""
     marks = {name for row in history for name in row if name.startswith("verdict/")}
