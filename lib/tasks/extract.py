@@ -87,7 +87,7 @@ _HARMONY = re.compile(r"\s*(?:<\|start\|>\w+)?<\|channel\|>")
 _FINAL = re.compile(r"(?:^\s*|<\|start\|>assistant)<\|channel\|>final[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
 _MARKS = "PYTHON|CODE|ANSWER|LUA|OCAML|R|FORTRAN|JULIA"
 _WRAP = rf"(?:\[/?(?:{_MARKS})\]|</?(?:pre|code|answer|solution)\b[^>\n]{{0,80}}>)"
-_MARKED = re.compile(rf"\[({_MARKS})\](.*?)(?:\[/\1\]|\Z)", re.DOTALL)
+_MARKED = re.compile(rf"\[({_MARKS})\](.*?)(?:\[/\1\]|^\[[A-Z]+\][ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _WRAPPER = re.compile(rf"^[ \t]*{_WRAP}[ \t]*|{_WRAP}[ \t]*$", re.MULTILINE)
 _SENTENCE = re.compile(r"[^\W\d_a-z][^\n]*[.:!?।]['\")`*]*\s*$|[^\W\d_A-Z]?[^\x00-\x7f]|[*#>-]* ?\*\*|#{1,6} ")
 _CODE_LINE = re.compile(r"[={};]|<-|\bend\b|^\s*(?:local|function|let|program|print|return|write|read)\b", re.I | re.M)
@@ -253,7 +253,7 @@ def parts(text: str, language: str, entry_point: str = "") -> list[Part]:
         mark, info = fence["mark"] or fence["inner"], fence["info"] or fence["word"] or ""
         first, tag = look + 1, _tag(info)
         end, resume = close_fence(text, first, mark, _language_of(tag, language))
-        code = text[first:end] if resume < len(text) else _without_talk(text[first:end], _language_of(tag, language))
+        code = text[first:end] if resume > end else _without_talk(text[first:end], _language_of(tag, language))
         found.append(Part(text[at : fence.start()], None, at, fence.start()))
         found.append(Part(_cleaned(code, info, fence["lead"] or "", language), tag, first, end))
         at = look = resume
@@ -513,14 +513,22 @@ def _before_fence(text: str, language: str, entry_point: str) -> str:
 
 
 def _with_ticks(text: str, language: str, entry_point: str) -> str:
-    """Return text with a fence of backticks for a block between lines of three quotes, the first with a tag."""
+    """Return text with a fence of backticks for a block between lines of three quotes.
+
+    The first line has the language's tag, or the block defines the entry point.
+    """
     tags = "|".join(map(re.escape, sorted(_names(language))))
     quoted = re.compile(
-        rf"^('''|\"\"\")({tags})[ \t]*\n(.*?)(?:^\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE | re.IGNORECASE
+        rf"^('''|\"\"\")({tags})?[ \t]*\n(.*?)(?:^\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE | re.IGNORECASE
     )
     if _FENCE.search(text) or not quoted.search(text) or (parsed(text) and defines(text, entry_point, "python")):
         return text
-    return quoted.sub(lambda block: f"```{block[2]}\n{block[3]}```", text)
+
+    def ticked(block: re.Match[str]) -> str:
+        is_code = block[2] or defines(block[3], entry_point, language)
+        return f"```{block[2] or ''}\n{block[3]}```" if is_code else block[0]
+
+    return quoted.sub(ticked, text)
 
 
 def _without_talk(code: str, language: str) -> str:
@@ -529,7 +537,8 @@ def _without_talk(code: str, language: str) -> str:
     if language == "python":
         end = len(lines) if parsed(code) else _error_line(lines, 0, len(lines))
         rest = next((line for line in lines[end:] if line.strip()), "")
-        return "\n".join(lines[:end]) + "\n" if end and " " in rest.strip() and not _START.match(rest) else code
+        talk = " " in rest.strip() or _SENTENCE.match(rest)
+        return "\n".join(lines[:end]) + "\n" if end and talk and not _START.match(rest) else code
     while lines and (not lines[-1].strip() or (_SENTENCE.match(lines[-1]) and len(lines[-1].split()) > 2)):
         lines.pop()
     return "\n".join(lines) + "\n" if lines else code
