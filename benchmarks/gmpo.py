@@ -34,14 +34,16 @@ ARMS: dict[str, dict[str, Any]] = {
     "batch": {"advantage": "batch"},
     "rloo": {"advantage": "rloo"},
     "dr_grpo": {"advantage": "dr_grpo"},
+    "group_batch": {"advantage": "group_batch"},
+    "james_stein": {"advantage": "james_stein"},
     "gspo ratio": {"ratio": "sequence_mean"},
     "token ratio": {"ratio": "token"},
     "no SBAM": {"lam": 0.0},
-    "no CGMN": {"top_k": 1},
+    "no CGMN": {"neighbours": 1.0},
     "lambda 0.25": {"lam": 0.25},
     "lambda 1": {"lam": 1.0},
-    "top 2": {"top_k": 2},
-    "top 4": {"top_k": 4},
+    "two neighbours": {"neighbours": 2.0},
+    "five neighbours": {"neighbours": 5.0},
     "memory": {"memory": 64},
     "sft": {},
 }
@@ -75,12 +77,11 @@ def config_of(arm: str, seed: int, options: argparse.Namespace) -> Any:
         values["max_new_tokens"] = 192  # a program is longer than a function
     if options.quick:
         values |= QUICK
-    same = ("steps", "prompts_per_batch", "group_size", "num_iterations", "ratio", "tau", "lam", "epsilon", "beta",
-            "learning_rate", "temperature", "top_p")  # fmt: skip
+    same = ("steps", "prompts_per_batch", "group_size", "num_iterations", "ratio", "neighbours", "tau", "equal_norm",
+            "lam", "epsilon", "beta", "learning_rate", "temperature")  # fmt: skip
     return run_config(
         **{name: values[name] for name in same},
         advantage_estimator=values["advantage"],
-        neighbours=values["top_k"],
         bank_size=values["memory"],
         max_completion_length=values["max_new_tokens"],
         seed=seed,
@@ -330,7 +331,7 @@ def start_rows(seed: int, start: Start, options: argparse.Namespace) -> list[dic
     """Return the start's own rewards for the prompts of each step, because batches differ in difficulty."""
     from transformers import AutoTokenizer
 
-    from lib.gmpo.policy import load_policy
+    from lib.gmpo.policy import load_policy, own_tokens
     from lib.gmpo.run import groups_of, order_of, prompts_at_once
     from lib.models.resolve import resolve
     from lib.tasks.prompts import build_prompt
@@ -341,7 +342,9 @@ def start_rows(seed: int, start: Start, options: argparse.Namespace) -> list[dic
     wanted, tokenizer = config_of("gmpo", seed, options), AutoTokenizer.from_pretrained(resolve(MODEL))
     tasks, size = read_tasks(options.run_dir / f"seed{seed}" / "tasks.jsonl"), prompts_at_once(wanted)
     policy = load_policy(MODEL, start.adapter)
-    groups = groups_of([build_prompt(task, tokenizer) for task in tasks], policy, tokenizer, wanted)
+    prompts = [build_prompt(task, tokenizer) for task in tasks]
+    own = [own_tokens(tokenizer, prompt.text, task.prompt) for prompt, task in zip(prompts, tasks, strict=True)]
+    groups = groups_of(prompts, policy, tokenizer, wanted, own=own)
     rates = [start.rates[tasks[place].task_id] for place in order_of(wanted, groups)]
     batches = [rates[first : first + size] for first in range(0, len(rates), size)]
     return [

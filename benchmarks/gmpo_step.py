@@ -43,10 +43,10 @@ def config_of(quick: bool, folder: Path) -> Any:
     from lib.run.presets import parameters
 
     values = parameters("cpu")["04_gmpo"]
-    same = ("num_iterations", "prompts_per_batch", "group_size", "tau", "learning_rate", "temperature", "top_p")
+    same = ("num_iterations", "prompts_per_batch", "group_size", "neighbours", "learning_rate", "temperature")
     fields = {name: values[name] for name in same}
     fields |= {"steps": 3, "max_completion_length": values["max_new_tokens"], "output_dir": str(folder)}
-    small = {"steps": 2, "prompts_per_batch": 2, "group_size": 4, "max_completion_length": 16}
+    small = {"steps": 2, "prompts_per_batch": 2, "group_size": 4, "max_completion_length": 16, "neighbours": 1.5}
     return run_config(**fields | (small if quick else {}))
 
 
@@ -130,7 +130,7 @@ def advantages(repeats: int) -> dict[str, float]:
     """Median CPU seconds on one thread from rewards, log-probabilities and embeddings to advantages and diagnostics."""
     import torch
 
-    from lib.gmpo.batch import batch_diagnostics, shared_advantages
+    from lib.gmpo.batch import all_advantages, batch_diagnostics, batch_weights
 
     torch.set_num_threads(1)
     stream, times = torch.Generator().manual_seed(0), list[float]()
@@ -139,7 +139,8 @@ def advantages(repeats: int) -> dict[str, float]:
     log_probs = -100 * torch.rand(64, 16, generator=stream)
     for _ in range(repeats + 1):
         began = time.process_time()
-        by_name, parts = shared_advantages(rewards, log_probs, h, pooling={"tau": 0.1, "lam": 0.5})
+        w, _ = batch_weights(h, 4.0)
+        by_name, parts = all_advantages(rewards, log_probs, w, lam=0.5)
         batch_diagnostics(rewards, log_probs, -log_probs, by_name, parts)
         times.append(time.process_time() - began)
     return {"advantages": statistics.median(times[1:])}

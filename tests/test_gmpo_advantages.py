@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 
 Batch = Sequence[Tensor]  # rewards, log_probs (B, G), h (B, d)
 relaxed = settings(deadline=None, max_examples=60)  # a busy machine is not a failure
-TAU = 1 / math.log(2)  # orthogonal embeddings at this temperature: w = 1/2 on itself, 1/4 on each of two others
+TAU = 1.5 / math.log(2)  # three orthogonal embeddings, centred, are 120° apart: w = 1/2 on itself, 1/4 on others
 REWARDS = torch.tensor([[1.0, 0], [1, 1], [0, 0]], dtype=torch.float64)
 LOG_PROBS = torch.tensor([[-4.0, -2], [-1, -3], [-6, -2]], dtype=torch.float64)
 
@@ -42,9 +42,16 @@ batches = st.builds(random_batch, st.integers(0, 10**6), st.integers(1, 7), st.i
 temperatures = st.floats(-3, 2).map(lambda power: 10**power)
 
 
-def advantages_of(batch: Batch, tau: float, lam: float, **options: Any) -> gmpo.Advantages:
+def weights(h: Tensor, tau: float, bank_h: Tensor | None = None) -> Tensor:
+    return neighbourhoods.neighbourhood_weights(neighbourhoods.similarities(h, bank_h), tau)
+
+
+def advantages_of(
+    batch: Batch, tau: float, lam: float, bank: PromptStatistics | None = None, **options: Any
+) -> gmpo.Advantages:
     rewards, log_probs, h = batch
-    return gmpo.gmpo_advantages(rewards, log_probs, h, tau=tau, lam=lam, **options)
+    w = weights(h, tau, None if bank is None else bank.h)
+    return gmpo.gmpo_advantages(rewards, log_probs, w, lam=lam, bank=bank, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -57,20 +64,20 @@ def _same_numbers_every_time() -> None:
 
 def test_three_prompts_weights() -> None:
     close(
-        neighbourhoods.neighbourhood_weights(torch.eye(3), TAU),
+        weights(torch.eye(3), TAU),
         [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5]],
     )
 
 
 def test_three_prompts_meta_statistics() -> None:
-    w = neighbourhoods.neighbourhood_weights(torch.eye(3), TAU)
+    w = weights(torch.eye(3), TAU)
     mean, std = neighbourhoods.meta_statistics(w, *neighbourhoods.group_statistics(LOG_PROBS))
     close(mean, [-3, -2.75, -3.25])
     close(std.square(), [9 / 4, 39 / 16, 51 / 16])  # within 7/4, 7/4, 5/2 and between 1/2, 11/16, 11/16
 
 
 def test_three_prompts_every_part_of_the_advantages() -> None:
-    found = gmpo.gmpo_advantages(REWARDS, LOG_PROBS, torch.eye(3), tau=TAU, lam=0.5, delta=1e-12)
+    found = gmpo.gmpo_advantages(REWARDS, LOG_PROBS, weights(torch.eye(3), TAU), lam=0.5, delta=1e-12)
     root15, root39, root51 = math.sqrt(15), math.sqrt(39), math.sqrt(51)
     close(found.a_meta, [[1, -1], [3 / root15, 3 / root15], [-3 / root15, -3 / root15]])
     close(found.l_hat, [[-2 / 3, 2 / 3], [7 / root39, -1 / root39], [-11 / root51, 5 / root51]])
@@ -86,69 +93,91 @@ def test_three_prompts_every_part_of_the_advantages() -> None:
 
 
 @relaxed
-@given(batches, temperatures, st.sampled_from([{}, {"top_k": 2}]))
-def test_rows_of_weights_sum_to_one(batch: Batch, tau: float, choice: dict[str, Any]) -> None:
-    w = neighbourhoods.neighbourhood_weights(batch[2], tau, **choice)
+@given(batches, temperatures)
+def test_rows_of_weights_sum_to_one(batch: Batch, tau: float) -> None:
+    w = weights(batch[2], tau)
     close(w.sum(1), [1.0] * len(w), atol=1e-12)
     assert (w >= 0).all()
 
 
 def test_infinite_temperature_gives_uniform_weights() -> None:
-    close(neighbourhoods.neighbourhood_weights(torch.randn(4, 3), math.inf), torch.full((4, 4), 0.25), atol=1e-15)
+    close(weights(torch.randn(4, 3), math.inf), torch.full((4, 4), 0.25), atol=1e-15)
 
 
 def test_vanishing_temperature_gives_the_identity_in_float32() -> None:
-    w = neighbourhoods.neighbourhood_weights(torch.randn(50, 8), 1e-300)
+    w = weights(torch.randn(50, 8), 1e-300)
     assert torch.equal(w, torch.eye(50, dtype=torch.float64))
 
 
 def test_duplicates_share_equally_at_any_temperature() -> None:
     h = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
-    close(neighbourhoods.neighbourhood_weights(h, 1e-3)[0], [0.5, 0.5, 0])
+    close(weights(h, 1e-3)[0], [0.5, 0.5, 0])
 
 
 def test_length_of_an_embedding_does_not_matter() -> None:
     h = torch.randn(5, 4, dtype=torch.float64)
-    close(neighbourhoods.neighbourhood_weights(h * 1000, 0.2), neighbourhoods.neighbourhood_weights(h, 0.2), atol=1e-12)
+    close(weights(h * 1000, 0.2), weights(h, 0.2), atol=1e-12)
 
 
-def test_one_neighbour_is_the_prompt_itself_even_among_duplicates() -> None:
-    h = torch.randn(1, 8).repeat(20, 1)
-    assert torch.equal(neighbourhoods.neighbourhood_weights(h, 0.1, top_k=1), torch.eye(20, dtype=torch.float64))
+@pytest.mark.parametrize("tau", [-1.0, math.nan])
+def test_weights_refuse_a_temperature_below_zero(tau: float) -> None:
+    with pytest.raises(ValueError, match="tau="):
+        weights(torch.eye(3), tau)
 
 
-def test_top_k_is_the_full_softmax_cut_and_renormalised() -> None:
-    h = torch.randn(9, 5, dtype=torch.float64)
-    full = neighbourhoods.neighbourhood_weights(h, 0.3)
-    cut = full.where(full >= full.topk(3, dim=1).values[:, -1:], 0)
-    close(neighbourhoods.neighbourhood_weights(h, 0.3, top_k=3), cut / cut.sum(1, keepdim=True), atol=1e-12)
-
-
-def test_blocked_search_finds_what_one_block_finds() -> None:
-    h, bank_h = torch.randn(23, 6), torch.randn(11, 6)
-    whole = neighbourhoods.nearest_weights(h, 0.2, 4, bank_h, block=23).dense()
-    close(neighbourhoods.nearest_weights(h, 0.2, 4, bank_h, block=5).dense(), whole)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"tau": 0.0}, "tau=0.0"),
-        ({"tau": math.nan}, "tau=nan"),
-        ({"tau": 1.0, "top_k": 0}, "top_k=0"),
-    ],
-)
-def test_weights_refuse_bad_settings(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        neighbourhoods.neighbourhood_weights(torch.eye(3), **arguments)
-
-
-@pytest.mark.parametrize("value", [0.0, math.nan, math.inf])
-def test_an_embedding_without_direction_is_refused(value: float) -> None:
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_embedding_that_is_not_finite_is_refused(value: float) -> None:
     h = torch.ones(3, 2)
     h[1] = value
     with pytest.raises(ValueError, match="1 of 3 embeddings"):
-        neighbourhoods.neighbourhood_weights(h, 1.0)
+        weights(h, 1.0)
+
+
+def test_centring_tells_prompts_apart_that_share_a_large_mean() -> None:
+    """(100, ±1): .9998 alike as they are, opposite once the mean (100, 0) is off."""
+    h = torch.tensor([[100.0, 1], [100, 1], [100, -1], [100, -1]])
+    raw = neighbourhoods.similarities(h, centre=False)
+    assert raw[0, 2].item() == pytest.approx((1e4 - 1) / (1e4 + 1)) and raw.min() > 0.999
+    close(neighbourhoods.similarities(h), [[1, 1, -1, -1], [1, 1, -1, -1], [-1, -1, 1, 1], [-1, -1, 1, 1]])
+
+
+def test_the_bank_is_part_of_the_mean() -> None:
+    """The mean of (0, 0), (2, 0) and the bank's (1, 3) is (1, 1): directions (−1, −1), (1, −1) and (0, 2)."""
+    found = neighbourhoods.similarities(torch.tensor([[0.0, 0], [2, 0]]), torch.tensor([[1.0, 3]]))
+    half = -1 / math.sqrt(2)
+    close(found, [[1, 0, half], [0, 1, half]])
+
+
+def test_a_prompt_at_the_mean_resembles_none() -> None:
+    close(neighbourhoods.similarities(torch.tensor([[1.0, 0], [3, 0], [2, 0]])), [[1, -1, 0], [-1, 1, 0], [0, 0, 1]])
+    close(neighbourhoods.similarities(torch.full((2, 3), 0.1)), torch.eye(2))
+
+
+def test_effective_neighbours_are_the_exponential_of_the_entropy() -> None:
+    w = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.5, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.25, 0.25, 0]])
+    close(neighbourhoods.effective_neighbours(w), [1, 2, 4, 2**1.5])
+
+
+def test_tau_is_solved_for_the_number_of_neighbours_by_hand() -> None:
+    """Weights 1/2, 1/4, 1/4 have entropy 1.5 ln 2, that is 2^1.5 neighbours."""
+    assert neighbourhoods.solve_tau(neighbourhoods.similarities(torch.eye(3)), 2**1.5) == pytest.approx(TAU, rel=1e-6)
+
+
+@relaxed
+@given(st.integers(0, 10**6), st.integers(3, 12), st.floats(0, 1))
+def test_the_median_prompt_gets_the_neighbours_asked_for(seed: int, prompts: int, share: float) -> None:
+    similarity = neighbourhoods.similarities(random_batch(seed, prompts, 1)[2])
+    wanted = 1.01 + share * (prompts - 1.02)
+    w = neighbourhoods.neighbourhood_weights(similarity, neighbourhoods.solve_tau(similarity, wanted))
+    assert neighbourhoods.effective_neighbours(w).quantile(0.5).item() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_one_neighbour_is_the_prompt_itself_even_among_duplicates() -> None:
+    similarity = neighbourhoods.similarities(torch.eye(4)[[0, 0, 1, 1]])
+    assert neighbourhoods.solve_tau(similarity, 1) == 0
+    assert torch.equal(neighbourhoods.neighbourhood_weights(similarity, 0), torch.eye(4, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"neighbours=0\.5"):
+        neighbourhoods.solve_tau(similarity, 0.5)
 
 
 # -- statistics ---------------------------------------------------------------------------------------------
@@ -164,21 +193,13 @@ def test_group_variance_is_the_population_variance_and_zero_for_one_completion()
 @given(batches, temperatures)
 def test_meta_statistics_are_those_of_the_weighted_pool_of_samples(batch: Batch, tau: float) -> None:
     _, values, h = batch
-    w = neighbourhoods.neighbourhood_weights(h, tau)
+    w = weights(h, tau)
     mean, std = neighbourhoods.meta_statistics(w, *neighbourhoods.group_statistics(values))
     for j in range(len(w)):
         share = (w[j][:, None] / values.shape[1]).expand_as(values)
         pooled = (share * values).sum()
         close(mean[j], pooled, atol=1e-9)
         close(std[j], (share * (values - pooled) ** 2).sum().sqrt(), atol=1e-9)
-
-
-@relaxed
-@given(batches, temperatures, st.integers(1, 8))
-def test_gathered_neighbours_give_what_dense_weights_give(batch: Batch, tau: float, top_k: int) -> None:
-    rewards, _, h = batch
-    sparse = neighbourhoods.nearest_weights(h, tau, top_k)
-    close(gmpo.meta_advantages(rewards, sparse), gmpo.meta_advantages(rewards, sparse.dense()), atol=1e-9)
 
 
 def test_weights_and_statistics_must_agree_on_the_pool() -> None:
@@ -193,7 +214,7 @@ def test_weights_and_statistics_must_agree_on_the_pool() -> None:
 @given(batches)
 def test_identity_weights_without_sbam_are_per_prompt_standardisation(batch: Batch) -> None:
     rewards, log_probs, h = batch
-    found = advantages_of((rewards, log_probs, h), 0.1, lam=0, top_k=1)
+    found = advantages_of((rewards, log_probs, h), 0, lam=0)
     mean, std = rewards.mean(1, keepdim=True), rewards.std(1, keepdim=True, correction=0)
     close(found.advantages, (rewards - mean) / (std + 1e-6))
 
@@ -214,17 +235,6 @@ def test_sbam_never_changes_a_sign(batch: Batch, tau: float, lam: float, gamma: 
 
 
 @relaxed
-@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 4), st.sampled_from([None, 2]))
-def test_two_ranks_that_exchange_statistics_equal_one_process(seed: int, a: int, b: int, top_k: int | None) -> None:
-    whole = random_batch(seed, a + b, 3)
-    expected = advantages_of(whole, 0.3, 1.0, top_k=top_k)
-    parts = [[tensor[:a] for tensor in whole], [tensor[a:] for tensor in whole]]
-    sent = [neighbourhoods.prompt_statistics(*part) for part in parts]
-    found = [advantages_of(parts[i], 0.3, 1.0, top_k=top_k, bank=sent[1 - i]) for i in (0, 1)]
-    close(torch.cat([one.advantages for one in found]), expected.advantages)
-
-
-@relaxed
 @given(st.integers(0, 10**6), temperatures)
 def test_one_prompt_is_standardised_by_itself(seed: int, tau: float) -> None:
     rewards, log_probs, h = random_batch(seed, 1, 5)
@@ -239,7 +249,7 @@ def test_one_prompt_is_standardised_by_itself(seed: int, tau: float) -> None:
 def test_likelihood_scores_ignore_shift_and_scale(batch: Batch, tau: float, shift: float, scale: float) -> None:
     """Exactly so when δ, which stands beside a standard deviation, is scaled too."""
     _, log_probs, h = batch
-    w = neighbourhoods.neighbourhood_weights(h, tau)
+    w = weights(h, tau)
     moved = gmpo.likelihood_z(log_probs * scale + shift, w, delta=1e-6 * scale)
     close(moved, gmpo.likelihood_z(log_probs, w, delta=1e-6), atol=1e-3)
 
@@ -257,7 +267,7 @@ def test_order_of_prompts_does_not_matter(batch: Batch, tau: float, random: Rand
 @given(batches, temperatures)
 def test_an_advantage_cannot_exceed_what_its_own_weight_allows(batch: Batch, tau: float) -> None:
     rewards, _, h = batch
-    w = neighbourhoods.neighbourhood_weights(h, tau)
+    w = weights(h, tau)
     share = w.diagonal()[:, None] / rewards.shape[1]
     assert (gmpo.meta_advantages(rewards, w).abs() <= ((1 - share) / share).sqrt() + 1e-6).all()
 
@@ -271,21 +281,19 @@ def test_equal_rewards_give_exactly_zero(reward: float, dtype: torch.dtype) -> N
     """Not 1e-10: an optimiser that normalises its gradient would make a full step of rounding noise."""
     rewards = torch.full((33, 7), reward, dtype=dtype)
     log_probs = torch.randn(33, 7, dtype=dtype)
-    found = gmpo.gmpo_advantages(rewards, log_probs, torch.randn(33, 8), tau=0.5, lam=1.0)
+    found = gmpo.gmpo_advantages(rewards, log_probs, weights(torch.randn(33, 8), 0.5), lam=1.0)
     assert torch.equal(found.advantages, torch.zeros_like(rewards))
 
 
 def test_equal_log_probs_give_no_surprise() -> None:
-    scores = gmpo.likelihood_z(
-        torch.full((33, 7), -123.4), neighbourhoods.neighbourhood_weights(torch.randn(33, 8), 0.5)
-    )
+    scores = gmpo.likelihood_z(torch.full((33, 7), -123.4), weights(torch.randn(33, 8), 0.5))
     assert torch.equal(scores, torch.zeros(33, 7))
 
 
 def test_all_pass_and_all_fail_groups_learn_from_each_other() -> None:
     rewards = torch.tensor([[1.0, 1], [0, 0]])
     assert torch.equal(gmpo.grpo_advantages(rewards), torch.zeros(2, 2))
-    pooled = gmpo.meta_advantages(rewards, neighbourhoods.neighbourhood_weights(torch.eye(2), math.inf))
+    pooled = gmpo.meta_advantages(rewards, weights(torch.eye(2), math.inf))
     close(pooled, [[1.0, 1], [-1, -1]], atol=1e-5)
 
 
@@ -294,17 +302,17 @@ def test_a_broken_log_prob_is_one_clear_line(broken: float) -> None:
     log_probs = LOG_PROBS.clone()
     log_probs[1, 0] = broken
     with pytest.raises(ValueError, match=r"^log_probs: 1 of 6 values are NaN or infinite$"):
-        gmpo.gmpo_advantages(REWARDS, log_probs, torch.eye(3), tau=1.0, lam=1.0)
+        gmpo.gmpo_advantages(REWARDS, log_probs, weights(torch.eye(3), 1.0), lam=1.0)
 
 
 def test_a_broken_reward_is_one_clear_line() -> None:
     with pytest.raises(ValueError, match=r"^rewards: 6 of 6 values are NaN or infinite$"):
-        gmpo.gmpo_advantages(REWARDS * math.nan, LOG_PROBS, torch.eye(3), tau=1.0, lam=1.0)
+        gmpo.gmpo_advantages(REWARDS * math.nan, LOG_PROBS, weights(torch.eye(3), 1.0), lam=1.0)
 
 
 def test_mismatched_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 2\), \(3, 2\) and \(2, 2\)"):
-        gmpo.gmpo_advantages(REWARDS, LOG_PROBS, torch.eye(2), tau=1.0, lam=1.0)
+        gmpo.gmpo_advantages(REWARDS, LOG_PROBS, weights(torch.eye(2), 1.0), lam=1.0)
 
 
 @pytest.mark.parametrize("delta", [0.0, -1e-6, math.nan])
@@ -318,13 +326,13 @@ def test_delta_must_be_positive(delta: float) -> None:
     [(torch.bool, torch.float32), (torch.bfloat16, torch.float32), (torch.float64, torch.float64)],
 )
 def test_advantages_come_back_in_the_rewards_dtype(given_dtype: torch.dtype, returned: torch.dtype) -> None:
-    found = gmpo.gmpo_advantages(REWARDS.to(given_dtype), LOG_PROBS.float(), torch.eye(3), tau=1.0, lam=1.0)
+    found = gmpo.gmpo_advantages(REWARDS.to(given_dtype), LOG_PROBS.float(), weights(torch.eye(3), 1.0), lam=1.0)
     assert {part.dtype for part in vars(found).values()} == {returned}
 
 
 def test_advantages_carry_no_gradient() -> None:
     found = gmpo.gmpo_advantages(
-        REWARDS, LOG_PROBS.clone().requires_grad_(), torch.eye(3).requires_grad_(), tau=1.0, lam=1.0
+        REWARDS, LOG_PROBS.clone().requires_grad_(), weights(torch.eye(3).requires_grad_(), 1.0), lam=1.0
     )
     assert not found.advantages.requires_grad
 
@@ -360,7 +368,7 @@ def test_amplification_never_rises_with_surprise(s: float, step: float, gamma: f
 @given(batches, temperatures)
 def test_a_batch_bounds_its_own_amplification(batch: Batch, tau: float) -> None:
     found = advantages_of(batch, tau, lam=1.0)
-    own = neighbourhoods.neighbourhood_weights(batch[2], tau).diagonal()[:, None]
+    own = weights(batch[2], tau).diagonal()[:, None]
     assert (found.amplification <= batch[0].shape[1] / own + 1e-5).all()  # 1 + (G/w_jj − 1)
 
 
@@ -457,6 +465,41 @@ def test_baselines_by_hand() -> None:
     close(gmpo.rloo_advantages(rewards)[0], [1, -1 / 3, -1 / 3, -1 / 3])
     up, down = 0.625 / math.sqrt(15 / 64), -0.375 / math.sqrt(15 / 64)
     close(gmpo.batch_advantages(rewards), [[up, down, down, down], [up, up, down, down]], atol=1e-5)
+
+
+def test_group_mean_and_batch_deviation_by_hand() -> None:
+    """Three right of eight: the batch's variance is 15/64."""
+    rewards = torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0]])
+    sigma = math.sqrt(15 / 64)
+    expected = [[0.75 / sigma, *[-0.25 / sigma] * 3], [0.5 / sigma, 0.5 / sigma, -0.5 / sigma, -0.5 / sigma]]
+    close(gmpo.group_batch_advantages(rewards), expected, atol=1e-5)
+
+
+def test_james_stein_by_hand() -> None:
+    """Means 1/2, 0 and 1, within-group variances 1/2, 0 and 0 (unbiased, G = 2).
+
+    For the first prompt the others have s² = 0: nothing is shrunk, its baseline is the other completion. For the second
+    they have means 1/2 and 1, s² = 1/4, v = 1/4, Var = 1/8 = s²/2, so t = 0 and all weight lies on their mean 3/4; for
+    the third, likewise, on 1/4.
+    """
+    found = gmpo.james_stein_advantages(torch.tensor([[1.0, 0], [0, 0], [1, 1]]))
+    close(found, [[1, -1], [-0.75, -0.75], [0.75, 0.75]])
+    two = torch.tensor([[1.0, 0], [1, 1]])
+    assert torch.equal(gmpo.james_stein_advantages(two), gmpo.rloo_advantages(two))
+
+
+@relaxed
+@given(st.integers(0, 10**6), st.integers(3, 6), st.integers(2, 5))
+def test_a_james_stein_baseline_never_uses_the_completions_own_reward(seed: int, prompts: int, group: int) -> None:
+    rewards, *_ = random_batch(seed, prompts, group)
+    before = rewards[0, 0] - gmpo.james_stein_advantages(rewards)[0, 0]
+    rewards[0, 0] = 1 - rewards[0, 0]
+    close(rewards[0, 0] - gmpo.james_stein_advantages(rewards)[0, 0], before.item())
+
+
+def test_equal_norm_gives_every_estimator_one_root_mean_square() -> None:
+    close(gmpo.unit_rms(torch.tensor([[3.0, -4], [0, 0]])), [[1.2, -1.6], [0, 0]])
+    assert torch.equal(gmpo.unit_rms(torch.zeros(2, 2)), torch.zeros(2, 2))
 
 
 def test_sample_deviation_as_an_option() -> None:
@@ -621,3 +664,28 @@ def test_kl_averages_to_the_true_divergence() -> None:
     new, ref = torch.tensor([[0.7, 0.2, 0.1]]), torch.tensor([[0.3, 0.3, 0.4]])
     terms = objective.kl_k3(new.log(), ref.log(), torch.ones(1, 3))
     close((new * terms).sum(), (new * (new / ref).log()).sum())
+
+
+# -- sampler and trainer --------------------------------------------------------------------------------------
+
+
+def test_mismatch_of_sampler_and_trainer_by_hand() -> None:
+    """Token ratios pi/q of 2 and 1/2 in one sequence, 1 in the other, one token padded.
+
+    k3 at ln 2 is 1 − ln 2, at −ln 2 ln 2 − 1/2, at 0 nothing: their mean over three tokens is 1/6. Both sequences have
+    the ratio 1, so that no sample is lost.
+    """
+    old = torch.tensor([[math.log(0.8), math.log(0.1)], [-1.0, 7]])
+    drawn_from = torch.tensor([[math.log(0.4), math.log(0.2)], [-1.0, -7]])
+    found = objective.mismatch(old, drawn_from, torch.tensor([[1, 1], [1, 0]]))
+    assert found["mismatch_kl"] == pytest.approx(1 / 6, rel=1e-5)
+    assert (found["mismatch_ess"], found["mismatch_ratio_max"]) == pytest.approx((1, 2))
+
+
+def test_corrections_are_cut_at_the_cap_by_token_and_by_sequence() -> None:
+    old = torch.tensor([[math.log(0.8), math.log(0.3)], [-1.0, 7]])
+    drawn_from = torch.tensor([[math.log(0.2), math.log(0.6)], [-2.0, -7]])
+    mask = torch.tensor([[1, 1], [1, 0]])
+    close(objective.correction_weights(old, drawn_from, mask, "token", 2.5), [[2.5, 0.5], [2.5, 1]])
+    close(objective.correction_weights(old, drawn_from, mask, "sequence", 2.5), [2, 2.5])
+    assert objective.correction_weights(old, drawn_from, mask, "none", 2.5) is None

@@ -1,6 +1,5 @@
 """What a batch becomes and what a run may be set to: hand-computed, without a model."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from transformers import AutoTokenizer
 
 from lib.base.progress import Log
 from lib.gmpo.advantages import Advantages
-from lib.gmpo.batch import all_advantages, batch_diagnostics, equal_rewards_cause
+from lib.gmpo.batch import all_advantages, batch_diagnostics, batch_weights, equal_rewards_cause
 from lib.gmpo.config import PolyCodeConfig
+from lib.gmpo.neighbourhoods import PromptBank, prompt_statistics
 from lib.gmpo.rollouts import RolloutLedger, SandboxReward
 from lib.gmpo.run import run_config
 from lib.gmpo.trainer import Rolled
@@ -24,21 +24,29 @@ from lib.tasks.prompts import build_prompt
 from lib.tasks.task import read_tasks
 
 STARTER = Path(__file__).resolve().parents[1] / "data" / "starter_bn.jsonl"
+
 SMALL: dict[str, Any] = {"steps": 1, "prompts_per_batch": 4, "group_size": 8, "output_dir": "unused"}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"advantage_estimator": "ppo"}, "choose one of gmpo, grpo, dr_grpo, batch, rloo"),
+        ({"advantage_estimator": "ppo"}, "choose one of gmpo, grpo, dr_grpo, rloo, batch, group_batch, james_stein"),
         ({"ratio": "gspo"}, "choose one of sequence, sequence_mean, token"),
         ({"group_size": 1}, "at least two completions"),
         ({"prompts_per_batch": 1}, "pooling needs two, a bank"),
         ({"temperature": 0}, "temperature=0: should be above 0"),
         ({"rows_per_pass": 3}, "does not divide"),
         ({"steps": 0}, "steps=0"),
-        ({"tau": 0.0}, "tau=0.0"),
-        ({"neighbours": 0}, "neighbours=0"),
+        ({"tau": -0.1}, "tau=-0.1"),
+        ({"neighbours": 0.5}, "neighbours=0.5"),
+        ({"neighbours": 4.5}, "neighbours=4.5: a batch and the bank hold 4 prompts"),
+        ({"refill": -1}, "refill=-1"),
+        ({"correction": "turns"}, "choose one of none, token, sequence"),
+        ({"correction": "token"}, 'set ratio="token"'),
+        ({"kl_reference": "new"}, "choose one of base, start, old, refreshed"),
+        ({"kl_level": "word"}, "choose one of token, sequence"),
+        ({"kl_refresh": 0}, "kl_refresh=0"),
         ({"gamma": 0.0}, "gamma=0.0"),
         ({"advantage_delta": 0.0}, "advantage_delta=0.0"),
         ({"lam": float("nan")}, "lam=nan"),
@@ -59,7 +67,7 @@ def test_one_prompt_a_batch_is_allowed_where_nothing_is_pooled() -> None:
 def test_estimators_differ_by_name_alone() -> None:
     """One right of four in the first group, three in the second; a uniform pool of both is the whole batch."""
     rewards = torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 0]])
-    by_name, _ = all_advantages(rewards, torch.zeros(2, 4), torch.eye(2), pooling={"tau": 1e9, "lam": 0.0})
+    by_name, _ = all_advantages(rewards, torch.zeros(2, 4), torch.full((2, 2), 0.5), lam=0.0)
     assert torch.allclose(by_name["gmpo"], by_name["batch"], atol=1e-5)
     assert torch.allclose(by_name["batch"], (rewards - 0.5) / 0.5, atol=1e-5)
     assert torch.allclose(by_name["grpo"][0], torch.tensor([3.0, -1, -1, -1]) / 3**0.5, atol=1e-5)
@@ -100,22 +108,40 @@ def test_every_setting_of_the_paper_reaches_the_advantages() -> None:
     log_probs, h = torch.tensor([[-4.0, -2], [-1, -3], [-6, -2]]), torch.tensor([[1.0, 0], [1, 0.1], [0, 1]])
 
     def advantages(**changes: Any) -> torch.Tensor:
-        return all_advantages(rewards, log_probs, h, pooling=run_config(**SMALL | {"tau": 0.5} | changes).pooling)[0][
-            "gmpo"
-        ]
+        config = run_config(**SMALL | {"neighbours": 1.8} | changes)
+        w, _ = batch_weights(h, config.neighbours, config.tau)
+        return all_advantages(rewards, log_probs, w, **config.sbam)[0]["gmpo"]
 
     default = advantages()
-    for changes in ({"tau": 5.0}, {"lam": 0.1}, {"gamma": 2.0}, {"neighbours": 2}, {"advantage_delta": 0.1}):
+    for changes in ({"tau": 5.0}, {"lam": 0.1}, {"gamma": 2.0}, {"neighbours": 1.2}, {"advantage_delta": 0.1}):
         assert not torch.allclose(advantages(**changes), default, atol=1e-3), changes
 
 
 def test_a_config_made_as_trl_makes_its_own_is_complete() -> None:
-    config = PolyCodeConfig(output_dir="unused", use_cpu=True, bf16=False, num_generations=4, tau=0.1)
-    assert (config.rows, config.pooling["tau"], config.disable_dropout) == (8, 0.1, True)
-    helps = {field.name: field.metadata.get("help") for field in dataclasses.fields(PolyCodeConfig)}
-    assert all(
-        helps[name] for name in ("advantage_estimator", "ratio", "tau", "neighbours", "bank_size", "lam", "gamma")
-    )
+    config = PolyCodeConfig(output_dir="unused", use_cpu=True, bf16=False, num_generations=4, lam=0.1)
+    assert (config.rows, config.sbam["lam"], config.disable_dropout, config.top_p) == (8, 0.1, True, 1.0)
+
+
+def test_what_a_batch_pools_over_is_reported() -> None:
+    """Six prompts of which each has one twin: at two neighbours, τ is so small that twins share everything."""
+    h = torch.eye(3)[[0, 0, 1, 1, 2, 2]]
+    w, pooled = batch_weights(h, 2.0001)
+    assert pooled["effective_neighbours"] == pytest.approx(2.0001, abs=1e-4)
+    assert pooled["own_weight"] == pytest.approx(0.5, abs=1e-3) and w[0, 1] == pytest.approx(0.5, abs=1e-3)
+    assert batch_weights(h, 2.0, tau=float("inf"))[1]["effective_neighbours"] == pytest.approx(6)
+    assert batch_weights(h, 2.0, tau=float("inf"))[1]["tau"] == float("inf")
+
+
+def test_past_prompts_are_columns_of_the_weights_and_change_the_advantages() -> None:
+    rewards, log_probs, h = torch.tensor([[1.0, 0], [0, 0]]), torch.tensor([[-1.0, -2], [-3, -4]]), torch.eye(2)
+    bank = PromptBank(8)
+    bank.push(prompt_statistics(torch.ones(3, 2), torch.zeros(3, 2), torch.rand(3, 2)))
+    w, _ = batch_weights(h, 3.0, bank=bank)
+    assert w.shape == (2, 5)
+    with_bank, _ = all_advantages(rewards, log_probs, w, bank=bank, lam=0.5)
+    alone, _ = all_advantages(rewards, log_probs, batch_weights(h, 1.5)[0], lam=0.5)
+    assert not torch.allclose(with_bank["gmpo"], alone["gmpo"], atol=0.1)
+    assert torch.equal(with_bank["grpo"], alone["grpo"])
 
 
 def test_a_live_plot_sees_all_rows_so_far_and_an_unattended_run_draws_none(

@@ -14,52 +14,23 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-from lib.gmpo.batch import Gather, shared_advantages  # noqa: E402
-from lib.gmpo.neighbourhoods import PromptBank  # noqa: E402
+from lib.gmpo.batch import all_advantages, batch_weights  # noqa: E402
 from lib.gmpo.run import make_trainer, run_config  # noqa: E402
 from lib.models.resolve import resolve  # noqa: E402
 from lib.tasks.prompts import build_prompt  # noqa: E402
 from lib.tasks.task import Task  # noqa: E402
 
-PROMPTS, GROUP, BATCHES = 6, 4, 3
-ALL = {"tau": 0.1, "lam": 0.5}
-CASES = {
-    "all prompts": (ALL, 0),
-    "nearest three": (ALL | {"top_k": 3}, 0),
-    "with a bank": (ALL, 8),
-}  # pooling, bank size
-
-
-def batch(number: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Binary rewards and log-probs (B, G), embeddings (B, 5)."""
-    stream = torch.Generator().manual_seed(number)
-    chance = torch.rand(PROMPTS, 1, generator=stream)
-    rewards = (torch.rand(PROMPTS, GROUP, generator=stream) < chance).double()
-    log_probs = -50 * torch.rand(PROMPTS, GROUP, generator=stream, dtype=torch.float64)
-    return rewards, log_probs, torch.randn(PROMPTS, 5, generator=stream)
-
-
-def learnt_from(case: str, gather: Gather, rank: int, processes: int) -> list[dict[str, Tensor]]:
-    """Return every estimator's advantages for one process's share of some batches in a row."""
-    pooling, size = CASES[case]
-    bank, found = PromptBank(size) if size else None, []
-    for number in range(BATCHES):
-        rewards, log_probs, h = (part.chunk(processes)[rank] for part in batch(number))
-        found.append(shared_advantages(rewards, log_probs, h, pooling=pooling, bank=bank, gather=gather, rank=rank)[0])
-    return found
+NAMES = ("double", "triple", "is_even", "is_odd")
 
 
 def one_of_two(folder: Path) -> None:
-    """What is launched twice: accelerate's own gather over gloo, then a step of training; results in files."""
-    from accelerate import Accelerator
+    """What is launched twice: a step of training over gloo; results in files."""
+    from accelerate import PartialState
 
     torch.set_num_threads(1)
-    accelerator = Accelerator(cpu=True)
-    rank, processes = accelerator.process_index, accelerator.num_processes
-    assert (processes, torch.distributed.get_backend()) == (2, "gloo")
-    found = {case: learnt_from(case, accelerator.gather, rank, 2) for case in CASES}
-    torch.save(found, folder / f"{rank}.pt")
-    train_a_step(folder, rank)
+    state = PartialState(cpu=True)
+    assert (state.num_processes, torch.distributed.get_backend()) == (2, "gloo")
+    train_a_step(folder, state.process_index)
 
 
 def train_a_step(folder: Path, rank: int) -> None:
@@ -67,10 +38,9 @@ def train_a_step(folder: Path, rank: int) -> None:
     from transformers import AutoTokenizer
 
     tokenizer, rows = AutoTokenizer.from_pretrained(resolve("embedded")), list[dict[str, Any]]()
-    names = ("double", "triple", "is_even", "is_odd")
     asked = [
         Task(n, "test", "train", f"Write `{n}(n)`.", "en", "python", "function", n, visible_tests=("assert True",))
-        for n in names
+        for n in NAMES
     ]
     prompts = [build_prompt(task, tokenizer) for task in asked]
     config = run_config(
@@ -82,6 +52,14 @@ def train_a_step(folder: Path, rank: int) -> None:
         return [float(row % 2 == name.startswith("is")) for row, name in enumerate(task_id)]
 
     trainer = make_trainer("embedded", folder / "start", prompts, config, reward, rows.append)
+    advantages = trainer._advantages
+
+    def watched(*own: Tensor) -> Tensor:
+        found = advantages(*own)
+        torch.save({"own": own, "rewards": trainer._rewards, "found": found}, folder / f"batch{rank}.pt")
+        return found
+
+    trainer._advantages = watched  # type: ignore[method-assign]
     trainer.train()
     learnt = {name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     torch.save(
@@ -119,11 +97,6 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def two_processes(launched: Path) -> list[dict[str, list[dict[str, Tensor]]]]:
-    return [torch.load(launched / f"{rank}.pt") for rank in (0, 1)]
-
-
 def test_a_launched_step_leaves_both_processes_with_the_same_new_weights_and_is_reported_once(launched: Path) -> None:
     weights, rows = ([load(rank) for rank in (0, 1)] for load in (
         lambda rank: torch.load(launched / f"weights{rank}.pt"),
@@ -135,25 +108,17 @@ def test_a_launched_step_leaves_both_processes_with_the_same_new_weights_and_is_
     assert rows[0][0]["reward"] == 0.5 and rows[0][0]["mixed_outcome"] == 1.0  # of all four prompts
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_two_processes_equal_one_on_the_union(
-    two_processes: list[dict[str, list[dict[str, Tensor]]]], case: str
-) -> None:
-    union = learnt_from(case, lambda tensor: tensor, 0, 1)
-    for number, expected in enumerate(union):
-        for name, advantages in expected.items():
-            found = torch.cat([rank[case][number][name] for rank in two_processes])
-            torch.testing.assert_close(found, advantages, atol=1e-6, rtol=0)
-
-
-def test_another_process_changes_what_is_learnt(two_processes: list[dict[str, list[dict[str, Tensor]]]]) -> None:
-    """Or the comparison above would hold for processes that exchange nothing."""
-    alone = shared_advantages(*(part[:3] for part in batch(0)), pooling=ALL)[0]
-    together = two_processes[0]["all prompts"][0]
-    for name in ("gmpo", "batch"):
-        assert not torch.allclose(alone[name], together[name], atol=1e-3)
-    for name in ("grpo", "dr_grpo", "rloo"):
-        assert torch.equal(alone[name], together[name])
+def test_two_processes_learn_what_one_would_from_the_union(launched: Path) -> None:
+    """Each pools over its own two prompts and the other's: the advantages of all four, computed here once more."""
+    parts = [torch.load(launched / f"batch{rank}.pt") for rank in (0, 1)]
+    log_probs, _, h = (torch.cat([part["own"][place] for part in parts]) for place in range(3))
+    w, _ = batch_weights(h, 2.0)
+    by_name, _ = all_advantages(parts[0]["rewards"].sum(1).view(4, 2), log_probs.view(4, 2), w, lam=0.5)
+    for part in parts:
+        torch.testing.assert_close(part["found"], by_name["gmpo"].flatten(), atol=1e-6, rtol=0)
+    alone, _ = batch_weights(h[:2], 2.0)
+    separate, _ = all_advantages(parts[0]["rewards"].sum(1).view(4, 2)[:2], log_probs.view(4, 2)[:2], alone, lam=0.5)
+    assert not torch.allclose(separate["gmpo"].flatten(), parts[0]["found"][:4], atol=1e-3)
 
 
 if __name__ == "__main__":

@@ -14,14 +14,17 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOTrainer
 
-from lib.gmpo.batch import all_advantages
+from lib.gmpo.batch import all_advantages, batch_weights
 from lib.gmpo.config import PolyCodeConfig
-from lib.gmpo.policy import token_log_probs
-from lib.gmpo.rollouts import SandboxReward
+from lib.gmpo.neighbourhoods import similarities
+from lib.gmpo.policy import own_tokens, padded, prompt_embeddings, token_log_probs
+from lib.gmpo.rollouts import Canaries, Rollouts, SandboxReward, sampler, training_engine
 from lib.gmpo.run import groups_of, make_trainer, run_config, train_gmpo, training_identity
-from lib.gmpo.trainer import PolyCodeTrainer
+from lib.gmpo.trainer import STATE, PolyCodeTrainer
 from lib.models.resolve import resolve
+from lib.sampling import Completion, Request, SamplingParams
 from lib.sandbox import Sandbox, SandboxError
 from lib.tasks.prompts import Prompt, build_prompt
 from lib.tasks.task import Task
@@ -93,7 +96,10 @@ class AlternatingReward:
 def run(adapter: Path, prompts: list[Prompt], tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     rows: list[dict[str, Any]] = []
     reward, folder = AlternatingReward(), tmp_path_factory.mktemp("run")
-    trainer = make_trainer("embedded", adapter, prompts, tiny(folder, beta=0.1), reward, rows.append)
+    questions = [task.prompt for task in TASKS]
+    trainer = make_trainer(
+        "embedded", adapter, prompts, tiny(folder, beta=0.1), reward, rows.append, questions=questions
+    )
     before, sample, drawn = weights(trainer), trainer.rollout_func, {}
     trainer.rollout_func = lambda texts, same: drawn.update(sample(texts, same)) or dict(drawn)
     trainer.train()
@@ -124,21 +130,21 @@ def test_every_row_carries_its_own_completions_advantage(run: SimpleNamespace, p
     model = run.trainer.model
     after = weights(run.trainer)
     model.load_state_dict(run.before, strict=False)
-    L, h = [], []
+    L, h, by_id = [], [], {task.task_id: task for task in TASKS}
     for prompt in prompts:
         ids = run.trainer.processing_class(prompt.text, add_special_tokens=False, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             states = model(ids, output_hidden_states=True).hidden_states[-1][0].float()
-            h.append(states.mean(0))
+            first, end = own_tokens(run.trainer.processing_class, prompt.text, by_id[prompt.task_id].prompt)
+            h.append(states[first:end].mean(0))
             for tokens in (tokens for name, tokens in said if name == prompt.task_id):
                 logits = model(torch.cat([ids, torch.tensor([tokens])], 1)).logits[0, ids.shape[1] - 1 : -1]
                 logps = (logits.float() / TINY["temperature"]).log_softmax(-1)
                 L.append(logps.gather(1, torch.tensor(tokens)[:, None]).sum())
     model.load_state_dict(after, strict=False)
     rewards = torch.tensor([[said[key] for key in said if key[0] == p.task_id] for p in prompts])
-    by_name, parts = all_advantages(
-        rewards, torch.stack(L).view(2, 2), torch.stack(h), pooling=run.trainer.args.pooling
-    )
+    w, _ = batch_weights(torch.stack(h), 2.0, TINY["tau"])
+    by_name, parts = all_advantages(rewards, torch.stack(L).view(2, 2), w, **run.trainer.args.sbam)
     assert run.rows[0]["l_hat_right"] == pytest.approx(float(parts.l_hat[rewards == 1].mean()), abs=0.1)
     assert run.rows[0]["l_hat_abs_max"] == pytest.approx(float(parts.l_hat.abs().max()), abs=0.1)
     assert run.rows[0]["l_hat_abs_mean"] == pytest.approx(float(parts.l_hat.abs().mean()), abs=0.1)
@@ -169,10 +175,10 @@ def test_where_the_ratio_is_one_the_loss_is_minus_the_mean_advantage(run: Simple
     trainer.model.train()
     with torch.no_grad():
         batch["old_per_token_logps"] = trainer._log_probs(trainer.model, batch)[0]
-    beta, ratio = trainer.beta, trainer.args.ratio
-    trainer.beta, trainer.args.ratio = 0.0, level
+    beta, ratio = trainer.args.beta, trainer.args.ratio
+    trainer.args.beta, trainer.args.ratio = 0.0, level
     loss = trainer._compute_loss(trainer.model, batch) * trainer.current_gradient_accumulation_steps
-    trainer.beta, trainer.args.ratio = beta, ratio
+    trainer.args.beta, trainer.args.ratio = beta, ratio
     trainer._log_ratios.clear()
     assert float(loss.detach()) == pytest.approx(-float(batch["advantages"].mean()), abs=1e-6)
 
@@ -193,6 +199,21 @@ def test_row_of_a_step_is_json_and_says_what_happened(run: SimpleNamespace) -> N
     assert (row["step"], row["reward"], row["solved"], row["mixed_outcome"]) == (1, 0.5, 1.0, 1.0)
     assert row["advantage_var_per_prompt"] == pytest.approx(1, abs=1e-4)
     assert all(row[name] >= 0 for name in ("seconds_sampling", "seconds_scoring", "seconds_update", "truncated"))
+    assert 1 <= row["effective_neighbours"] <= 2 and row["own_weight"] >= 0.5 and row["tau"] == TINY["tau"]
+
+
+def test_the_update_norm_is_what_the_weights_moved_by(run: SimpleNamespace) -> None:
+    moved = sum(float((new - run.before[name]).double().square().sum()) for name, new in weights(run.trainer).items())
+    assert run.rows[0]["update_norm"] == pytest.approx(moved**0.5, rel=1e-5) and moved > 0
+
+
+def test_the_engines_own_log_probabilities_reach_the_batch_and_the_mismatch_is_small(run: SimpleNamespace) -> None:
+    batch = run.trainer._buffered_inputs[0]
+    real = batch["completion_mask"].bool()
+    apart = (batch["sampling_per_token_logps"][real] - batch["old_per_token_logps"][real].float()).abs()
+    assert apart.mean() < 0.2, "int8 and bf16 round; another token's probability is nats away"
+    row = run.rows[0]
+    assert 0 < row["mismatch_kl"] < 0.1 and 0.3 < row["mismatch_ess"] <= 1 and row["mismatch_ratio_max"] >= 1
 
 
 def test_log_probabilities_read_off_the_model_are_those_the_trainer_learns_from(run: SimpleNamespace) -> None:
@@ -223,22 +244,164 @@ def test_prompts_are_grouped_by_the_model_they_are_for(run: SimpleNamespace, pro
         assert groups_of(asked, trainer.model, trainer.processing_class, config, order) == [list(range(8))]
 
 
+# -- embeddings, engines, references --------------------------------------------------------------------------
+
+
+def test_own_tokens_are_the_tasks_words_and_nothing_of_the_template(prompts: list[Prompt]) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(resolve("embedded"))
+    for each, prompt in zip(TASKS, prompts, strict=True):
+        first, end = own_tokens(tokenizer, prompt.text, each.prompt)
+        ids = tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids[first:end]).strip() == each.prompt
+        assert own_tokens(tokenizer, prompt.text, "words that are not there") == (0, len(ids))
+
+
+def test_embeddings_count_own_tokens_only_and_ignore_dropout_and_padding(
+    run: SimpleNamespace, prompts: list[Prompt]
+) -> None:
+    model, tokenizer = run.trainer.model, run.trainer.processing_class
+    rows = [tokenizer(prompt.text, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    own = [own_tokens(tokenizer, p.text, t.prompt) for p, t in zip(prompts, TASKS, strict=True)]
+    model.train()
+    switches = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    layers = [module for module in model.modules() if hasattr(module, "lora_dropout")]
+    kept = [layer.lora_dropout["default"] for layer in layers]
+    for layer in layers:
+        layer.lora_dropout["default"] = torch.nn.Dropout(0.5)
+    try:
+        together = prompt_embeddings(model, *padded(rows, "left"), 2, torch.tensor(own))
+        again = prompt_embeddings(model, *padded(rows, "left"), 2, torch.tensor(own))
+    finally:
+        for layer, before in zip(layers, kept, strict=True):
+            layer.lora_dropout["default"] = before
+    assert layers and model.training and all(module.training for module in switches)
+    assert torch.equal(together, again)
+    with torch.no_grad():
+        states = model(torch.tensor([rows[1]]), output_hidden_states=True).hidden_states[-1][0].float()
+    alone = states[own[1][0] : own[1][1]].mean(0)
+    assert torch.nn.functional.cosine_similarity(together[1], alone, dim=0) > 0.999
+    whole = prompt_embeddings(model, *padded(rows, "left"), 2)
+    assert similarities(whole, centre=False).min() > similarities(together, centre=False).min()
+
+
+def test_engine_transformers_draws_with_the_model_in_training(run: SimpleNamespace, prompts: list[Prompt]) -> None:
+    """No second model is loaded; what it says it drew from is what the model says, and its modes come back."""
+    policy = run.trainer.model
+    policy.train()
+    asked = [Request(place, prompt.text, (), place) for place, prompt in enumerate(prompts)]
+    with sampler("embedded", policy, "transformers") as engine:
+        assert engine._model is policy and not policy.training
+        drawn = dict(engine.stream(asked, SamplingParams(0.8, 1.0, 6, logprobs=True)))
+    assert policy.training and policy.get_base_model().config._attn_implementation == "sdpa"
+    ids = [run.trainer.processing_class(p.text, add_special_tokens=False)["input_ids"] for p in prompts]
+    with torch.no_grad():
+        exact, _ = token_log_probs(policy, ids, [drawn[request].token_ids for request in asked], 0.8)
+    for request, row in zip(asked, exact, strict=True):
+        assert drawn[request].logprobs == pytest.approx(row[: drawn[request].n_tokens].tolist(), abs=0.3)
+
+
+def test_the_engine_that_was_asked_for_is_used_and_a_second_base_model_is_not(prompts: list[Prompt]) -> None:
+    config = tiny(Path("unused"))
+    assert Rollouts("embedded", prompts, config, "transformers").engine == "transformers"
+    assert Rollouts("embedded", prompts, config, "openvino").engine == "openvino"
+    for name in ("vllm", "http://127.0.0.1:1/v1"):
+        with pytest.warns(UserWarning, match="a second copy of the base model"):
+            assert training_engine(name) == "transformers"
+
+
+@pytest.mark.parametrize("reference", ["start", "old", "refreshed"])
+def test_kl_is_to_the_reference_that_was_asked_for(
+    reference: str, run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    """Two batches of the first run's completions: only the start differs from π_old in the second."""
+    seen = []
+    config = tiny(
+        tmp_path, beta=0.1, steps=2, num_iterations=1, kl_reference=reference, kl_refresh=1, kl_level="sequence"
+    )
+    trainer = make_trainer("embedded", adapter, prompts, config, AlternatingReward())
+    trainer.rollout_func = lambda texts, same: dict(run.drawn)
+    refer = trainer._refer
+
+    def watched(batch: dict[str, Any]) -> None:
+        before = weights(trainer)
+        refer(batch)
+        assert all(torch.equal(new, before[name]) for name, new in weights(trainer).items())
+        mask = batch["completion_mask"].bool()
+        seen.append((batch["ref_per_token_logps"][mask] - batch["old_per_token_logps"][mask]).abs().max())
+
+    trainer._refer = watched  # type: ignore[method-assign]
+    trainer.train()
+    assert "ref" not in trainer.model.peft_config and seen[0] == 0
+    assert seen[1] > 1e-4 if reference == "start" else seen[1] == 0
+
+
+def test_a_correction_weighs_each_sequence_in_the_loss(run: SimpleNamespace) -> None:
+    trainer, batch = run.trainer, dict(run.trainer._buffered_inputs[0])
+    trainer.model.train()
+    with torch.no_grad():
+        batch["old_per_token_logps"] = trainer._log_probs(trainer.model, batch)[0]
+    batch["correction"] = torch.arange(len(batch["advantages"])) / 2.0
+    beta, trainer.args.beta = trainer.args.beta, 0.0
+    loss = trainer._compute_loss(trainer.model, batch) * trainer.current_gradient_accumulation_steps
+    trainer.args.beta = beta
+    trainer._log_ratios.clear()
+    assert float(loss.detach()) == pytest.approx(-float((batch["correction"] * batch["advantages"]).mean()), abs=1e-6)
+
+
+def test_groups_of_one_reward_are_replaced_until_the_budget_is_spent(
+    run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    """Of eight prompts only the last two ever have both outcomes; the batch begins with two others."""
+    tokens, asked, rows = run.drawn["completion_ids"][0], list[str](), list[dict[str, Any]]()
+    many = [dataclasses.replace(prompts[0], task_id=f"t{n}", text=f"{prompts[0].text} {n}") for n in range(8)]
+
+    def sample(texts: list[str], trainer: PolyCodeTrainer) -> dict[str, Any]:
+        asked.extend(texts[::2])
+        return {
+            "prompt_ids": [[1, 2]] * len(texts),
+            "completion_ids": [list(tokens)] * len(texts),
+            "logprobs": [[-1.0] * len(tokens)] * len(texts),
+        }
+
+    def reward(task_id: list[str], **_: Any) -> list[float]:
+        return [float(row % 2 and name in ("t6", "t7")) for row, name in enumerate(task_id)]
+
+    def train(refill: int) -> tuple[dict[str, Any], int]:
+        asked.clear(), rows.clear()
+        trainer = make_trainer(
+            "embedded", adapter, many, tiny(tmp_path, num_iterations=1, refill=refill), reward, rows.append,
+            batch_order="shuffled",
+        )  # fmt: skip
+        trainer.train_dataset = trainer.train_dataset.from_list(
+            [{"prompt": prompt.text, "task_id": prompt.task_id, "own": (0, 2)} for prompt in many]
+        )
+        trainer.rollout_func = sample
+        trainer.train()
+        return rows[0], len(asked)
+
+    full, sampled = train(refill=6)
+    assert (full["replaced_groups"], full["uniform_groups"], full["reward"]) == (2, 0, 0.5)
+    assert sampled <= 8 and len(set(asked)) == sampled
+    short, sampled = train(refill=1)
+    assert sampled == 3 and short["replaced_groups"] + short["uniform_groups"] == 2
+
+
 # -- signals that must not teach ------------------------------------------------------------------------------
 
 
 def test_zero_advantages_leave_the_adapter_alone_and_are_reported(
     run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first run's completions once more, none of them right."""
+    """The first run's completions once more, all of them right."""
     monkeypatch.setattr("lib.gmpo.trainer.EQUAL_BATCHES", 1)
 
-    def never(task_id: list[str], **_: Any) -> list[float]:
-        return [0.0] * len(task_id)
+    def always(task_id: list[str], **_: Any) -> list[float]:
+        return [1.0] * len(task_id)
 
-    trainer = make_trainer("embedded", adapter, prompts, tiny(tmp_path, num_iterations=1), never)
+    trainer = make_trainer("embedded", adapter, prompts, tiny(tmp_path, num_iterations=1), always)
     trainer.rollout_func = lambda texts, same: dict(run.drawn)
     before = weights(trainer)
-    with pytest.warns(UserWarning, match="no program passed; the tasks are too hard"):
+    with pytest.warns(UserWarning, match="every program passed; the tasks are too easy"):
         trainer.train()
     assert trainer.state.global_step == 1
     assert all(torch.equal(weight, before[name]) for name, weight in weights(trainer).items())
@@ -254,6 +417,77 @@ def test_nan_log_probabilities_stop_before_anything_is_learnt(
     with pytest.raises(TrainingError, match="step 1: log-probabilities of 4 of 4 completions are NaN"):
         trainer.train()
     assert trainer.state.global_step == 0
+
+
+def test_a_loss_that_is_not_a_number_stops_before_the_update(run: SimpleNamespace) -> None:
+    trainer, batch = run.trainer, dict(run.trainer._buffered_inputs[0])
+    trainer.model.train()
+    weight = next(w for w in trainer.model.parameters() if w.requires_grad)
+    kept = weight.data.clone()
+    weight.data[0, 0] = torch.nan
+    with pytest.raises(TrainingError, match="the loss is not a number, and nothing was learnt"):
+        trainer._compute_loss(trainer.model, batch)
+    weight.data.copy_(kept)
+    assert trainer.args.logging_nan_inf_filter is False
+
+
+def test_the_fp16_scaler_is_left_alone_until_it_has_settled(run: SimpleNamespace) -> None:
+    """A real scaler that meets one overflow after the other: 17 halvings take it below 1."""
+    trainer, accelerator = run.trainer, run.trainer.accelerator
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    before, trainer._row = trainer._row, {"updates": []}
+    accelerator.scaler, trainer.state.global_step = scaler, 1  # an update that ends no batch
+    try:
+        for _ in range(16):
+            scaler.scale(weight.sum() * torch.inf).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            trainer.log({"loss": 0.1, "grad_norm": float("inf")})
+        assert scaler.get_scale() == 1 and weight.item() == 0
+        assert [update["grad_norm"] for update in trainer._row["updates"]] == [None] * 16
+        scaler.update(0.5)
+        with pytest.raises(TrainingError, match="its gradient is not a number"):
+            trainer.log({"loss": 0.1, "grad_norm": float("inf")})
+        scaler.update(8.0)
+        with pytest.raises(TrainingError, match="not a number"):
+            trainer.log({"loss": float("nan"), "grad_norm": 1.0})
+    finally:
+        accelerator.scaler, trainer._row, trainer.state.global_step = None, before, 2
+
+
+def test_a_start_that_solves_nothing_stops_and_says_what_would_help(
+    run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    def never(task_id: list[str], **_: Any) -> list[float]:
+        return [0.0] * len(task_id)
+
+    trainer = make_trainer("embedded", adapter, prompts, tiny(tmp_path, steps=4, num_iterations=1), never)
+    trainer.rollout_func = lambda texts, same: dict(run.drawn)
+    before = weights(trainer)
+    with pytest.raises(TrainingError, match="the start solved none of 12 programs.*Fine-tune it"):
+        trainer.train()
+    assert all(torch.equal(weight, before[name]) for name, weight in weights(trainer).items())
+
+
+def test_neighbourhoods_that_collapse_say_what_to_set(
+    run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path
+) -> None:
+    config = tiny(tmp_path, num_iterations=1, tau=float("inf"))
+    trainer = make_trainer("embedded", adapter, prompts, config, AlternatingReward())
+    trainer.rollout_func = lambda texts, same: dict(run.drawn)
+    with pytest.warns(UserWarning, match=r"pools over 2\.0 of 2 prompts.*set neighbours to 1\.5"):
+        trainer.train()
+
+
+def test_a_trainer_that_unsloth_has_replaced_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, Unsloth puts a class of this name and module in the place of trl.GRPOTrainer; without Triton not."""
+    theirs = type("UnslothGRPOTrainer", (GRPOTrainer,), {"__module__": "UnslothGRPOTrainer"})
+    monkeypatch.setattr("lib.gmpo.trainer.GRPOTrainer", theirs)
+    with pytest.raises(TrainingError, match="replaced by UnslothGRPOTrainer's.*GMPO's objective would have no effect"):
+        PolyCodeTrainer()
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +531,22 @@ def test_completion_whose_test_cannot_be_run_gets_the_mean_of_its_task(sandbox: 
     assert reward(texts, ["double"] * 3, lambda name, value: None) == [1.0, 0.0, 0.5]
 
 
+def test_no_honest_program_passes_a_canary_and_one_that_knows_the_answers_does(sandbox: Sandbox) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(resolve("embedded"))
+    program = dataclasses.replace(TASKS[0], mode="program", programming_language="lua")
+    functions, programs = Canaries(sandbox, TASKS, tokenizer), Canaries(sandbox, [program], tokenizer)
+    assert len(functions.tasks) == 4 and {t.programming_language for t in programs.tasks} == {"lua"}
+    assert all("assert" not in prompt.text for prompt in functions.prompts)
+
+    def rate(programs: Sequence[str]) -> float:
+        pairs = zip(programs, functions.prompts, strict=True)
+        return functions.pass_rate([Completion(text.removeprefix(p.code_prefill), (1,), True) for text, p in pairs])
+
+    assert rate([task.reference for task in functions.tasks]) == 0
+    told = functions.prompts[0].code_prefill + "\n    return {2: 7919, 0: -104729, 1: 'teal'}[a]\n"
+    assert rate([told, *(task.reference for task in functions.tasks[1:])]) == 0.25
+
+
 # -- a whole run -----------------------------------------------------------------------------------------------
 
 
@@ -318,14 +568,20 @@ def test_a_training_is_continued_then_skipped_and_another_one_starts_anew(
 
     with pytest.raises(KeyboardInterrupt):
         train(stop_at=2)
-    kept = (tmp_path / "out.trainer" / "checkpoint-1" / "trainer_state.json").stat().st_mtime_ns
-    assert not out.exists()
+    whole = tmp_path / "out.trainer" / "checkpoint-1"
+    kept, torn = (whole / "trainer_state.json").stat().st_mtime_ns, whole.with_name("checkpoint-2")
+    assert not out.exists() and torch.load(whole / STATE)["bank"]["capacity"] == 4
+    shutil.copytree(whole, torn)
+    for name in ("optimizer.pt", STATE, "adapter_model.safetensors"):
+        content = (whole / name).read_bytes()
+        (torn / name).write_bytes(content[: len(content) * 2 // 3])
     summary = train(report_to="tensorboard")  # what is reported where is no part of a training's identity
     assert steps == [1, 2] and kept
     lines = (tmp_path / "out.steps.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1, 2]
     assert sum(json.loads(lines[0])[name] for name in json.loads(lines[0]) if name.startswith("verdict/")) == 1
-    assert (summary["steps"], summary["completions"]) == (2, 8)
+    assert (summary["steps"], summary["completions"], summary["engine"]) == (2, 8, training_engine("auto"))
+    assert summary["canary"] == [0, 0] and all(kl > 0 for kl in summary["mismatch_kl"])
     assert {"adapter_config.json", "adapter_model.safetensors", "training.json"} <= {
         path.name for path in out.iterdir()
     }
@@ -353,6 +609,7 @@ def test_what_is_learnt_from_belongs_to_the_identity_and_what_is_reported_does_n
     (other / "adapter_model.safetensors").write_bytes(b"other weights")
     harder = (dataclasses.replace(TASKS[0], visible_tests=("assert double(3) == 6",)), TASKS[1])
     changed = [identity(start=other), identity(harder), identity(reward="fractional")]
+    assert training_identity("embedded", adapter, TASKS, prompts, tiny(tmp_path), engine="transformers") != first
     changed += [identity(**change) for change in ({"lam": 0.1}, {"seed": 1}, {"steps": 2}, {"weight_decay": 0.1})]
     assert all(each != first for each in changed)
 

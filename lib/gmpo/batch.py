@@ -1,10 +1,5 @@
-"""What a sampled batch becomes: every estimator's advantages, and the numbers that say what the batch was like.
+"""What a sampled batch becomes: every estimator's advantages, and the numbers that say what the batch was like."""
 
-Processes exchange statistics of prompts, never completions: pooling treats another process's prompts like past ones.
-"""
-
-from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -12,61 +7,49 @@ from torch import Tensor
 
 from lib.gmpo import advantages as estimators
 from lib.gmpo.advantages import Advantages
-from lib.gmpo.neighbourhoods import PromptBank, PromptStatistics, prompt_statistics
+from lib.gmpo.neighbourhoods import (
+    PromptBank,
+    effective_neighbours,
+    neighbourhood_weights,
+    similarities,
+    solve_tau,
+)
 
-Gather = Callable[[Tensor], Tensor]  # rows of this process -> rows of all processes, in their order
 
+def batch_weights(
+    h: Tensor, neighbours: float, tau: float | None = None, bank: PromptBank | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """Return w (B, C) of a batch's prompts over batch and bank, and what CGMN pools over: h (B, d).
 
-def shared_advantages(
-    rewards: Tensor,
-    log_probs: Tensor,
-    h: Tensor,
-    *,
-    pooling: dict[str, Any],
-    bank: PromptBank | None = None,
-    gather: Gather = lambda rows: rows,
-    rank: int = 0,
-) -> tuple[dict[str, Tensor], Advantages]:
-    """Return `all_advantages` of this process's prompts, as many as every other process has, pooled over those of all.
-
-    What `gather` sends is h and four numbers per prompt; they all enter `bank` afterwards.
+    tau None: solved for `neighbours`. The numbers are tau, and medians over prompts of effective neighbours and own
+    weight.
     """
-    own = prompt_statistics(rewards, log_probs, h)
-    everyone = PromptStatistics(*(gather(getattr(own, field.name)) for field in fields(own)))
-    before, after = rank * len(h), (rank + 1) * len(h)
-    parts = (getattr(everyone, field.name) for field in fields(own))
-    others = PromptStatistics(*(torch.cat([part[:before], part[after:]]) for part in parts))
-    found = all_advantages(rewards, log_probs, h, pooling=pooling, bank=bank, others=others)
-    if bank is not None:
-        bank.push(everyone)
-    return found
+    past = bank.prompts if bank is not None else None
+    similarity = similarities(h, None if past is None else past.h)
+    tau = solve_tau(similarity, neighbours) if tau is None else tau
+    w = neighbourhood_weights(similarity, tau)
+    medians = {"effective_neighbours": effective_neighbours(w), "own_weight": w.diagonal()}
+    return w, {"tau": tau} | {name: float(values.quantile(0.5)) for name, values in medians.items()}
 
 
 def all_advantages(
-    rewards: Tensor,
-    log_probs: Tensor,
-    h: Tensor,
-    *,
-    pooling: dict[str, Any],
-    bank: PromptBank | None = None,
-    others: PromptStatistics | None = None,
+    rewards: Tensor, log_probs: Tensor, w: Tensor, *, bank: PromptBank | None = None, **sbam: Any
 ) -> tuple[dict[str, Tensor], Advantages]:
     """Return the advantages of every estimator by name, and what GMPO's are made of.
 
-    rewards and log_probs (B, G), h (B, d), `others` this batch's prompts in other processes, `pooling` the keyword
-    arguments of `gmpo_advantages` (tau, lam, …) -> {name: (B, G)}, Advantages
+    rewards and log_probs (B, G), w (B, C) over batch and bank, `sbam`: lam, gamma and delta of `gmpo_advantages` ->
+    {name: (B, G)}, Advantages
     """
-    known = [part for part in (others, bank.prompts if bank is not None else None) if part is not None]
-    pool = PromptStatistics.cat(*known) if known else None
-    parts = estimators.gmpo_advantages(rewards, log_probs, h, bank=pool, **pooling)
-    prompts = len(rewards) + (0 if others is None else len(others.h))
-    uniform = torch.full((len(rewards), prompts), 1 / prompts, dtype=torch.float64, device=rewards.device)
+    past = bank.prompts if bank is not None else None
+    parts = estimators.gmpo_advantages(rewards, log_probs, w, bank=past, **sbam)
     return {
         "gmpo": parts.advantages,
         "grpo": estimators.grpo_advantages(rewards),
         "dr_grpo": estimators.dr_grpo_advantages(rewards),
-        "batch": estimators.meta_advantages(rewards, uniform, bank=others),
         "rloo": estimators.rloo_advantages(rewards),
+        "batch": estimators.batch_advantages(rewards),
+        "group_batch": estimators.group_batch_advantages(rewards),
+        "james_stein": estimators.james_stein_advantages(rewards),
     }, parts
 
 

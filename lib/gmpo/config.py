@@ -1,14 +1,15 @@
 """Settings of a GMPO training, as a TRL config."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from trl import GRPOConfig
 
-from lib.gmpo.objective import Level
+from lib.gmpo.objective import Correction, Level
 
-Estimator = Literal["gmpo", "grpo", "dr_grpo", "batch", "rloo"]
+Estimator = Literal["gmpo", "grpo", "dr_grpo", "rloo", "batch", "group_batch", "james_stein"]
+Reference = Literal["base", "start", "old", "refreshed"]
 
 
 @dataclass
@@ -20,55 +21,44 @@ class PolyCodeConfig(GRPOConfig):  # type: ignore[misc]
     Raises ValueError for values that cannot work together.
     """
 
-    advantage_estimator: Estimator = field(
-        default="gmpo",
-        metadata={"help": "gmpo (PolyCode), grpo, dr_grpo, rloo, or batch (one mean and deviation for the batch)."},
-    )
-    ratio: Level = field(
-        default="sequence",
-        metadata={"help": "Ratio that is clipped: of the sequence, its geometric mean per token (GSPO), or per token."},
-    )
-    tau: float = field(
-        default=0.01,
-        metadata={"help": "Temperature of CGMN's neighbourhoods; inf pools all prompts of a batch alike."},
-    )
-    neighbours: int | None = field(
-        default=None,
-        metadata={"help": "Nearest prompts that CGMN pools over, the prompt itself included; 1 switches CGMN off."},
-    )
-    bank_size: int = field(
-        default=0, metadata={"help": "Past prompts that CGMN pools over as well; 0 is this batch alone."}
-    )
-    lam: float = field(default=0.5, metadata={"help": "Strength of SBAM; 0 switches it off."})
-    gamma: float = field(default=1.0, metadata={"help": "Exponent of SBAM's surprise."})
-    advantage_delta: float = field(
-        default=1e-6, metadata={"help": "PolyCode's delta, added to the standard deviations that are divided by."}
-    )
-    beta_final: float | None = field(
-        default=None, metadata={"help": "Weight of the KL term at the end, reached linearly; None keeps `beta`."}
-    )
-    num_iterations: int = field(
-        default=2, metadata={"help": "Updates per batch. With 1, every ratio is 1 and the clip has no effect."}
-    )
-    disable_dropout: bool = field(
-        default=True, metadata={"help": "Without it, the ratio is not 1 at a batch's first update."}
-    )
-
-    logging_steps: float = field(
-        default=1,
-        metadata={"help": "Updates per log row; `on_step` gets a batch's row when its last update is logged."},
-    )
+    # gmpo (PolyCode); per prompt: grpo, dr_grpo, rloo; batch: one mean and deviation for the batch; group_batch: the
+    # prompt's mean, the batch's deviation; james_stein: prompts' means shrunk towards each other
+    advantage_estimator: Estimator = "gmpo"
+    equal_norm: bool = False  # rescale a batch's advantages to root mean square 1, whatever the estimator
+    # Further prompts per batch and process, at most, in place of those whose completions all have one reward (DAPO)
+    refill: int = 0
+    ratio: Level = "sequence"  # what is clipped: the sequence's, its geometric mean per token (GSPO), or each token's
+    correction: Correction = "none"  # truncated importance weights, trainer over sampler: none, per token or sequence
+    correction_cap: float = 2.0  # the largest of them
+    # Prompts that CGMN pools over, itself included: the effective number that tau is solved for; 1 switches CGMN off
+    neighbours: float = 2.0
+    tau: float | None = None  # temperature of CGMN in place of `neighbours`; inf pools all prompts alike
+    bank_size: int = 0  # past prompts that CGMN pools over as well
+    lam: float = 0.5  # strength of SBAM; 0 switches it off
+    gamma: float = 1.0  # exponent of SBAM's surprise
+    advantage_delta: float = 1e-6  # PolyCode's delta, added to the standard deviations that are divided by
+    kl_reference: Reference = "base"  # the KL term is to the base, the start, pi_old, or a copy made now and then
+    kl_refresh: int = 10  # batches between two copies of the reference "refreshed"
+    kl_level: Literal["token", "sequence"] = "token"  # a mean over tokens, or their sum
+    beta_final: float | None = None  # weight of the KL term at the end, reached linearly; None keeps `beta`
+    num_iterations: int = 2  # updates per batch; with 1 every ratio is 1 and the clip has no effect
+    disable_dropout: bool = True  # without it the ratio is not 1 at a batch's first update
+    logging_nan_inf_filter: bool = False  # True would log an earlier loss in place of one that is not a number
+    logging_steps: float = 1  # updates per log row; `on_step` gets a batch's row when its last update is logged
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, options in (("advantage_estimator", get_args(Estimator)), ("ratio", get_args(Level))):
-            if getattr(self, name) not in options:
-                raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(options)}")
-        for name, least in (("neighbours", 1), ("bank_size", 0), ("lam", 0), ("beta", 0), ("beta_final", 0)):
+        options = {"advantage_estimator": Estimator, "ratio": Level, "correction": Correction}
+        options |= {"kl_reference": Reference, "kl_level": Literal["token", "sequence"]}
+        for name, choices in options.items():
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(get_args(choices))}")
+        least = {"neighbours": 1, "tau": 0, "refill": 0, "bank_size": 0, "lam": 0, "beta": 0, "beta_final": 0}
+        for name, bound in (least | {"kl_refresh": 1}).items():
             value = getattr(self, name)
-            if value is not None and not least <= value < math.inf:
-                raise ValueError(f"{name}={value}: should be at least {least}")
-        for name in ("tau", "gamma", "advantage_delta", "temperature"):
+            if value is not None and not (bound <= value < math.inf or name == "tau" and value == math.inf):
+                raise ValueError(f"{name}={value}: should be at least {bound}")
+        for name in ("gamma", "advantage_delta", "temperature", "correction_cap"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}: should be above 0")
         if not 0 < self.epsilon < 1:
@@ -77,9 +67,16 @@ class PolyCodeConfig(GRPOConfig):  # type: ignore[misc]
             raise ValueError(f"beta_final={self.beta_final}: annealing starts from beta, which is 0")
         if self.rows % self.num_generations:
             raise ValueError(f"{self.rows} completions per batch and process: no multiple of {self.num_generations}")
-        pools = self.advantage_estimator == "gmpo" and self.neighbours != 1 and not self.bank_size
-        if pools and self.rows * self.world_size == self.num_generations:
+        if self.correction == "token" and self.ratio != "token":
+            raise ValueError('correction="token" weighs tokens one by one: set ratio="token", or correction="sequence"')
+        pools = self.advantage_estimator == "gmpo" and self.neighbours > 1 and self.tau != 0
+        prompts = self.rows * self.world_size // self.num_generations
+        if pools and prompts + self.bank_size == 1:
             raise ValueError("one prompt per batch: pooling needs two, a bank, or neighbours=1 to be off")
+        if pools and self.tau is None and self.neighbours > prompts + self.bank_size:
+            raise ValueError(
+                f"neighbours={self.neighbours}: a batch and the bank hold {prompts + self.bank_size} prompts"
+            )
 
     @property
     def rows(self) -> int:
@@ -87,10 +84,9 @@ class PolyCodeConfig(GRPOConfig):  # type: ignore[misc]
         return int(self.per_device_train_batch_size * self.steps_per_generation)
 
     @property
-    def pooling(self) -> dict[str, Any]:
-        """The arguments of `gmpo_advantages`."""
-        names = {"tau": "tau", "lam": "lam", "gamma": "gamma", "delta": "advantage_delta", "top_k": "neighbours"}
-        return {argument: getattr(self, name) for argument, name in names.items()}
+    def sbam(self) -> dict[str, float]:
+        """The keyword arguments of `all_advantages`."""
+        return {"lam": self.lam, "gamma": self.gamma, "delta": self.advantage_delta}
 
     def beta_at(self, progress: float) -> float:
         """Return the KL term's weight after `progress` (0 to 1) of the training."""

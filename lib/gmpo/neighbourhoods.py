@@ -1,100 +1,82 @@
 """Neighbourhoods of prompts and the statistics pooled over them (PolyCode, CGMN), as pure functions of tensors.
 
-Differs from the paper in: nothing on purpose. What it leaves open is fixed here: variances are population variances
-(0 at G = 1), and a prompt is always its own neighbour.
+Differs from the paper in: embeddings are centred before they are compared, because raw mean-pooled states of one model
+all point the same way (cosines .988 to .998 measured) and any usual tau then gives uniform weights; tau is solved for a
+wanted number of neighbours unless it is given. What the paper leaves open is fixed here: variances are population
+variances (0 at G = 1), and a prompt is always its own neighbour.
 
 B prompts, G completions each, d the embedding's size, C columns of a pool: the batch's own B prompts first, then those
-of the bank or of another process. Statistics are float64, because a rounding error divided by delta is an advantage.
+of the bank. Statistics are float64, because a rounding error divided by delta is an advantage.
 """
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-BLOCK = 256  # rows of a (B, C) matrix worked on at once, so that no temporary is as large as the matrix
+COLLAPSED = 0.95  # of all prompts: so many effective neighbours are the whole batch
+LOG_TAU = (math.log(1e-6), math.log(1e6))  # where tau is looked for
 
 
 # -- weights ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """K neighbours of each of B prompts among `columns`: the non-zero entries of a (B, columns) matrix."""
+def similarities(h: Tensor, bank_h: Tensor | None = None, centre: bool = True) -> Tensor:
+    """Return cos(h_j − m, h_k − m), m the mean of h over batch and bank: h (B, d), bank_h (M, d) -> (B, B+M) float64.
 
-    index: Tensor  # (B, K)
-    weight: Tensor  # (B, K), rows sum to 1
-    columns: int
-
-    def dense(self) -> Tensor:
-        """Return the same weights as a (B, columns) matrix."""
-        return self.weight.new_zeros(len(self.index), self.columns).scatter_(1, self.index, self.weight)
-
-
-def neighbourhood_weights(h: Tensor, tau: float, top_k: int | None = None, bank_h: Tensor | None = None) -> Tensor:
-    """Return how much prompt j borrows from prompt k (PolyCode, CGMN).
-
-    w_jk = softmax_k(cos(h_j, h_k) / tau) over all k, or over the `top_k` nearest
-
-    h (B, d), bank_h (M, d) -> (B, B+M) float64, rows sum to 1; column j < B is prompt j itself, always
-    kept, so top_k = 1 is the identity. tau = inf gives uniform weights; as tau -> 0 only duplicates share.
-    Raises ValueError for tau <= 0, top_k < 1 or an h without direction.
+    A prompt's own entry is exactly 1. A prompt that equals the mean has no direction: 0 to all others. `centre=False`
+    leaves the mean in, as CGMN is usually read. Raises ValueError for h that is no (B, d) or not finite.
     """
-    if top_k is not None:
-        return nearest_weights(h, tau, top_k, bank_h).dense()
-    unit, pool = _directions(h, bank_h)
-    weights = torch.empty(len(unit), len(pool), dtype=torch.float64, device=h.device)
-    for start in range(0, len(unit), BLOCK):
-        cosines = _cosines(unit[start : start + BLOCK], pool, start).clamp_(max=1)
-        weights[start : start + BLOCK] = _softmax(cosines, tau)
-    return weights
-
-
-def nearest_weights(h: Tensor, tau: float, top_k: int, bank_h: Tensor | None = None, block: int = BLOCK) -> Neighbours:
-    """Return `neighbourhood_weights` with top_k in memory B·K, by an exact search over `block` rows at a time.
-
-    The search looks at every cosine, so its time still grows as B·C·d; what uses the weights costs B·K.
-    Raises ValueError as `neighbourhood_weights` does.
-    """
-    if top_k < 1:
-        raise ValueError(f"top_k={top_k}: a prompt has at least one neighbour, itself")
-    unit, pool = _directions(h, bank_h)
-    starts = range(0, len(unit), block)
-    k = min(top_k, len(pool))
-    found = [_cosines(unit[start : start + block], pool, start).topk(k, dim=1) for start in starts]
-    cosines = torch.cat([values for values, _ in found]).clamp_(max=1)
-    return Neighbours(torch.cat([index for _, index in found]), _softmax(cosines, tau), len(pool))
-
-
-def _directions(h: Tensor, bank_h: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return unit rows of h (B, d), and of h with the bank below it (C, d)."""
     if h.ndim != 2 or len(h) == 0:
         raise ValueError(f"h has shape {tuple(h.shape)}: expected (prompts, features)")
-    pool = h.detach() if bank_h is None else torch.cat([h.detach(), bank_h.detach().to(h)])
-    pool = pool.to(torch.promote_types(pool.dtype, torch.float32))
+    pool = (h.detach() if bank_h is None else torch.cat([h.detach(), bank_h.detach().to(h)])).double()
+    broken = int((~pool.isfinite().all(1)).sum())
+    if broken:
+        raise ValueError(f"h: {broken} of {len(pool)} embeddings are not finite")
+    size = torch.linalg.vector_norm(pool, dim=1).max()
+    pool = pool - pool.mean(0) if centre else pool
     norm = torch.linalg.vector_norm(pool, dim=1, keepdim=True)
-    unusable = int((~(norm.isfinite() & (norm > 0))).sum())
-    if unusable:
-        raise ValueError(f"h: {unusable} of {len(pool)} embeddings are zero or not finite")
-    pool = pool / norm
-    return pool[: len(h)], pool
+    pool = torch.where(norm > 1e-7 * size, pool / norm.clamp(min=torch.finfo(norm.dtype).tiny), 0.0)
+    return (pool[: len(h)] @ pool.T).clamp_(-1, 1).fill_diagonal_(1)
 
 
-def _cosines(rows: Tensor, pool: Tensor, start: int) -> Tensor:
-    """Return cos(h_j, h_k) for rows start..start+n, (n, C); a prompt's own entry is 2, so that it wins every tie."""
-    cosines = rows @ pool.T
-    own = torch.arange(len(rows), device=rows.device)
-    cosines[own, own + start] = 2
-    return cosines
+def neighbourhood_weights(similarity: Tensor, tau: float) -> Tensor:
+    """Return how much prompt j borrows from prompt k, w_jk = softmax_k(cos_jk / tau) (PolyCode, CGMN).
 
-
-def _softmax(cosines: Tensor, tau: float) -> Tensor:
-    """Return softmax(cosines / tau), float64. Each row holds its own prompt at 1, which is thus the maximum."""
-    if not tau > 0:
-        raise ValueError(f"tau={tau}: the temperature must be above 0")
-    weights = cosines.double().sub_(1).div_(tau).exp_()
+    `similarities` (B, C) -> (B, C) float64, rows sum to 1. tau = inf gives uniform weights; tau = 0 leaves each prompt
+    by itself, also among duplicates. Raises ValueError for tau < 0.
+    """
+    if not tau >= 0:
+        raise ValueError(f"tau={tau}: the temperature is 0 or more")
+    if tau == 0:
+        return torch.zeros_like(similarity).fill_diagonal_(1)
+    weights = similarity.double().sub(1).div_(tau).exp_()  # the largest of each row is its own, at 1
     return weights.div_(weights.sum(1, keepdim=True))
+
+
+def effective_neighbours(w: Tensor) -> Tensor:
+    """Return exp(H(w_j)) with H(w_j) = −Σ_k w_jk ln w_jk: 1 for a prompt by itself, C for uniform weights; (B,)."""
+    return torch.special.entr(w).sum(1).exp()
+
+
+def solve_tau(similarity: Tensor, neighbours: float) -> float:
+    """Return tau at which the median prompt has so many effective neighbours, itself included; 0 for neighbours <= 1.
+
+    exp(H) rises with tau, from the number of duplicates to C, so that tau is found by bisection; a number out of that
+    range gives the nearest end's. Raises ValueError for neighbours < 1.
+    """
+    if not neighbours >= 1:
+        raise ValueError(f"neighbours={neighbours}: a prompt is its own neighbour, so at least 1")
+    if neighbours == 1:
+        return 0.0
+    low, high = LOG_TAU
+    for _ in range(50):
+        middle = (low + high) / 2
+        found = effective_neighbours(neighbourhood_weights(similarity, math.exp(middle))).quantile(0.5)
+        low, high = (middle, high) if found < neighbours else (low, middle)
+    return math.exp(high)
 
 
 # -- statistics ---------------------------------------------------------------------------------------------
@@ -111,32 +93,21 @@ def group_statistics(values: Tensor) -> tuple[Tensor, Tensor]:
     return mean, (values - mean[:, None]).square().mean(1)
 
 
-def meta_statistics(w: Tensor | Neighbours, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+def meta_statistics(w: Tensor, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of the mixture that each prompt's neighbours make (PolyCode, CGMN).
 
     mu_j = Σ_k w_jk mu_k,  sigma_j² = Σ_k w_jk sigma_k² + Σ_k w_jk (mu_k − mu_j)²
 
-    w (B, C) or Neighbours, mean and var (C,) -> two (B,), float64; the second is sigma_j, not its square.
+    w (B, C), mean and var (C,) -> two (B,), float64; the second is sigma_j, not its square.
     Raises ValueError when w and the statistics disagree on C.
     """
-    columns = w.columns if isinstance(w, Neighbours) else w.shape[1]
-    if mean.shape != (columns,) or var.shape != (columns,):
-        raise ValueError(f"w has {columns} columns, the statistics {tuple(mean.shape)} and {tuple(var.shape)}")
-    weight = w.weight.double() if isinstance(w, Neighbours) else w.double()
-    origin, spread = mean[0].double(), var.double()
+    if not mean.shape == var.shape == w.shape[1:]:
+        raise ValueError(f"w has {w.shape[1]} columns, the statistics {tuple(mean.shape)} and {tuple(var.shape)}")
+    w, origin = w.double(), mean[0].double()
     shift = mean.double() - origin  # equal means give exactly 0
-    if isinstance(w, Neighbours):
-        shift, spread = shift[w.index], spread[w.index]  # (B, K), where dense weights broadcast (C,)
-    meta_shift = _row_sums(weight, shift)
-    terms = (weight, shift.expand_as(weight), meta_shift)
-    parts = zip(*(torch.split(t, BLOCK) for t in terms), strict=True)
-    between = torch.cat([(x - m[:, None]).square_().mul_(part).sum(1) for part, x, m in parts])
-    return meta_shift + origin, (_row_sums(weight, spread) + between).sqrt()
-
-
-def _row_sums(weight: Tensor, values: Tensor) -> Tensor:
-    """Return Σ_k weight_jk values_k for values (C,), Σ_k weight_jk values_jk for values (B, K): -> (B,)."""
-    return weight @ values if values.ndim == 1 else (weight * values).sum(1)
+    meta_shift = w @ shift
+    between = (w * (shift - meta_shift[:, None]).square()).sum(1)
+    return meta_shift + origin, (w @ var.double() + between).sqrt()
 
 
 def group_matrix(values: Tensor, name: str) -> Tensor:
@@ -154,12 +125,12 @@ def as_given(result: Tensor, values: Tensor) -> Tensor:
     return result.to(torch.promote_types(values.dtype, torch.float32))
 
 
-# -- past prompts and other processes' prompts --------------------------------------------------------------
+# -- past prompts -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class PromptStatistics:
-    """Hold all that pooling needs of B prompts: what processes exchange, and what the bank keeps."""
+    """Hold all that pooling needs of B prompts."""
 
     h: Tensor  # (B, d)
     mean_r: Tensor  # (B,), as are the rest

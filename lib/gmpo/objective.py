@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 Level = Literal["sequence", "sequence_mean", "token"]
+Correction = Literal["none", "token", "sequence"]
 MAX_LOG_RATIO = 80.0  # exp(88.7) overflows float32; the rest is room for the advantage
 
 
@@ -97,3 +98,33 @@ def kl_k3(new_logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
     """
     x = _token_differences(ref_logps, new_logps, mask).clamp(max=MAX_LOG_RATIO)
     return torch.expm1(x) - x
+
+
+def correction_weights(
+    old_logps: Tensor, sampler_logps: Tensor, mask: Tensor, level: Correction, cap: float
+) -> Tensor | None:
+    """Return min(pi_old / q, cap) per token, (N, T), or of whole sequences, (N,): truncated importance sampling.
+
+    q is what the engine drew from, pi_old the trainer's model at the same weights: rounding and kernels part them
+    (Ionides 2008; for language models Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+    training"). Multiplied into the objective, the weights make samples of q stand for pi_old; the cap bounds their
+    variance at the price of a bias. None for level "none". Raises ValueError as `log_ratio` does.
+    """
+    if level == "none":
+        return None
+    return log_ratio(old_logps, sampler_logps, mask, level).clamp(max=math.log(cap)).exp()
+
+
+def mismatch(old_logps: Tensor, sampler_logps: Tensor, mask: Tensor) -> dict[str, float]:
+    """Return how far the engine's distribution q is from the trainer's pi_old, on tokens drawn from q.
+
+    kl: mean over tokens of KL(q‖pi_old), by k3;  ess: effective sample size of the sequences' pi_old / q, as a share of
+    N;  ratio_max: the largest token ratio, in either direction. All (N, T). Raises ValueError as `log_ratio` does.
+    """
+    kl, real = kl_k3(sampler_logps, old_logps, mask), mask.bool()
+    tokens = log_ratio(old_logps, sampler_logps, mask, "token")
+    return {
+        "mismatch_kl": float(kl[real].mean()),
+        "mismatch_ess": float(effective_sample_size(tokens.sum(1))) / len(tokens),
+        "mismatch_ratio_max": float(tokens.abs().max().exp()),
+    }

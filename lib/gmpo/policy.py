@@ -1,6 +1,7 @@
 """The trained model and what GMPO computes with it: embeddings of prompts, log-probabilities of completions."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,42 @@ def load_policy(model: str, adapter: Path, device: Any = "cpu") -> Any:
     return PeftModel.from_pretrained(base, str(adapter), is_trainable=True).to(device)
 
 
-@torch.no_grad()
-def prompt_embeddings(model: Any, ids: Tensor, mask: Tensor, size: int) -> Tensor:
-    """Return h_j, the mean of the last hidden state over prompt tokens, L2-normalised; `size` prompts per pass.
+@contextlib.contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Switch dropout and gradient checkpointing off; afterwards every module is in the mode it was in."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
-    ids and mask (B, P), padded on the left -> (B, d) fp32.
+
+def own_tokens(tokenizer: Any, text: str, question: str) -> tuple[int, int]:
+    """Return which tokens of a prompt hold the task's own words, first and one past the last; all if none do."""
+    encoded, first = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True), text.find(question.strip())
+    places = [
+        place for place, (a, b) in enumerate(encoded["offset_mapping"]) if first < b and a < first + len(question)
+    ]
+    return (places[0], places[-1] + 1) if first >= 0 and places else (0, len(encoded["input_ids"]))
+
+
+@torch.no_grad()
+def prompt_embeddings(model: Any, ids: Tensor, mask: Tensor, size: int, own: Tensor | None = None) -> Tensor:
+    """Return h_j, the mean of the last hidden state over a prompt's own tokens; `size` prompts per pass.
+
+    ids and mask (B, P), padded on the left; own (B, 2), `own_tokens` of each, None for all tokens -> (B, d) fp32.
     """
     backbone = (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+    place = mask.cumsum(1) - 1
+    counted = mask.bool() if own is None else mask.bool() & (place >= own[:, :1]) & (place < own[:, 1:])
     parts = []
-    for rows, keep in zip(ids.split(size), mask.split(size), strict=True):
-        states = backbone(input_ids=rows, attention_mask=keep, use_cache=False).last_hidden_state.float()
-        parts.append((states * keep[..., None]).sum(1) / keep.sum(1, keepdim=True))
-    return torch.nn.functional.normalize(torch.cat(parts), dim=1)
+    with evaluating(model):
+        for rows, keep, kept in zip(ids.split(size), mask.split(size), counted.split(size), strict=True):
+            states = backbone(input_ids=rows, attention_mask=keep, use_cache=False).last_hidden_state.float()
+            parts.append((states * kept[..., None]).sum(1) / kept.sum(1, keepdim=True))
+    return torch.cat(parts)
 
 
 def token_log_probs(

@@ -1,8 +1,11 @@
 """What TRL's trainer calls: completions from lib.sampling's engine, rewards from the sandbox, rows for the ledger."""
 
+import contextlib
+import dataclasses
 import json
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -10,51 +13,132 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, Literal
 
+from lib.base.files import ROOT
 from lib.gmpo.config import PolyCodeConfig
+from lib.gmpo.policy import evaluating
 from lib.mining.collect import judged_fields
 from lib.mining.ledger import Attempt, Ledger, now
-from lib.sampling import Request, SamplingParams, open_engine, sample_seed
+from lib.models.resolve import resolve
+from lib.sampling import Completion, Engine, Request, SamplingParams, fastest_engine, open_engine, sample_seed
+from lib.sampling.encoding import Encoder
 from lib.sandbox import Sandbox, SandboxError, Status, Verdict
-from lib.tasks.prompts import Prompt
-from lib.tasks.task import Task
+from lib.tasks.prompts import Prompt, build_prompt
+from lib.tasks.task import Task, read_tasks
+from lib.training.dev_eval import LoadedEngine
 
 if TYPE_CHECKING:
     from lib.gmpo.trainer import PolyCodeTrainer, Rolled
 
 Reward = Literal["binary", "fractional"]  # every test passes, or the share that does
 Note = Callable[[str, float], None]
+CANARIES = ROOT / "data" / "canaries.jsonl"
+REMEMBERED = 10_000  # programs whose verdicts are kept, so that a refilled batch is graded once
+
+
+def training_engine(name: str) -> str:
+    """Return the engine that GMPO samples with, for the one that was asked for.
+
+    On a GPU it is "transformers": the model in training draws its own completions, and no second copy of the base has
+    to fit beside it. vLLM and servers, which would hold one, are replaced by it with a warning.
+    """
+    chosen = fastest_engine() if name == "auto" else name
+    if chosen in ("openvino", "transformers"):
+        return chosen
+    if name != "auto":
+        warnings.warn(
+            f"engine {name}: GMPO draws with the model that it trains (engine transformers); another engine would hold "
+            "a second copy of the base model, or need each step's adapter sent to it",
+            stacklevel=2,
+        )
+    return "transformers"
+
+
+@contextlib.contextmanager
+def sampler(model: str, policy: Any, engine: str) -> Iterator[Engine]:
+    """Open an engine that draws from `policy`, a PEFT model of base `model`, as it is now.
+
+    Engine transformers is the policy itself, in place; any other gets its adapter as a folder.
+    """
+    if engine != "transformers":
+        with tempfile.TemporaryDirectory() as folder:
+            policy.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+            with contextlib.closing(open_engine(model, folder, engine)) as opened:
+                yield opened
+        return
+    base = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+    attention = base.config._attn_implementation
+    with evaluating(policy), contextlib.closing(LoadedEngine(policy, Encoder(resolve(model)))) as opened:
+        if attention == "sdpa":
+            base.set_attn_implementation("grouped_query")
+        try:
+            yield opened
+        finally:
+            base.set_attn_implementation(attention)
+
+
+class Canaries:
+    """Tasks whose tests contradict their statement, asked once per batch: what passes them has fooled the grader."""
+
+    def __init__(self, sandbox: Sandbox, tasks: Sequence[Task], tokenizer: Any) -> None:
+        languages = {task.programming_language for task in tasks if task.mode == "program"}
+        known = read_tasks(CANARIES)
+        self.tasks = [task for task in known if task.mode == "function" and any(t.mode == "function" for t in tasks)]
+        self.tasks += [
+            dataclasses.replace(task, task_id=f"{task.task_id}:{language}", programming_language=language)
+            for task in known
+            for language in sorted(languages)
+            if task.mode == "program"
+        ]
+        self.sandbox, self.prompts = sandbox, [build_prompt(task, tokenizer) for task in self.tasks]
+
+    def pass_rate(self, completions: Sequence[Completion]) -> float:
+        """Return the share of completions, one per canary, whose programs pass."""
+        jobs = [(t, p.program(c.text)) for t, p, c in zip(self.tasks, self.prompts, completions, strict=True)]
+        return mean(verdict.reward for verdict in self.sandbox.grade_many(jobs, tests="all"))
 
 
 class Rollouts:
-    """Sample for TRL (its `rollout_func`) through lib.sampling: pass the current adapter on, sample, close the engine.
+    """Sample for TRL (its `rollout_func`) through lib.sampling, with the weights as they are.
 
-    Token ids come back as sampled, the end token or the stop included. Log-probabilities do not: the trainer
-    computes them with the model that it trains.
+    Token ids come back as sampled, the end token or the stop included, with the engine's log-probability of each.
     """
 
-    def __init__(self, model: str, prompts: Sequence[Prompt], config: PolyCodeConfig) -> None:
-        self.model, self.config = model, config
+    def __init__(
+        self,
+        model: str,
+        prompts: Sequence[Prompt],
+        config: PolyCodeConfig,
+        engine: str = "auto",
+        canaries: Canaries | None = None,
+    ) -> None:
+        self.model, self.config, self.engine, self.canaries = model, config, training_engine(engine), canaries
         self.prompts = {prompt.text: prompt for prompt in prompts}
+        self._asked_in = -1  # the batch that canaries were last asked in
 
     def __call__(self, texts: list[str], trainer: "PolyCodeTrainer") -> dict[str, Any]:
-        """Take B·G prompt texts, each G times, and return token ids of prompts and completions, in the same order."""
-        started, config = time.perf_counter(), self.config
-        wanted = SamplingParams(config.temperature, config.top_p, config.max_completion_length)
-        with tempfile.TemporaryDirectory() as folder:
-            policy = trainer.accelerator.unwrap_model(trainer.model)
-            policy.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
-            engine = open_engine(self.model, folder)
-            try:
-                stream = engine.stream(self.requests(texts, trainer.batches_done), wanted)
-                drawn = {request.key: completion for request, completion in stream}
-                encode = partial(engine.tokenizer, add_special_tokens=False)
-                ids = {text: encode(text)["input_ids"] for text in set(texts)}
-            finally:
-                engine.close()
+        """Take prompt texts, each G times, and return tokens of prompts and completions and ln q, in the same order."""
+        started, config, batch = time.perf_counter(), self.config, trainer.batches_done
+        wanted = SamplingParams(config.temperature, config.top_p, config.max_completion_length, logprobs=True)
+        asked = list(self.requests(texts, batch))
+        canaries = self.canaries if batch != self._asked_in else None
+        self._asked_in = batch
+        for place, prompt in enumerate(canaries.prompts if canaries else ()):
+            seed = sample_seed(config.seed, prompt.task_id, batch)
+            asked.append(Request(len(texts) + place, prompt.text, prompt.stops, seed, prompt.prefill))
+        with sampler(self.model, trainer.accelerator.unwrap_model(trainer.model), self.engine) as engine:
+            drawn = {request.key: completion for request, completion in engine.stream(asked, wanted)}
+            encode = partial(engine.tokenizer, add_special_tokens=False)
+            ids = {text: encode(text)["input_ids"] for text in set(texts)}
+        if canaries:
+            trainer.note("canary", canaries.pass_rate([drawn[request.key] for request in asked[len(texts) :]]))
+        completions = [drawn[key] for key in range(len(texts))]
         trainer.note("seconds_sampling", time.perf_counter() - started)
-        trainer.note("truncated", sum(not completion.finished for completion in drawn.values()) / len(texts))
-        completions = [list(drawn[key].token_ids) for key in range(len(texts))]
-        return {"prompt_ids": [ids[text] for text in texts], "completion_ids": completions, "logprobs": None}
+        trainer.note("truncated", mean(not completion.finished for completion in completions))
+        return {
+            "prompt_ids": [ids[text] for text in texts],
+            "completion_ids": [list(completion.token_ids) for completion in completions],
+            "logprobs": [list(completion.logprobs or ()) for completion in completions],
+        }
 
     def requests(self, texts: list[str], batch: int) -> Iterator[Request]:
         """Yield one request per text, keyed by its place. A prompt's samples are numbered on from batch to batch."""
@@ -73,8 +157,9 @@ class SandboxReward:
         self, sandbox: Sandbox, tasks: Sequence[Task], prompts: Sequence[Prompt], kind: Reward = "binary"
     ) -> None:
         self.sandbox, self.kind = sandbox, kind
-        self.known = {task.task_id: (task, prompt) for task, prompt in zip(tasks, prompts, strict=True)}
+        self.verdicts: dict[tuple[str, str], Verdict] = {}  # of task and completion
         self.judged: list[tuple[str, str, Verdict]] = []  # task_id, completion and verdict of the last batch, in order
+        self.known = {task.task_id: (task, prompt) for task, prompt in zip(tasks, prompts, strict=True)}
 
     def __call__(self, completions: list[str], task_id: list[str], log_metric: Note, **_: Any) -> list[float]:
         """Return one reward per completion.
@@ -83,16 +168,21 @@ class SandboxReward:
         Raises SandboxError when the sandbox could not grade a completion, or none of a task's.
         """
         started = time.perf_counter()
-        known = [self.known[name] for name in task_id]
-        jobs = [(task, prompt.program(text)) for (task, prompt), text in zip(known, completions, strict=True)]
-        verdicts = self.sandbox.grade_many(jobs, tests="all")
-        broken = [index for index, verdict in enumerate(verdicts) if verdict.status == Status.SANDBOX_ERROR]
+        if len(self.verdicts) > REMEMBERED:
+            self.verdicts.clear()
+        asked = list(zip(task_id, completions, strict=True))
+        fresh = [key for key in dict.fromkeys(asked) if key not in self.verdicts]
+        jobs = [(self.known[name][0], self.known[name][1].program(text)) for name, text in fresh]
+        found = dict(zip(fresh, self.sandbox.grade_many(jobs, tests="all"), strict=True))
+        broken = [(name, verdict) for (name, _), verdict in found.items() if verdict.status == Status.SANDBOX_ERROR]
         if broken:
             raise SandboxError(
-                f"{len(broken)} of {len(jobs)} programs could not be graded, the first for {task_id[broken[0]]}: "
-                f"{verdicts[broken[0]].failure}; training stopped, nothing was learnt from this batch"
+                f"{len(broken)} of {len(jobs)} programs could not be graded, the first for {broken[0][0]}: "
+                f"{broken[0][1].failure}; training stopped, nothing was learnt from this batch"
             )
-        self.judged = list(zip(task_id, completions, verdicts, strict=True))
+        self.verdicts |= found
+        verdicts = [self.verdicts[key] for key in asked]
+        self.judged = [(*key, verdict) for key, verdict in zip(asked, verdicts, strict=True)]
         for status, count in Counter(verdict.status for verdict in verdicts).items():
             log_metric(f"verdict/{status}", count / len(verdicts))
         log_metric("seconds_sandbox", time.perf_counter() - started)

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import torch
@@ -21,9 +22,9 @@ from transformers import AutoTokenizer, PrinterCallback
 
 from lib.base.files import write_text
 from lib.gmpo.config import PolyCodeConfig
-from lib.gmpo.policy import load_policy, padded, prompt_embeddings
+from lib.gmpo.policy import load_policy, own_tokens, padded, prompt_embeddings
 from lib.gmpo.prompt_batches import mdav_groups, prompt_order
-from lib.gmpo.rollouts import Reward, RolloutLedger, Rollouts, SandboxReward
+from lib.gmpo.rollouts import Canaries, Reward, RolloutLedger, Rollouts, SandboxReward, training_engine
 from lib.gmpo.trainer import SECONDS, OnStep, PolyCodeTrainer, Row
 from lib.mining.ledger import Ledger
 from lib.models.adapters import adapter_name, save_adapter
@@ -57,6 +58,7 @@ REPORTING = (
     "eval_",
     "do_",
 )
+MISMATCH = ("mismatch_kl", "mismatch_ess", "mismatch_ratio_max")  # of sampler and trainer
 ABOUT = "trained by GMPO with rewards from running its programs"
 
 
@@ -91,6 +93,7 @@ def run_config(
         "per_device_train_batch_size": rows_per_pass,
         "gradient_accumulation_steps": rows // rows_per_pass,
         "lr_scheduler_type": "constant",
+        "top_p": 1.0,  # a nucleus would draw from another distribution than the one that is learnt
         "data_seed": 0,  # of the order of prompts
         "shuffle_dataset": False,  # `prompt_order` did
         "gradient_checkpointing": cuda,
@@ -117,23 +120,27 @@ def train_gmpo(
     *,
     reward: Reward = "binary",
     batch_order: BatchOrder = "clusters",
+    engine: str = "auto",
     logs: Path | None = None,
     ledger: Ledger | None = None,
 ) -> Row:
     """Train the adapter in folder `adapter_in` further and save it as `adapter_out`, whole or not at all.
 
+    `engine` draws the completions (lib.gmpo.rollouts.training_engine says which for what is asked for); canaries ride
+    along.
     One JSON line per step goes to `<adapter_out>.steps.jsonl`. A tracker named in the config's `report_to` gets every
     update's numbers; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). With a
     `ledger`, every completion is appended to it as an attempt and `<adapter_out>.prompts.jsonl` gets statistics per
     prompt. A finished training of the same identity is not repeated, an interrupted one goes on from its last
-    checkpoint, any other starts
-    anew; `on_step` then gets the earlier steps again. Raises TrainingError for what cannot start or must stop,
+    checkpoint, any other starts anew; `on_step` then gets the earlier steps again. Raises TrainingError for what cannot start or must stop,
     SandboxError when programs could not be graded.
     """
     started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(resolve(model))
     prompts = [build_prompt(task, tokenizer) for task in tasks]
-    identity = training_identity(model, adapter_in, tasks, prompts, config, reward=reward, batch_order=batch_order)
+    identity = training_identity(
+        model, adapter_in, tasks, prompts, config, reward=reward, batch_order=batch_order, engine=engine
+    )
     metrics, folder = (adapter_out.with_name(f"{adapter_out.name}.{what}") for what in ("steps.jsonl", "trainer"))
     config = copy.copy(config)
     config.output_dir = str(folder)
@@ -157,9 +164,13 @@ def train_gmpo(
         on_step(row)
 
     logs = logs or adapter_out.with_name(f"{adapter_out.name}.tensorboard")
+    drawn_by = training_engine(engine)
     with Sandbox() as sandbox, tensorboard_in(logs):
         judge = SandboxReward(sandbox, tasks, prompts, reward)
-        trainer = make_trainer(model, adapter_in, prompts, config, judge, record, batch_order=batch_order)
+        trainer = make_trainer(
+            model, adapter_in, prompts, config, judge, record, batch_order=batch_order, engine=drawn_by,
+            questions=[task.prompt for task in tasks], canaries=Canaries(sandbox, tasks, tokenizer),
+        )  # fmt: skip
         if ledger is not None:
             statistics = adapter_out.with_name(f"{adapter_out.name}.prompts.jsonl")
             start = adapter_name(adapter_in)
@@ -171,16 +182,33 @@ def train_gmpo(
         "completions": trainer.batches_done * config.rows * trainer.accelerator.num_processes,
         "rewards": [row["reward"] for row in rows],
         "precision": precision(),
+        "engine": drawn_by,
+        **{name: [row.get(name) for row in rows] for name in ("canary", *MISMATCH)},
         "seconds": time.perf_counter() - started,
         **{name: sum(row[name] for row in rows) for name in SECONDS},
         "identity": identity,
     }
     if trainer.accelerator.is_main_process:
         save_adapter(trainer.accelerator.unwrap_model(trainer.model), tokenizer, adapter_out)
-        settings = learnt_with(config) | {"reward": reward, "batch_order": batch_order}
+        settings = learnt_with(config) | {"reward": reward, "batch_order": batch_order, "engine": engine}
         write_card(adapter_out, model, [task.task_id for task in tasks], settings, summary, about=ABOUT)
         shutil.rmtree(folder, ignore_errors=True)
     return summary
+
+
+def in_words(summary: Row) -> str:
+    """Return what a summary says about sampler and trainer, and about canaries; "" where neither was measured."""
+    means = {name: [value for value in summary.get(name, ()) if value is not None] for name in ("canary", *MISMATCH)}
+    kl, ess, largest = (means[name] for name in MISMATCH)
+    said = []
+    if kl:
+        said.append(
+            f"sampler ({summary['engine']}) and trainer: KL {mean(kl):.2g} per token, effective sample size "
+            f"{mean(ess):.0%}, largest ratio of a token {max(largest):.3g}"
+        )
+    if means["canary"]:
+        said.append(f"canaries: {mean(means['canary']):.0%} of samples passed, in {len(means['canary'])} steps")
+    return "\n".join(said)
 
 
 def training_identity(
@@ -192,10 +220,11 @@ def training_identity(
     *,
     reward: Reward = "binary",
     batch_order: BatchOrder = "clusters",
+    engine: str = "auto",
 ) -> Identity:
     """Return what two parts of one GMPO training share: model, start, tasks as they are asked, settings and code."""
     rows = [[dataclasses.asdict(task), prompt.text, prompt.stops] for task, prompt in zip(tasks, prompts, strict=True)]
-    settings = learnt_with(config) | {"reward": reward, "batch_order": batch_order}
+    settings = learnt_with(config) | {"reward": reward, "batch_order": batch_order, "engine": engine}
     return identity_of("lib.gmpo.run", model, rows, settings, start=start)
 
 
@@ -213,13 +242,20 @@ def make_trainer(
     on_step: OnStep = lambda row: None,
     *,
     batch_order: BatchOrder = "clusters",
+    engine: str = "auto",
+    questions: Sequence[str] | None = None,
+    canaries: Canaries | None = None,
 ) -> PolyCodeTrainer:
     """Return a trainer over `prompts` from the adapter folder; `reward` gets completions and task_id, both lists.
 
+    `questions` are the tasks' own words, which prompts are compared by; without them a whole prompt counts, template
+    included.
     Raises TrainingError when `adapter` is no PEFT folder, ValueError when there are fewer prompts than a batch takes.
     """
     policy, tokenizer = load_policy(model, adapter, config.device), AutoTokenizer.from_pretrained(resolve(model))
-    groups = groups_of(prompts, policy, tokenizer, config, batch_order)
+    texts = questions or [prompt.text for prompt in prompts]
+    own = [own_tokens(tokenizer, prompt.text, text) for prompt, text in zip(prompts, texts, strict=True)]
+    groups = groups_of(prompts, policy, tokenizer, config, batch_order, own)
     (groups,) = broadcast_object_list([groups])  # embeddings differ in their last bits from device to device
     order = order_of(config, groups)
     with warnings.catch_warnings():
@@ -228,9 +264,11 @@ def make_trainer(
             policy,
             reward,
             config,
-            Dataset.from_list([{"prompt": prompts[i].text, "task_id": prompts[i].task_id} for i in order]),
+            Dataset.from_list(
+                [{"prompt": prompts[i].text, "task_id": prompts[i].task_id, "own": own[i]} for i in order]
+            ),
             processing_class=tokenizer,
-            rollout_func=Rollouts(model, prompts, config),
+            rollout_func=Rollouts(model, prompts, config, engine, canaries),
             on_step=on_step,
         )
     trainer.remove_callback(PrinterCallback)  # on_step is the display
@@ -249,14 +287,24 @@ def prompts_at_once(config: PolyCodeConfig) -> int:
 
 
 def groups_of(
-    prompts: Sequence[Prompt], policy: Any, tokenizer: Any, config: PolyCodeConfig, batch_order: BatchOrder = "clusters"
+    prompts: Sequence[Prompt],
+    policy: Any,
+    tokenizer: Any,
+    config: PolyCodeConfig,
+    batch_order: BatchOrder = "clusters",
+    own: Sequence[tuple[int, int]] | None = None,
 ) -> list[list[int]]:
-    """Return which of `prompts` should meet in a batch: groups by embedding, or all of them in one."""
+    """Return which of `prompts` should meet in a batch: groups by centred embedding, or all of them in one.
+
+    `own`: `own_tokens` of each prompt.
+    """
     size = prompts_at_once(config)
     if batch_order == "shuffled" or size < SIMILAR_FROM or len(prompts) <= size:
         return [list(range(len(prompts)))]
     ids, mask = padded([token_ids(tokenizer, prompt.text) for prompt in prompts], "left", policy.device)
-    return mdav_groups(prompt_embeddings(policy, ids, mask, config.per_device_train_batch_size), size // 2)
+    spans = None if own is None else torch.tensor(own, device=policy.device)
+    h = prompt_embeddings(policy, ids, mask, config.per_device_train_batch_size, spans)
+    return mdav_groups(h - h.mean(0), size // 2)
 
 
 def _first_rows(metrics: Path, steps: int) -> list[Row]:

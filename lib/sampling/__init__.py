@@ -32,7 +32,7 @@ class EngineError(WorkbookError):
 
 @dataclasses.dataclass(frozen=True)
 class SamplingParams:
-    """How to sample. temperature 0 is greedy decoding; `logprobs` asks for `Completion.logprob_sum`."""
+    """How to sample. temperature 0 is greedy decoding; `logprobs` asks for `Completion.logprobs`."""
 
     temperature: float = 0.8
     top_p: float = 0.95
@@ -77,20 +77,25 @@ class Completion:
 
     `token_ids` holds what was drawn, the end token or the tokens of the stop included.
 
-    logprob_sum = Σ_t ln q(y_t) over `token_ids`, where q is what y_t was drawn from: softmax(z / T), within the nucleus
-    and renormalised there. With top_p = 1 that is the model's own probability at the sampling temperature. Greedy draws
+    `logprobs` holds ln q(y_t) per token, where q is what y_t was drawn from: softmax(z / T), within the nucleus and
+    renormalised there. With top_p = 1 that is the model's own probability at the sampling temperature. Greedy draws
     are scored at T = 1 over the whole vocabulary. None unless `SamplingParams.logprobs` asked for it.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finished: bool
-    logprob_sum: float | None = None
+    logprobs: tuple[float, ...] | None = None
 
     @property
     def n_tokens(self) -> int:
         """How many tokens were drawn."""
         return len(self.token_ids)
+
+    @property
+    def logprob_sum(self) -> float | None:
+        """Σ_t ln q(y_t), where it was asked for."""
+        return None if self.logprobs is None else sum(self.logprobs)
 
 
 class Engine(Protocol):
@@ -125,7 +130,7 @@ def open_engine(model: str, adapter: str | None = None, engine: str = "auto") ->
         return ServerEngine(engine, model, adapter)
     if engine not in ENGINES:
         raise EngineError(f"engine {engine!r}: choose one of {', '.join(ENGINES)}, or a server's http address")
-    chosen = _fastest() if engine == "auto" else engine
+    chosen = fastest_engine() if engine == "auto" else engine
     if chosen == "openvino":
         from lib.sampling.openvino import OpenVinoEngine
 
@@ -139,7 +144,8 @@ def open_engine(model: str, adapter: str | None = None, engine: str = "auto") ->
     return TransformersEngine(model, adapter)
 
 
-def _fastest() -> str:
+def fastest_engine() -> str:
+    """Return the engine that "auto" stands for on this machine."""
     import torch
 
     name, package = ("vllm", "vllm") if torch.cuda.is_available() else ("openvino", "openvino_genai")

@@ -18,7 +18,7 @@ NUCLEUS = 1024  # tokens that a nucleus has at most; with top_p = 1 the whole vo
 
 def draw(logits: Tensor, seeds: Tensor, steps: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
     """Return the tokens drawn (rows,) and ln q of each, where q is what it was drawn from; see
-    `Completion.logprob_sum`.
+    `Completion.logprobs`.
 
     `logits` (rows, vocabulary), `seeds` (rows, 2) from `seed_words`, `steps` (rows,) int32: tokens that a row has
     drawn before.

@@ -35,10 +35,10 @@ class Encoder:
             )
         return ids
 
-    def completion(self, request: Request, ids: list[int], finished: bool, logprob_sum: float | None) -> Completion:
+    def completion(self, request: Request, ids: list[int], finished: bool, log_probs: list[float] | None) -> Completion:
         """What was drawn, as text up to the stop that ends the answer."""
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        return Completion(cut_at_stops(text, request.stops, request.prefill), tuple(ids), finished, logprob_sum)
+        text = cut_at_stops(self.tokenizer.decode(ids, skip_special_tokens=True), request.stops, request.prefill)
+        return Completion(text, tuple(ids), finished, None if log_probs is None else tuple(log_probs))
 
 
 def read_context_length(folder: Path) -> int:

@@ -299,8 +299,8 @@ class TransformersEngine:
             for n in range(len(row.drawn) - newest + 1, min(len(row.drawn), params.max_new_tokens) + 1):
                 finished = row.drawn[n - 1] in self._encoder.end_ids or (near and self._is_over(row, n))
                 if finished or n == params.max_new_tokens:
-                    total = sum(row.log_probs[:n]) if params.logprobs else None
-                    ends[place] = self._encoder.completion(row.request, row.drawn[:n], finished, total)
+                    known = row.log_probs[:n] if params.logprobs else None
+                    ends[place] = self._encoder.completion(row.request, row.drawn[:n], finished, known)
                     break
         return ends
 

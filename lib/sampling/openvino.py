@@ -129,8 +129,8 @@ class OpenVinoEngine:
                 except OutOfMemory as error:
                     self._shrink(error, settings)
                     homes.clear()
-                for request, (_, ids, ended, logprob_sum) in finished:
-                    yield request, self._encoder.completion(request, ids, ended, logprob_sum)
+                for request, (_, ids, ended, log_probs) in finished:
+                    yield request, self._encoder.completion(request, ids, ended, log_probs)
         finally:
             if any(worker.flying for worker in self._workers):  # stopped early: what is still being drawn is nobody's
                 self.close()

@@ -17,7 +17,7 @@ TOKENS_PER_STEP = 512  # prompts are read in pieces of what the requests being d
 
 _Stops = tuple[tuple[str, ...], str]  # stop strings and prefill
 _Asked = tuple[int, list[int], _Stops, int, SamplingParams]  # request number, prompt, stops, seed, settings
-Drawn = tuple[int, list[int], bool, float | None]  # request number, tokens, whether it ended by itself, Σ ln q
+Drawn = tuple[int, list[int], bool, list[float] | None]  # request number, tokens, whether it ended by itself, ln q
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +163,7 @@ class _Flight:
 
     def drawn(self, number: int) -> Drawn:
         """What crosses to the other side."""
-        total = None if self.log_probs is None else sum(self.log_probs)
-        return number, self.token_ids, self.finished, total
+        return number, self.token_ids, self.finished, self.log_probs
 
 
 def _tensor(token_ids: list[int]) -> Any:

@@ -58,9 +58,13 @@ class VllmEngine:
                 for output in self._step():
                     if output.finished and output.request_id in flying:
                         request, drawn = flying.pop(output.request_id), output.outputs[0]
-                        total = drawn.cumulative_logprob if settings.logprobs else None
+                        known = (
+                            [at[token].logprob for at, token in zip(drawn.logprobs, drawn.token_ids, strict=True)]
+                            if settings.logprobs
+                            else None
+                        )
                         finished = drawn.finish_reason == "stop"
-                        yield request, self._encoder.completion(request, list(drawn.token_ids), finished, total)
+                        yield request, self._encoder.completion(request, list(drawn.token_ids), finished, known)
         finally:
             if flying:  # the caller stopped early
                 self._engine.abort_request(list(flying))

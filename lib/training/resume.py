@@ -6,9 +6,12 @@ starts anew.
 """
 
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from lib.base.code import code_digest
 from lib.base.errors import WorkbookError
@@ -57,15 +60,29 @@ def continue_from(folder: Path, identity: Identity) -> Path | None:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint in a trainer's folder, None without one.
-
-    The trainer's state is written last, so a checkpoint that a kill left half written has none that parses; it is
-    removed.
-    """
+    """Return the newest whole checkpoint in a trainer's folder, None without one; torn ones are removed."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     while found:
         newest = found.pop()
-        if read_json(newest / "trainer_state.json"):
+        if is_whole(newest):
             return newest
         shutil.rmtree(newest)
     return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Return whether every file of a checkpoint can be read to its end.
+
+    The trainer's state is written last, so what a kill left half written has none that parses. After a power cut an
+    earlier file may be short: safetensors name their length, and what torch writes is a zip archive with checksums.
+    """
+    try:
+        for path in checkpoint.rglob("*"):
+            if path.suffix == ".safetensors":
+                with safe_open(path, "pt"):
+                    pass
+            elif path.suffix in (".pt", ".pth", ".bin") and zipfile.ZipFile(path).testzip():
+                return False
+    except (OSError, zipfile.BadZipFile, SafetensorError):
+        return False
+    return bool(read_json(checkpoint / "trainer_state.json"))

@@ -6,8 +6,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from benchmarks import gmpo_simulation as simulation
-from benchmarks.gmpo_simulation import Mix
+from notebooks.studies import gmpo_normalisers as simulation
+from notebooks.studies.gmpo_normalisers import Mix
 
 torch.set_num_threads(1)
 
