@@ -94,8 +94,10 @@ def cells(**options: Any) -> dict[tuple[str, int, str], dict[str, Any]]:
 def test_one_row_for_each_cell_and_method() -> None:
     found = cells(mixes=("even", "rare"), group_sizes=(1, 2), worlds=2, replicates=2)
     methods = {method for _, size, method in found if size == 2}
-    assert {"reinforce", "dr_grpo", "grpo", "batch", "rloo", "cgmn"} <= methods
-    assert len(found) == 2 * (len(methods) + len(methods) - 1)  # leave-one-out has no G = 1
+    assert methods == {
+        "reinforce", "cgmn", "gmpo", "grpo", "dr_grpo", "rloo", "batch", "group_batch", "james_stein"
+    }  # fmt: skip
+    assert {method for _, size, method in found if size == 1} == {"reinforce", "cgmn", "grpo", "batch"}
 
 
 def test_a_seed_repeats_and_another_differs() -> None:
@@ -132,3 +134,48 @@ def test_bad_settings_are_one_clear_line() -> None:
         simulation.verdicts([], reference="ppo")
     with pytest.raises(ValueError, match="method='cgmm'"):
         simulation.verdicts([{"method": "cgmn"}], method="cgmm")
+
+
+# -- stored samples -------------------------------------------------------------------------------------------
+
+
+def test_large_groups_of_stored_samples_come_near_the_gradient_of_all_and_dr_grpo_is_unbiased() -> None:
+    stream = torch.Generator().manual_seed(0)
+    rewards = (torch.rand(8, 64, generator=stream) < torch.linspace(0.1, 0.9, 8)[:, None]).double()
+    gradients = torch.randn(8, 64, 12, generator=stream).double() + rewards[..., None]
+    held = simulation.Stored(rewards, -torch.rand(8, 64, generator=stream).double(), torch.randn(8, 5), gradients)
+    few, many = (simulation.measure_stored(held, torch.arange(8), size, 60, 0, 3.0) for size in (4, 48))
+    for method in ("grpo", "dr_grpo", "batch", "cgmn", "james_stein"):
+        assert many[method]["variance"] < few[method]["variance"]
+        assert many[method]["alignment"] > 0.97
+    assert few["rloo"]["variance"] == pytest.approx(few["dr_grpo"]["variance"], rel=1e-9)
+    assert abs(many["dr_grpo"]["bias2"]) < 0.01
+
+
+def test_a_sketch_keeps_inner_products() -> None:
+    values = torch.randn(3, 4000, generator=torch.Generator().manual_seed(1))
+    values[1] = values[0] + 0.5 * values[1]
+    kept = torch.stack([simulation.sketch(values, 512, seed) for seed in range(20)])
+    found = torch.einsum("sip,sjp->ij", kept, kept) / 20
+    torch.testing.assert_close(found, values @ values.T, rtol=0.05, atol=150.0)
+
+
+def test_gradients_by_lora_b_are_those_that_autograd_finds() -> None:
+    """A tiny Llama; the derivative along a direction of one B, by finite differences of the log-probability."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    policy = LlamaForCausalLM(LlamaConfig(vocab_size=20, num_hidden_layers=2, **shape)).double().eval()
+    policy.requires_grad_(False)
+    total, found = simulation.gradients_of(policy, [1, 2, 3], [[4, 5], [6]], 0.8)
+    alone, gradient = simulation.gradients_of(policy, [1, 2, 3], [[6]], 0.8)
+    torch.testing.assert_close((total[1], found[1]), (alone[0], gradient[0]), rtol=1e-4, atol=1e-5)
+    module, rank = policy.model.layers[1].mlp.down_proj, 8
+    a = torch.randn(rank, 32, generator=torch.Generator().manual_seed(1)) / 32**0.5  # the second module's
+    b = torch.randn(16, rank, generator=torch.Generator().manual_seed(9))
+    step = 1e-4
+    module.weight += step * (b @ a).double()
+    moved, _ = simulation.gradients_of(policy, [1, 2, 3], [[4, 5], [6]], 0.8)
+    expected = (moved - total) / step
+    torch.testing.assert_close(found[:, -16 * rank :] @ b.flatten(), expected.float(), rtol=2e-2, atol=2e-3)

@@ -1,11 +1,13 @@
 """What the study gmpo_normalisers computes: gradient estimates of every normaliser, from stored samples and bandits.
 
-    python notebooks/studies/gmpo_normalisers.py [--model embedded] [--out figures/studies/gmpo_gradients.npz] [--quick]
+    python notebooks/studies/gmpo_normalisers.py gradients [--model embedded] [--out figures/studies] [--quick]
+    python notebooks/studies/gmpo_normalisers.py embeddings [--data data/external] …
 
-draws 64 samples for each of 32 starter tasks, grades them, and stores rewards, log-probabilities, prompt embeddings and
-a sketch of every sample's gradient ∇ Σ_t ln pi(y_t): of the LoRA matrices B (rank 8, B = 0, A random) that write to the
-residual stream in the last two layers, 512 signed sums of its entries (count sketch; Charikar et al. 2002), which keep
-inner products without bias. Some minutes on two cores.
+The first draws 64 samples for each of 32 starter tasks, grades them, and stores rewards, log-probabilities, prompt
+embeddings and a sketch of every sample's gradient ∇ Σ_t ln pi(y_t): of the LoRA matrices B (rank 8, B = 0, A random)
+that write to the residual stream in the last layer, 512 signed sums of its entries (count sketch; Charikar et al.
+2002), which keep inner products without bias. The second stores prompt embeddings of BLP-2025's test tasks. Each takes
+some minutes on two cores.
 
 The bandits have no language model: each prompt has a few arms, some of them correct. Prompts come in clusters that
 share their features and their place in embedding space; four mixes decide how difficulty relates to the clusters. What
@@ -298,9 +300,10 @@ def sketch(values: Tensor, size: int, seed: int) -> Tensor:
 def gradients_of(
     policy: Any, prompt: list[int], completions: list[list[int]], temperature: float, rank: int = 8
 ) -> Any:
-    """Return Σ_t ln pi(y_t) of each completion, (N,), and its gradient by LoRA's B in the last two layers, (N, D).
+    """Return Σ_t ln pi(y_t) of each completion, (N,), and its gradient by LoRA's B in the last layer, (N, D).
 
     For a module y = W x + B A x the gradient by B is Σ_t (∂/∂y_t) (A x_t)ᵀ, so that one backward pass serves all rows.
+    Of the prompt only the last token has a part in it, so the rest is read once, for all rows.
     """
     from lib.gmpo.policy import padded
 
@@ -314,14 +317,17 @@ def gradients_of(
         kept.append((arguments[0].detach().float() @ a.T, output))
         return output
 
-    modules = [m for layer in policy.model.layers[-2:] for m in (layer.self_attn.o_proj, layer.mlp.down_proj)]
+    with torch.no_grad():
+        read = policy(input_ids=torch.tensor([prompt[:-1]]), use_cache=True).past_key_values
+    read.batch_repeat_interleave(len(completions))
+    modules = (policy.model.layers[-1].self_attn.o_proj, policy.model.layers[-1].mlp.down_proj)
     hooks = [module.register_forward_hook(remember) for module in modules]
-    ids, mask = padded([prompt + completion for completion in completions], "right")
-    first, real = len(prompt) - 1, mask[:, len(prompt) :]
+    ids, mask = padded([prompt[-1:] + completion for completion in completions], "right")
+    seen = torch.cat([mask.new_ones(len(ids), len(prompt) - 1), mask], 1)
     with torch.enable_grad():
-        logits = policy(input_ids=ids, attention_mask=mask).logits[:, first:-1].float() / temperature
-        tokens = logits.log_softmax(-1).gather(2, ids[:, len(prompt) :, None])[..., 0]
-        total = torch.where(real.bool(), tokens, 0.0).sum(1)
+        logits = policy(input_ids=ids, attention_mask=seen, past_key_values=read).logits[:, :-1].float() / temperature
+        tokens = logits.log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+        total = torch.where(mask[:, 1:].bool(), tokens, 0.0).sum(1)
         total.sum().backward()
     for hook in hooks:
         hook.remove()
@@ -329,60 +335,97 @@ def gradients_of(
     return total.detach(), torch.cat(parts, 1)
 
 
-def main() -> None:
-    """Draw, grade, and store what the study reads."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="embedded")
-    parser.add_argument("--out", type=Path, default=ROOT / "figures/studies/gmpo_gradients.npz")
-    parser.add_argument("--quick", action="store_true", help="two tasks, four samples each")
-    options = parser.parse_args()
-    import io
-
-    import numpy
-    from transformers import AutoModelForCausalLM
-
-    from lib.base.files import write_bytes
+def embedded(policy: Any, tokenizer: Any, tasks: Sequence[Any]) -> Tensor:
+    """Return h of the tasks' own words, (B, d), as GMPO compares prompts by."""
     from lib.gmpo.policy import own_tokens, padded, prompt_embeddings
-    from lib.models.resolve import resolve
-    from lib.sampling import SamplingParams, open_engine, sample, token_ids
+    from lib.sampling import token_ids
+    from lib.tasks.prompts import build_prompt
+
+    prompts = [build_prompt(task, tokenizer) for task in tasks]
+    own = torch.tensor([own_tokens(tokenizer, p.text, t.prompt) for p, t in zip(prompts, tasks, strict=True)])
+    parts = []
+    for first in range(0, len(prompts), 8):
+        rows = [token_ids(tokenizer, prompt.text) for prompt in prompts[first : first + 8]]
+        parts.append(prompt_embeddings(policy, *padded(rows, "left"), 8, own[first : first + 8]))
+    return torch.cat(parts)
+
+
+def draw_and_grade(model: str, tasks: Sequence[Any], size: int) -> tuple[list[list[list[int]]], Tensor]:
+    """Return `size` samples per task, as tokens, and their rewards by all tests, (B, size)."""
+    from lib.sampling import SamplingParams, open_engine, sample
     from lib.sandbox import Sandbox
     from lib.tasks.prompts import build_prompt
-    from lib.tasks.task import by_split, read_tasks
 
-    size, count = (4, 2) if options.quick else (64, 32)
-    tasks = [task for task in by_split(read_tasks(ROOT / "data/starter_bn.jsonl"), "train") if task.tier <= 2]
-    order = torch.randperm(len(tasks), generator=torch.Generator().manual_seed(0)).tolist()
-    tasks = [tasks[place] for place in sorted(order[:count])]
-    engine = open_engine(options.model)
-    tokenizer = engine.tokenizer
-    prompts = [build_prompt(task, tokenizer) for task in tasks]
+    engine = open_engine(model)
+    prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
     drawn = sample(engine, prompts, size, SamplingParams(0.8, 1.0, 48))
     engine.close()
     jobs = [(t, p.program(c.text)) for t, p, row in zip(tasks, prompts, drawn, strict=True) for c in row]
     with Sandbox() as sandbox:
-        rewards = torch.tensor([verdict.reward for verdict in sandbox.grade_many(jobs, tests="all")]).view(count, size)
-    print(f"{rewards.mean():.1%} of {rewards.numel()} samples pass; per task", rewards.mean(1).tolist(), flush=True)
-    policy = AutoModelForCausalLM.from_pretrained(resolve(options.model), dtype=torch.float32).eval()
-    policy.requires_grad_(False)
-    questions = [token_ids(tokenizer, prompt.text) for prompt in prompts]
-    own = torch.tensor([own_tokens(tokenizer, p.text, t.prompt) for p, t in zip(prompts, tasks, strict=True)])
-    h = prompt_embeddings(policy, *padded(questions, "left"), 8, own)
+        rewards = [verdict.reward for verdict in sandbox.grade_many(jobs, tests="all")]
+    return [[list(completion.token_ids) for completion in row] for row in drawn], torch.tensor(rewards).view(-1, size)
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write a .npz that appears whole or not at all."""
+    import io
+
+    import numpy
+
+    from lib.base.files import write_bytes
+
+    content = io.BytesIO()
+    numpy.savez_compressed(content, **arrays)
+    write_bytes(path, content.getvalue())
+
+
+def main() -> None:
+    """Store what the study reads."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("gradients", "embeddings"))
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--data", type=Path, default=ROOT / "data/external", help="for embeddings of BLP-2025's tasks")
+    parser.add_argument("--out", type=Path, default=ROOT / "figures/studies")
+    parser.add_argument("--quick", action="store_true", help="two tasks, four samples each")
+    options = parser.parse_args()
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from lib.models.resolve import resolve
+    from lib.sampling import token_ids
+    from lib.tasks.prompts import build_prompt
+    from lib.tasks.readers import read
+    from lib.tasks.task import by_split, read_tasks
+
+    folder, (size, count) = resolve(options.model), (4, 2) if options.quick else (64, 32)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+    if options.what == "embeddings":
+        tasks = read(options.data / "blp" / "test_v1.csv")[: count if options.quick else None]
+        h = embedded(policy, tokenizer, tasks).numpy().astype("float16")
+        write_arrays(options.out / "gmpo_embeddings.npz", task_ids=[task.task_id for task in tasks], h=h)
+        return
+    tasks = [task for task in by_split(read_tasks(ROOT / "data/starter_bn.jsonl"), "train") if task.tier <= 2]
+    order = torch.randperm(len(tasks), generator=torch.Generator().manual_seed(0)).tolist()
+    tasks = [tasks[place] for place in sorted(order[:count])]
+    drawn, rewards = draw_and_grade(options.model, tasks, size)
+    print(f"{rewards.mean():.1%} of {rewards.numel()} samples pass", flush=True)
     log_probs, gradients = [], []
-    for question, row in zip(questions, drawn, strict=True):
+    for task, row in zip(tasks, drawn, strict=True):
+        question = token_ids(tokenizer, build_prompt(task, tokenizer).text)
         for first in range(0, size, 16):
-            some = [list(completion.token_ids) for completion in row[first : first + 16]]
-            total, found = gradients_of(policy, question, some, 0.8)
+            total, found = gradients_of(policy, question, row[first : first + 16], 0.8)
             log_probs.append(total)
             gradients.append(sketch(found, 512, 0))
         print(".", end="", flush=True)
-    content = io.BytesIO()
     stored = torch.cat(gradients).view(count, size, -1)
-    numpy.savez_compressed(
-        content, task_ids=[task.task_id for task in tasks], rewards=rewards.numpy().astype("float32"),
-        log_probs=torch.cat(log_probs).view(count, size).numpy(), h=h.numpy().astype("float32"),
+    write_arrays(
+        options.out / "gmpo_gradients.npz",
+        task_ids=[task.task_id for task in tasks],
+        rewards=rewards.numpy().astype("float32"),
+        log_probs=torch.cat(log_probs).view(count, size).numpy(),
+        h=embedded(policy, tokenizer, tasks).numpy().astype("float32"),
         gradients=(stored / stored.abs().max()).numpy().astype("float16"),
-    )  # fmt: skip
-    write_bytes(options.out, content.getvalue())
+    )
 
 
 if __name__ == "__main__":
