@@ -127,13 +127,12 @@ def train_gmpo(
     """Train the adapter in folder `adapter_in` further and save it as `adapter_out`, whole or not at all.
 
     `engine` draws the completions (lib.gmpo.rollouts.training_engine says which for what is asked for); canaries ride
-    along.
-    One JSON line per step goes to `<adapter_out>.steps.jsonl`. A tracker named in the config's `report_to` gets every
-    update's numbers; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). With a
+    along. One JSON line per step goes to `<adapter_out>.steps.jsonl`. A tracker named in the config's `report_to` gets
+    every update's numbers; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). With a
     `ledger`, every completion is appended to it as an attempt and `<adapter_out>.prompts.jsonl` gets statistics per
     prompt. A finished training of the same identity is not repeated, an interrupted one goes on from its last
-    checkpoint, any other starts anew; `on_step` then gets the earlier steps again. Raises TrainingError for what cannot start or must stop,
-    SandboxError when programs could not be graded.
+    checkpoint, any other starts anew; `on_step` then gets the earlier steps again. Raises TrainingError for what cannot
+    start or must stop, SandboxError when programs could not be graded.
     """
     started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(resolve(model))
