@@ -1,13 +1,16 @@
 """Which checkpoint a training goes on from after a kill or a power cut."""
 
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from lib.models.adapters import copy_adapter
 from lib.training.resume import is_whole, last_checkpoint
 
 
@@ -51,3 +54,12 @@ def test_a_byte_that_changed_is_found(tmp_path: Path) -> None:
     content[place] ^= 1
     (spoilt / "optimizer.pt").write_bytes(content)
     assert is_whole(whole) and not is_whole(spoilt)
+
+
+def test_a_copied_adapter_is_as_new_as_the_copy(tmp_path: Path) -> None:
+    """A stage that runs again drops outputs that are older than its start, also where training was skipped."""
+    source, started = checkpoint(tmp_path / "round1"), time.time_ns()
+    for path in source.iterdir():
+        os.utime(path, ns=(started - 10**12, started - 10**12))
+    copy_adapter(source, tmp_path / "rsft")
+    assert all(path.stat().st_mtime_ns > started - 10**9 for path in (tmp_path / "rsft").iterdir())

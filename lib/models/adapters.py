@@ -27,7 +27,7 @@ def copy_adapter(source: Path, folder: Path) -> None:
     """The same adapter in another place; it appears whole or not at all."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
+    shutil.copytree(source, partial, copy_function=shutil.copyfile)  # with new times: a stage drops older outputs
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

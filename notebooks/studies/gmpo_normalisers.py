@@ -345,7 +345,8 @@ def embedded(policy: Any, tokenizer: Any, tasks: Sequence[Any]) -> Tensor:
     own = torch.tensor([own_tokens(tokenizer, p.text, t.prompt) for p, t in zip(prompts, tasks, strict=True)])
     parts = []
     for first in range(0, len(prompts), 8):
-        rows = [token_ids(tokenizer, prompt.text) for prompt in prompts[first : first + 8]]
+        ends = own[first : first + 8, 1].tolist()  # what follows has no part in the states before it
+        rows = [token_ids(tokenizer, p.text)[:end] for p, end in zip(prompts[first : first + 8], ends, strict=True)]
         parts.append(prompt_embeddings(policy, *padded(rows, "left"), 8, own[first : first + 8]))
     return torch.cat(parts)
 
@@ -386,6 +387,7 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--data", type=Path, default=ROOT / "data/external", help="for embeddings of BLP-2025's tasks")
     parser.add_argument("--out", type=Path, default=ROOT / "figures/studies")
+    parser.add_argument("--tasks", type=int, default=500, help="whose embeddings are stored, drawn at random")
     parser.add_argument("--quick", action="store_true", help="two tasks, four samples each")
     options = parser.parse_args()
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -400,7 +402,9 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
     if options.what == "embeddings":
-        tasks = read(options.data / "blp" / "test_v1.csv")[: count if options.quick else None]
+        tasks = read(options.data / "blp" / "test_v1.csv")
+        order = torch.randperm(len(tasks), generator=torch.Generator().manual_seed(0)).tolist()
+        tasks = [tasks[place] for place in sorted(order[: count if options.quick else options.tasks])]
         h = embedded(policy, tokenizer, tasks).numpy().astype("float16")
         write_arrays(options.out / "gmpo_embeddings.npz", task_ids=[task.task_id for task in tasks], h=h)
         return
