@@ -1,8 +1,10 @@
 """Paired comparisons: tests against enumeration, and intervals that never contradict them."""
 
+import csv
 import itertools
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +195,17 @@ def test_holm_by_hand() -> None:
     """.01·3, then the larger of that and .02·2, then of that and .04·1."""
     assert est.holm([0.02, 0.01, 0.04]) == pytest.approx([0.04, 0.03, 0.04])
     assert est.holm([]) == []
+
+
+def test_stored_coverage_is_nominal_less_one_percent_or_more() -> None:
+    """Every cell of benchmarks/coverage.csv with 20 tasks or more, within two standard errors of its simulation."""
+    with (Path(__file__).resolve().parents[1] / "benchmarks" / "coverage.csv").open(encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["interval"].startswith("test inversion")]
+    ours = [row for row in rows if "tasks alone" not in row["interval"] and int(row["n_tasks"]) >= 20]
+    assert len(ours) >= 20
+    for row in ours:
+        noise = 2 * math.sqrt(0.94 * 0.06 / int(row["replicates"]))
+        assert float(row["coverage"]) >= 0.94 - noise, row
 
 
 # ---- detectable effects

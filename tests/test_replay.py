@@ -94,3 +94,11 @@ def test_an_adapter_that_is_gone_is_named(run: Path) -> None:
     stored = next(one for one in replay.find(run, "a", 0) if one.attempt.adapter)
     with pytest.raises(ReplayError, match="adapter gone is no longer"):
         replay.sample_again(stored, run)
+
+
+def test_a_later_step_of_a_training_cannot_be_sampled_again(run: Path) -> None:
+    ledger = Ledger(run / "attempts" / "gmpo.jsonl")
+    ledger.append([dataclasses.replace(ROW, task_id="a", step=2, tests_hash=DOUBLE.tests_digest)])
+    stored = next(one for one in replay.find(run, "a", 0) if one.attempt.step)
+    with pytest.raises(ReplayError, match="weights at step 2 of the training are not kept"):
+        replay.sample_again(stored, run)

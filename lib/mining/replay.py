@@ -75,9 +75,12 @@ def replay(stored: Stored, sandbox: Sandbox, program: str | None = None) -> dict
 def sample_again(stored: Stored, run: Path) -> str:
     """Return the completion that the stored model, adapter, settings and seed give now.
 
-    Raises ReplayError for an adapter that is no longer in the run, or a prompt that is built otherwise now.
+    Raises ReplayError for weights that are no longer there (another adapter, a later step of a training), or a prompt
+    that is built otherwise now.
     """
     attempt = stored.attempt
+    if (attempt.step or 1) > 1:
+        raise ReplayError(f"{run}: the weights at step {attempt.step} of the training are not kept; its program is")
     folders = [folder for folder in sorted((run / "adapters").glob("*")) if folder.is_dir()]
     adapter = next((str(one) for one in folders if attempt.adapter and adapter_name(one) == attempt.adapter), None)
     if attempt.adapter and adapter is None:
