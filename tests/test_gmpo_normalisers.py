@@ -152,6 +152,16 @@ def test_large_groups_of_stored_samples_come_near_the_gradient_of_all_and_dr_grp
     assert abs(many["dr_grpo"]["bias2"]) < 0.01
 
 
+def test_a_policy_with_one_logit_per_prompt_has_the_gradient_of_a_bernoulli() -> None:
+    """Two of four right: every score is ±1/2, and the yardstick p (1 − p) · S/(S − 1) = 1/3 for each prompt, over B."""
+    rewards = torch.tensor([[1.0, 1, 0, 0], [0, 1, 0, 1]])
+    held = simulation.one_logit_per_prompt(rewards, -torch.ones(2, 4), torch.eye(2))
+    assert held.gradients[0, 0].tolist() == [0.5, 0] and held.gradients[1, 0].tolist() == [0, -0.5]
+    whole = simulation.measure_stored(held, torch.arange(2), 4, 3, 0, 1.5)
+    assert whole["dr_grpo"]["alignment"] == pytest.approx(1) and whole["dr_grpo"]["variance"] == pytest.approx(0)
+    assert whole["dr_grpo"]["bias2"] == pytest.approx(0)
+
+
 def test_a_sketch_keeps_inner_products() -> None:
     values = torch.randn(3, 4000, generator=torch.Generator().manual_seed(1))
     values[1] = values[0] + 0.5 * values[1]

@@ -189,6 +189,18 @@ def load(path: Path) -> Stored:
     return Stored(*parts)
 
 
+def one_logit_per_prompt(rewards: Tensor, log_probs: Tensor, h: Tensor) -> Stored:
+    """Return stored samples of a policy with one parameter per prompt, the logit of its success rate p_j.
+
+    ∇ ln pi(y_ji) = (r_ji − p_j) e_j with p_j the mean of the prompt's S rewards: what a right sample teaches is what
+    every right sample of the prompt does, and prompts share nothing. It needs rewards alone, no model.
+    """
+    rewards = rewards.double()
+    score = rewards - rewards.mean(1, keepdim=True)
+    prompts = torch.eye(len(rewards), dtype=torch.float64)
+    return Stored(rewards, log_probs.double(), h.double(), score[:, :, None] * prompts[:, None])
+
+
 def measure_stored(
     held: Stored, prompts: Tensor, group_size: int, replicates: int, seed: int, neighbours: float, lam: float = 0.5
 ) -> dict[str, dict[str, float]]:
