@@ -119,3 +119,13 @@ def test_a_broken_file_is_no_reason_to_crash(run_dir: Path, name: str) -> None:
 def test_numbers_that_are_not_there_are_dashes(run_dir: Path) -> None:
     (run_dir / "scores.csv").write_text("model,protocol,rate\nbase,greedy,\n")
     assert "<td>—</td><td>— – —</td>" in page(run_dir)
+
+
+def test_comparisons_show_p_and_p_adjusted_over_the_declared_family(run_dir: Path) -> None:
+    (run_dir / "comparisons.csv").write_text(
+        "model,protocol,difference,difference_lo,difference_hi,p_permutation,mde,p_holm\n"
+        "rsft,draws,0.04,0.01,0.08,0.02,0.05,0.04\nrsft,greedy,0.02,-0.01,0.05,0.3,inf,\n"
+    )
+    cells = re.findall(r"<td>(.*?)</td>", page(run_dir).split("<h2>Against the base")[1].split("<h2>Figures")[0])
+    assert cells[:6] == ["rsft", "draws", "+4.0 [+1.0, +8.0]", "p = 0.020", "p = 0.040", "5.0"]
+    assert cells[9:] == ["p = 0.300", "—", "—"]
