@@ -1,12 +1,13 @@
 """Turn prompts into tokens and find where an answer ends, in the same way for every engine."""
 
+import bisect
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from lib.sampling import Completion, Request, SamplingParams, token_ids
-from lib.tasks.prompts import cut_at_stops
+from lib.tasks.prompts import cut_at_stops, stop_at
 
 
 class Encoder:
@@ -39,6 +40,18 @@ class Encoder:
         """What was drawn, as text up to the stop that ends the answer."""
         text = cut_at_stops(self.tokenizer.decode(ids, skip_special_tokens=True), request.stops, request.prefill)
         return Completion(text, tuple(ids), finished, None if log_probs is None else tuple(log_probs))
+
+    def drawn_until(self, request: Request, ids: list[int]) -> int | None:
+        """Return how many of these tokens complete the stop that ends the answer, None when none does.
+
+        For engines that stop at a fence only: what they draw after a demonstration is left out.
+        """
+
+        def is_over(n: int) -> bool:
+            text = self.tokenizer.decode(ids[:n], skip_special_tokens=True)
+            return stop_at(text, request.stops, request.prefill) is not None
+
+        return bisect.bisect_left(range(len(ids)), True, key=is_over) if is_over(len(ids)) else None
 
 
 def read_context_length(folder: Path) -> int:

@@ -113,11 +113,13 @@ class ServerEngine:
             choice = answer["choices"][0]
             text, finished = str(choice["text"]), choice["finish_reason"] == "stop"
             ids = choice.get("token_ids") or token_ids(self.tokenizer, text)
-            known = tuple(choice["logprobs"]["token_logprobs"]) if settings.logprobs else None
+            end = self._encoder.drawn_until(request, ids)
+            known = tuple(choice["logprobs"]["token_logprobs"][:end]) if settings.logprobs else None
         except (KeyError, IndexError, TypeError):
             lacking = "choices and log-probabilities" if settings.logprobs else "choices"
             raise EngineError(f"{self.url}: an answer without {lacking}: {str(answer)[:120]}") from None
-        return Completion(cut_at_stops(text, request.stops, request.prefill), tuple(ids), finished, known)
+        finished |= end is not None
+        return Completion(cut_at_stops(text, request.stops, request.prefill), tuple(ids[:end]), finished, known)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One exchange; a server that is away or overloaded is asked again, an answer that says no is not."""

@@ -58,13 +58,12 @@ class VllmEngine:
                 for output in self._step():
                     if output.finished and output.request_id in flying:
                         request, drawn = flying.pop(output.request_id), output.outputs[0]
-                        known = (
-                            [at[token].logprob for at, token in zip(drawn.logprobs, drawn.token_ids, strict=True)]
-                            if settings.logprobs
-                            else None
-                        )
-                        finished = drawn.finish_reason == "stop"
-                        yield request, self._encoder.completion(request, list(drawn.token_ids), finished, known)
+                        end = self._encoder.drawn_until(request, list(drawn.token_ids))
+                        ids = list(drawn.token_ids)[:end]
+                        steps = zip(drawn.logprobs or (), ids, strict=False)
+                        known = [step[token].logprob for step, token in steps] if settings.logprobs else None
+                        finished = drawn.finish_reason == "stop" or end is not None
+                        yield request, self._encoder.completion(request, ids, finished, known)
         finally:
             if flying:  # the caller stopped early
                 self._engine.abort_request(list(flying))
