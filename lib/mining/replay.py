@@ -91,7 +91,7 @@ def sample_again(stored: Stored, run: Path) -> str:
         if prompt.digest != attempt.prompt_hash:
             raise ReplayError(f"{run}: the prompt of task {attempt.task_id!r} is built otherwise than it was then")
         params = SamplingParams(attempt.temperature, attempt.top_p, attempt.max_new_tokens)
-        request = Request(attempt.key, prompt.text, prompt.stops, attempt.seed)
+        request = Request(attempt.key, prompt.text, prompt.stops, attempt.seed, prompt.prefill)
         return next(completion.text for _, completion in engine.stream(iter([request]), params))
     finally:
         engine.close()
