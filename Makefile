@@ -19,7 +19,7 @@ FIGURES ?= figures
 .PHONY: help run reference test install model toolchains browser lab clean
 
 help:
-	@echo 'make run [PRESET=smoke|cpu|colab|paper] [ARGS="--set KEY=VALUE"]   the workbook from start to end; prints the report'
+	@echo 'make run [PRESET=smoke|cpu|coder|colab|paper] [ARGS="--set KEY=VALUE"]   the workbook from start to end; prints the report'
 	@echo 'make reference    preset cpu with three seeds, compared; fills figures/ and the numbers in README.md and RESULTS.md'
 	@echo 'make test         lint, types and tests'
 	@echo 'make install      the virtual environment alone'
