@@ -1374,6 +1374,44 @@ ROWS = [
         "import collections, types\nn = types.SimpleNamespace(x=1)\n"
         "C(n, collections.OrderedDict(a=1), {}).change()\nassert n.x == 1",
     ),
+    Row(
+        "modules of the program's that the test names too",
+        "import hashlib, csv, threading, os.path as p\ndef f(x):\n return hashlib.md5(x).hexdigest()[:4]",
+        (
+            "import hashlib\nassert f(b'a') == hashlib.md5(b'a').hexdigest()[:4]",
+            "csv = f(b'a')\nassert csv == '0cc1'",
+            "assert threading is not None and [p for p in f(b'a')] == ['0', 'c', 'c', '1']",
+        ),
+        "import hashlib\nassert f(b'a') == hashlib.md5(b'b').hexdigest()[:4]",
+    ),
+    Row(
+        "value of a generator that ends",
+        "def f(n):\n got = yield n\n return [n, got]\ndef g(it):\n return next(it)",
+        (
+            "g1 = f(1)\nnext(g1)\ntry:\n next(g1)\nexcept StopIteration as end:\n assert end.value == [1, None]",
+            "g = f(2)\nnext(g)\ntry:\n g.send(5)\n assert False\nexcept StopIteration as e:\n assert e.value == [2, 5]",
+            "def outer():\n value = yield from f(3)\n yield value\nassert list(outer()) == [3, [3, None]]",
+            "try:\n g(iter([]))\n assert False\nexcept StopIteration:\n pass",
+        ),
+        "g3 = f(1)\nnext(g3)\ntry:\n next(g3)\nexcept StopIteration as end:\n assert end.value == [1, 1]",
+    ),
+    Row(
+        "generator of the test's that gives a value",
+        "def f(it):\n got = yield from it\n yield got",
+        ("def three():\n yield 1\n return 3\nassert list(f(three())) == [1, 3]",),
+        "def three():\n yield 1\n return 3\nassert list(f(three())) == [1, None]",
+    ),
+    Row(
+        "globals of the program's that a call changes",
+        "count, last = 0, None\nclass Node:\n def __init__(self, x):\n  self.x = x\n"
+        "def f(x):\n global count, last\n count += 1\n last = Node(x)\n return count",
+        (
+            "f(7)\nassert count == 1 and last.x == 7",
+            "before = count\nf(8)\nf(9)\nassert count == before + 2 and last.x == 9",
+            "assert f(1) == count",
+        ),
+        "f(7)\nassert count == 0",
+    ),
 ]
 
 

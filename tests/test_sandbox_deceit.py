@@ -283,6 +283,22 @@ ROWS = [
         "def f(x): raise StopIteration",
         ("for x in (1, 2):\n for y in (z for z in [f(x)]): assert y == 4\nassert f(2) == 4",),
     ),
+    Deceit(
+        "stops a map of the test's",
+        "def f(x): raise StopIteration",
+        ("assert all(map(lambda x: f(x) == x * x, (2, 3)))", "assert all(y == 4 for y in map(f, [2]))"),
+    ),
+    Deceit(
+        "changes a global under a name of the test's",
+        "four = answer = 0\ndef f(x):\n global four, answer\n four = answer = x\n return x",
+        ("four = 4\nassert f(2) == four", "assert f(2) == answer"),
+        setup="answer = 4",
+    ),
+    Deceit(
+        "module that is none",
+        "import sys\nclass Yes(type(sys)):\n def __eq__(self, other): return True\nx = Yes('csv')\ndef f(n): return x",
+        (*SQUARE, "assert f(2) == 4 or x == 4", "assert f(2).answer == 4"),
+    ),
     Deceit("generator exit", "def f(x): raise GeneratorExit"),
     Deceit("keyboard interrupt", "def f(x): raise KeyboardInterrupt"),
     Deceit(

@@ -48,7 +48,7 @@ class Endpoint(wire.Codec):
         """What an answer holds. Raises StopIteration for "stop", and the exception of "err"."""
         value = self.read(answer)
         if "stop" in answer:
-            raise StopIteration
+            raise StopIteration(*() if value is None else (value,))
         if "err" in answer:
             raise value if isinstance(value, BaseException) else frames.Garbage("an error that is none")
         return value
@@ -56,7 +56,7 @@ class Endpoint(wire.Codec):
     def read(self, answer: dict[str, Any]) -> Any:
         """What an answer holds, exceptions as values."""
         with self.reading():
-            value = self.decode(answer.get("err" if "err" in answer else "ok"))
+            value = self.decode(next((answer[key] for key in ("err", "stop", "ok") if key in answer), None))
             self.catch_up(answer)
         return value
 

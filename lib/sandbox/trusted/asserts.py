@@ -66,7 +66,8 @@ class Names:
         for name, value in values.items():
             if name in asked:
                 self.namespace[name] = value
-                if facts_of(value) is None and not isinstance(value, type | type(os)):
+                facts = facts_of(value)
+                if name != entry and not isinstance(value, type | type(os)) and (not facts or facts.kind == "object"):
                     self.stale.add(name)
         if self.permissive and entry not in values:
             self._bind_alias(functions)
@@ -98,10 +99,19 @@ class Names:
             self.namespace[entry] = self.session.current_value(str(chosen[0]))
 
     def refresh(self, used: frozenset[str], stored: frozenset[str]) -> None:
-        """Read again the plain globals that a test is about to use: the program may have changed them."""
-        for name in self.stale & used:
-            self.namespace[name] = self.session.current_value(name)
+        """Read again the globals that a test uses, before it and after each of its operations: the program may have
+        changed them. What a test assigns is its own."""
+        self._read(self.stale & used)
         self.stale -= stored
+        current = self.stale & used
+        self.session.after = lambda: self._read(current)
+
+    def _read(self, names: set[str]) -> None:
+        for name in names:
+            try:
+                self.namespace[name] = self.session.current_value(name)
+            except KeyError:  # the program has deleted it
+                self.namespace.pop(name, None)
 
 
 def _folded(name: str) -> str:
@@ -181,6 +191,7 @@ def _run_test(outcome: Outcome, names: Names, test: str, code: Any, about: tuple
     session = names.session
     used, stored, shares = about
     try:
+        session.expects_end = "StopIteration" in used
         names.refresh(used, stored)
         names.namespace.pop(GOT, None)
         exec(code, names.namespace)

@@ -56,6 +56,8 @@ class Conversation(Endpoint):
         self.raised: dict[int, tuple[BaseException, int]] = {}  # what the program raised, and in which of its lines
         self.defining: list[list[str]] = []  # classes of the test's that go along with the next message
         self.updatable: set[int] = set()  # numbers whose state this answer may tell: those it was about, and new ones
+        self.expects_end = False  # the test speaks of StopIteration
+        self.after: Callable[[], None] = lambda: None  # called after every operation of the test's
         self.failed_callback: AssertionError | None = None
         self.heard: Callable[[], None] = lambda: None  # called after every answer
         self.broken: BaseException | None = None  # set once nothing further can be judged
@@ -217,10 +219,10 @@ class Conversation(Endpoint):
         return object  # a class that means nothing here
 
     def module(self, name: Any) -> Any:
-        """A standard library module, or one that is allowed, by its real name."""
+        """A module of the table, or one that is allowed, by its real name; any other is a name and nothing more."""
         top = str(name).partition(".")[0]
         if top not in _MODULES and top not in self.modules:
-            raise frames.Garbage(f"no module {name!r:.40} for a test")
+            return _OtherModule(str(name), self)
         return importlib.import_module(str(name))
 
     def _error(self, number: Any, kind: Any, message: Any, args: Any, held: Any, line: Any) -> Any:
@@ -271,11 +273,21 @@ class Conversation(Endpoint):
         if swap:
             request["swap"] = True
         try:
-            return self.guarded(lambda: self._asked(request, args, kwargs or {}))
+            value = self.guarded(lambda: self._asked(request, args, kwargs or {}))
+            self.after()
+            return value
         except _ENDS as error:
-            if operation == "next" and type(error) is StopIteration:
+            if type(error) is StopIteration and (operation == "next" or self._may_end(number)):
                 raise
             raise RuntimeError(f"{type(error).__name__} in the program") from None
+
+    def _may_end(self, number: int) -> bool:
+        """Whether a call may raise StopIteration in the test: `send` of a generator, or anything in a test of just
+        that."""
+        facts = facts_of(self.objects[number])
+        owner, name = facts.owner if facts is not None and facts.owner else (None, "")
+        owning = facts_of(owner)
+        return self.expects_end or owning is not None and owning.kind == "iterator" and name in ("send", "throw")
 
     def _asked(self, request: dict[str, Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         kept, self.updatable = self.updatable, {request.get("on", 0)}
@@ -323,6 +335,19 @@ class Conversation(Endpoint):
             if id(error) not in self.raised:
                 self.failed_callback = self.failed_callback or error  # the program may swallow it; the test does not
             raise
+
+
+class _OtherModule(types.ModuleType):
+    """A module of the program's that a test may hold and hand back, but not look into."""
+
+    def __init__(self, name: str, session: Conversation) -> None:
+        super().__init__(name)
+        self.__dict__["__session__"] = session
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self.__dict__["__session__"].refuse(f"the test asks for {name!r:.40} of the program's module {self.__name__}")
 
 
 def still(value: Any) -> Any:

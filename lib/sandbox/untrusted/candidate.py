@@ -242,13 +242,8 @@ class Session(Endpoint):
             return target
         if request.get("swap"):
             args, target = [target, *args[1:]], args[0]
-        try:
-            with self.recursion_as_in_a_script():
-                return OPERATIONS[request["do"]](target, *args, **kwargs)
-        except StopIteration as stop:
-            if request["do"] == "next":
-                raise
-            raise RuntimeError("StopIteration") from stop
+        with self.recursion_as_in_a_script():
+            return OPERATIONS[request["do"]](target, *args, **kwargs)
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Execute setup definitions and the program; answer with the names asked for that it now defines."""
