@@ -1389,7 +1389,7 @@ ROWS = [
         "def f(n):\n got = yield n\n return [n, got]\ndef g(it):\n return next(it)",
         (
             "g1 = f(1)\nnext(g1)\ntry:\n next(g1)\nexcept StopIteration as end:\n assert end.value == [1, None]",
-            "g = f(2)\nnext(g)\ntry:\n g.send(5)\n assert False\nexcept StopIteration as e:\n assert e.value == [2, 5]",
+            "h = f(2)\nnext(h)\ntry:\n h.send(5)\n assert False\nexcept StopIteration as e:\n assert e.value == [2, 5]",
             "def outer():\n value = yield from f(3)\n yield value\nassert list(outer()) == [3, [3, None]]",
             "try:\n g(iter([]))\n assert False\nexcept StopIteration:\n pass",
         ),
