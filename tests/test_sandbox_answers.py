@@ -1412,6 +1412,21 @@ ROWS = [
         ),
         "f(7)\nassert count == 0",
     ),
+    Row(
+        "setup constants, tables and helpers that the program uses",
+        "def f(x):\n return scaled(x) % MOD + SQUARES[2]\ndef g(names):\n return [n for n in names if n not in STOP]",
+        ("assert f(10) == 5", "assert g(['a', 'b', 'd']) == ['d']", "assert f(MOD) == f(0) == 4"),
+        "assert f(10) == 4",
+        "MOD: int = 7\nFACTOR, STOP = 5, {'a'}\nSTOP.add('b')\nSQUARES = {}\nfor i in range(3):\n SQUARES[i] = i * i\n"
+        "def scaled(x):\n return x * FACTOR",
+    ),
+    Row(
+        "setup that needs what the program defines",
+        "class Node:\n def __init__(self, x):\n  self.x = x\ndef f(n, root=None):\n return n + STEP",
+        ("assert f(root.x) == 4",),
+        "assert f(root.x) == 3",
+        "STEP = 1\nroot = Node(3)",
+    ),
 ]
 
 

@@ -254,6 +254,19 @@ ROWS = [
         setup="def same(a, b):\n return a == b",
     ),
     Deceit("entry point defined by the setup alone", "x = 1", SQUARE, setup="def f(x):\n return x * x"),
+    Deceit("entry point of the setup, spoken of", "print(f)", SQUARE, setup="def f(x):\n return x * x"),
+    Deceit(
+        "looks for a constant of the setup that it does not name",
+        "def f(x): return [v for k, v in globals().items() if k[:3] == 'ans'][0][x]",
+        ("assert f(2) == answers[2]",),
+        setup="answers = {2: 4}",
+    ),
+    Deceit(
+        "writes over a constant of the setup",
+        "MOD = 1\ndef f(x): return x % MOD",
+        ("assert f(3) == 3 % MOD",),
+        setup="MOD = 7",
+    ),
     Deceit(
         "shares the answer with the expected side",
         "def f(x):\n x.clear()\n return x",

@@ -58,6 +58,15 @@ class BadTest(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Definition:
+    """One statement of the setup code, as a program gets it: what goes wrong in it is passed over there."""
+
+    names: frozenset[str]  # what it binds, or changes in place
+    source: str
+    always: bool  # an import or a class
+
+
+@dataclasses.dataclass(frozen=True)
 class Suite:
     """Compiled tests of one task."""
 
@@ -70,7 +79,7 @@ class Suite:
     setup_names: frozenset[str]
     setup_stored: frozenset[str]
     plain: bool  # nothing but `assert entry_point(literals) == literal`
-    definitions: tuple[tuple[str, str], ...]  # (name, source) of what the program may rely on; see `shown_to`
+    definitions: tuple["Definition", ...]  # statements of the setup code that the program may rely on; see `shown_to`
     classes: dict[str, str]  # source of every class that the tests and the setup code define
     entry_point: str
 
@@ -98,7 +107,7 @@ def compile_suite(tests: tuple[str, ...], setup: str, entry_point: str) -> Suite
         frozenset(_names_of(setup_code)),
         _stored_names(setup_code),
         plain,
-        tuple((getattr(node, "name", ""), _unparsed(node)) for node in setup_tree.body if _is_definition(node)),
+        tuple(_definition(node) for node in setup_tree.body if not _asserts(node)),
         {node.name: ast.unparse(node) for node in classes if _is_data(node)},
         entry_point,
     )
@@ -150,28 +159,35 @@ def shares_the_process(tree: ast.AST) -> bool:
 
 def _is_data(node: ast.AST) -> bool:
     """Whether this is a class that may be shown to a program: one that asserts nothing."""
-    if not isinstance(node, ast.ClassDef):
-        return False
-    return not any(
+    return isinstance(node, ast.ClassDef) and not _asserts(node)
+
+
+def _asserts(node: ast.AST) -> bool:
+    return any(
         isinstance(inner, ast.Assert) or isinstance(inner, ast.Attribute) and inner.attr.startswith("assert")
         for inner in ast.walk(node)
     )
 
 
 def shown_to(suite: Suite, program: str) -> str:
-    """The setup code a program gets: imports and classes, and functions only if it speaks of them.
+    """The setup code a program gets: imports and classes, and the rest only if it speaks of that, directly or not.
 
-    A setup function may be the very answer the tests compare with.
+    A function or constant of the setup's may be the very answer the tests compare with; the entry point's own is.
     """
-    return "\n".join(
-        source
-        for name, source in suite.definitions
-        if not source.lstrip("@").startswith(("def ", "async def "))
-        and not source.startswith("@")
-        or re.search(rf"\b{re.escape(name)}\b", program)
-        or source.startswith("@")
-        and name in suite.classes
-    )
+    shown = {item for item in suite.definitions if item.always}
+    spoken = _words(program).union(*(_words(item.source) for item in shown))
+    while more := {
+        item
+        for item in suite.definitions
+        if item not in shown and item.names & spoken and suite.entry_point not in item.names
+    }:
+        shown |= more
+        spoken = spoken.union(*(_words(item.source) for item in more))
+    return "\n".join(item.source for item in suite.definitions if item in shown)
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text))
 
 
 def classes_under_test(suite: Suite, prompt: str) -> frozenset[str]:
@@ -184,25 +200,34 @@ def classes_under_test(suite: Suite, prompt: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _is_definition(node: ast.stmt) -> bool:
-    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-        maker = node.value.func
-        return (maker.id if isinstance(maker, ast.Name) else getattr(maker, "attr", "")) in _CLASS_MAKERS
-    if isinstance(node, ast.FunctionDef):
-        return not any(isinstance(inner, ast.Assert) for inner in ast.walk(node))
-    return isinstance(node, ast.Import | ast.ImportFrom) or _is_data(node)
+def _definition(node: ast.stmt) -> Definition:
+    call = node.value.func if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) else None
+    maker = call.id if isinstance(call, ast.Name) else getattr(call, "attr", "")
+    always = isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef) or maker in _CLASS_MAKERS
+    names = _stored_names(compile(ast.Module([node], []), TEST_FILE, "exec")) | _changed_names(node)
+    return Definition(names, _unparsed(node), always)
+
+
+def _changed_names(node: ast.stmt) -> frozenset[str]:
+    """Names whose objects a statement changes: it stores into them or calls their methods."""
+    changed = set()
+    for inner in [] if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else ast.walk(node):
+        owner: Any = inner.func if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Attribute) else inner
+        if owner is inner and not isinstance(getattr(inner, "ctx", None), ast.Store | ast.Del):
+            continue
+        while isinstance(owner, ast.Attribute | ast.Subscript):
+            owner = owner.value
+        changed |= {owner.id} if isinstance(owner, ast.Name) else set()
+    return frozenset(changed)
 
 
 def _unparsed(node: ast.stmt) -> str:
-    """The source of a definition; an import passes over what the program's process cannot import."""
-    if isinstance(node, ast.Import):
-        return "\n".join(_attempted(ast.unparse(ast.Import([alias]))) for alias in node.names)
-    source = ast.unparse(node)
-    return _attempted(source) if isinstance(node, ast.ImportFrom) and node.module != "__future__" else source
-
-
-def _attempted(line: str) -> str:
-    return f"try:\n    {line}\nexcept ImportError:\n    pass"
+    """The source of a definition, which passes over what the program's process cannot import, make or find."""
+    if isinstance(node, ast.ImportFrom) and node.module == "__future__":
+        return ast.unparse(node)
+    parts = [ast.Import([alias]) for alias in node.names] if isinstance(node, ast.Import) else [node]
+    caught = ast.ExceptHandler(ast.Name("Exception", ast.Load()), None, [ast.Pass()])
+    return "\n".join(ast.unparse(ast.Try([part], [caught], [], [])) for part in parts)
 
 
 def guess_entry_point(trees: list[ast.Module], defined: frozenset[str] = frozenset()) -> str:
