@@ -17,6 +17,7 @@ import decimal
 import fractions
 import gc
 import importlib
+import io
 import operator
 import re
 import sys
@@ -124,6 +125,26 @@ def _flat(value: Any) -> list[Any]:
     return [item for pair in value.items() for item in pair]
 
 
+def _written(stream: Any) -> bytes:
+    """Position and content of a stream in memory, nothing but a mark of one that is closed."""
+    if stream.closed:
+        return b"-"
+    content = stream.getvalue()
+    return b"%d " % stream.tell() + (content.encode("utf-8", "surrogatepass") if type(content) is str else content)
+
+
+def _write(stream: Any, written: bytes) -> None:
+    if stream.closed:
+        return
+    if written == b"-":
+        return stream.close()
+    position, _, content = written.partition(b" ")
+    stream.seek(0)
+    stream.truncate()
+    stream.write(content.decode("utf-8", "surrogatepass") if type(stream) is io.StringIO else content)
+    stream.seek(int(position))
+
+
 def _nothing(value: Any) -> tuple[Any, ...]:
     return ()
 
@@ -141,6 +162,8 @@ _MUTABLE: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], Iterable[An
     "a": (array.array, array.array.tobytes, lambda value: (value.typecode,), array.array),
     "ns": (types.SimpleNamespace, lambda value: _flat(vars(value)), _nothing, types.SimpleNamespace),
     "cm": (collections.ChainMap, lambda value: list(value.maps), _nothing, collections.ChainMap),
+    "io": (io.StringIO, _written, _nothing, io.StringIO),
+    "bi": (io.BytesIO, _written, _nothing, io.BytesIO),
     "np": (None, lambda value: value.tobytes(), lambda value: (value.dtype.str, value.shape), _new_numpy),
 }
 _TAGS: dict[Any, str] = {row[0]: tag for tag, row in _MUTABLE.items() if row[0]}
@@ -159,6 +182,8 @@ def _refill(kind: Any, value: Any, content: Any) -> None:
         set.update(value, content)
     elif kind is types.SimpleNamespace:
         _refill(dict, vars(value), content)
+    elif kind in (io.StringIO, io.BytesIO):
+        _write(value, content)
     elif kind is collections.ChainMap:
         value.maps[:] = content
     elif kind is collections.deque:

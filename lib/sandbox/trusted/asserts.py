@@ -75,8 +75,12 @@ class Names:
         if self.suite.setup_names or self.suite.setup_stored or self.suite.definitions:
             exec(self.suite.setup, self.namespace)
         self._rebind(entry, function)
+
+    def share(self, shown: frozenset[str]) -> None:
+        """Have the classes of the setup code that the program was shown stand for the program's own copies."""
+        self.session.namespace = self.namespace
         for name, item in self.namespace.items():
-            if isinstance(item, type) and item.__module__ == TESTS:
+            if isinstance(item, type) and item.__module__ == TESTS and name in shown:
                 self.session.shared[name] = item
 
     def _rebind(self, entry: str, function: Any) -> None:
@@ -125,9 +129,10 @@ def judge(session: Conversation, suite: Suite, job: dict[str, Any], report: Any)
     """Run the program, then every assert in order in one shared state; `report(outcome, test)` before each test."""
     outcome = Outcome()
     names = Names(session, suite, job["alias"])
+    shown = suites.shown_to(suite, job["source"])
     request = {
         "source": job["source"],
-        "setup": suites.shown_to(suite, job["source"]),
+        "setup": "\n".join(item.source for item in shown),
         "names": names.wanted(),
         "entry": suite.entry_point,
         "cpu_s": job["cpu_s"],
@@ -144,6 +149,7 @@ def judge(session: Conversation, suite: Suite, job: dict[str, Any], report: Any)
             session.guarded(lambda: session.take(answer))
         values = session.guarded(lambda: session.names(answer))
         names.bind(values, list(answer["functions"]))
+        names.share(frozenset().union(*(item.names for item in shown)))
     except Interrupted:
         raise
     except BaseException as error:

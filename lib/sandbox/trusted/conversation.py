@@ -29,6 +29,7 @@ from lib.sandbox.trusted.remote import (
     local_class,
     make_remote,
 )
+from lib.sandbox.trusted.suite import words
 
 TESTS = "tests"  # the module that tests and setup code run as
 # Modules whose types cross by name, to be compared with and asked for their name.
@@ -54,6 +55,7 @@ class Conversation(Endpoint):
         super().__init__(channel, 0)
         self.modules, self.under_test, self.sources = modules, under_test, dict(sources or {})
         self.raised: dict[int, tuple[BaseException, int]] = {}  # what the program raised, and in which of its lines
+        self.namespace: dict[str, Any] = {}  # what names stand for in the tests
         self.defining: list[list[str]] = []  # classes of the test's that go along with the next message
         self.updatable: set[int] = set()  # numbers whose state this answer may tell: those it was about, and new ones
         self.expects_end = False  # the test speaks of StopIteration
@@ -84,33 +86,56 @@ class Conversation(Endpoint):
             return {"m": value.__name__}
         if isinstance(value, BaseException):
             return self.encode_error(value)
-        if isinstance(value, io.StringIO):
-            return {"io": [value.getvalue(), value.tell()]}
         named = _trusted_name(value)
         if named:
             return {"ty": named}
         if self._shares(type(value)):
-            return self.instance(value, type(value).__name__)
+            return self._shared_instance(value)
         return self._lend(value)
 
     def _shares(self, kind: type) -> bool:
-        """Whether the class of a test's object can be defined in the program's process; it then is."""
-        if self.shared.get(kind.__name__) is kind:
-            return True
-        source = self.sources.get(kind.__name__, "")
-        if kind.__module__ != TESTS and not (issubclass(kind, tuple) and hasattr(kind, "_fields")):
-            return False
-        if not source and hasattr(kind, "_fields"):
-            fields = ("collections", kind.__name__, list(kind._fields))
-            source = "{1} = __import__({0!r}).namedtuple({1!r}, {2!r})".format(*fields)
-        if not source or isinstance(kind, RemoteClass):
-            return False
-        for base in kind.__bases__:
-            if base.__module__ == TESTS and not self._shares(base):
+        """Whether the class of a test's object can be defined in the program's process; it then is, after those of the
+        test's that it names."""
+        needed: dict[str, type] = {}
+        sources: dict[str, str] = {}
+        pending = [kind]
+        while pending:
+            item = pending.pop()
+            name = item.__name__
+            if self.shared.get(name) is item or name in needed:
+                continue
+            needed[name], sources[name] = item, self._source_of(item)
+            if not sources[name]:
                 return False
-        self.shared[kind.__name__] = kind
-        self.defining.append([kind.__name__, source])
+            pending += [base for base in item.__bases__ if base.__module__ == TESTS]
+            others = words(sources[name]) & self.sources.keys() & self.namespace.keys()
+            pending += [other for other in map(self.namespace.get, others) if isinstance(other, type)]
+        order = [name for name in self.namespace if name in needed]
+        order += [name for name in needed if name not in self.namespace]
+        scratch: dict[str, Any] = {"__name__": TESTS, **self.shared}
+        try:
+            if not issubclass(kind, BaseException):
+                (wire.builtin_base(kind) or object).__new__(kind)  # as the program's process makes one
+            for name in order:
+                exec(sources[name], scratch)
+        except Exception:
+            return False
+        self.shared |= needed
+        self.defining += [[name, sources[name]] for name in order]
         return True
+
+    def _source_of(self, kind: type) -> str:
+        """The source of a test's class or of a named tuple, empty where the program cannot have it."""
+        named = issubclass(kind, tuple) and hasattr(kind, "_fields")
+        if isinstance(kind, RemoteClass) or kind.__module__ != TESTS and not named:
+            return ""
+        source = self.sources.get(kind.__name__, "")
+        if "numpy" in source and "numpy" not in self.modules:
+            return ""
+        if not source and named and kind.__bases__ == (tuple,):
+            fields = ("collections", kind.__name__, list(kind._fields))  # type: ignore[attr-defined]
+            source = "{1} = __import__({0!r}).namedtuple({1!r}, {2!r})".format(*fields)
+        return source
 
     def encode_numpy(self, value: Any) -> Any:
         """As for both ends, unless the program may not import numpy."""
@@ -119,12 +144,12 @@ class Conversation(Endpoint):
         return super().encode_numpy(value)
 
     def _lend(self, value: Any) -> Any:
-        if hasattr(value, "__next__"):
+        if hasattr(value, "__next__") and not (isinstance(value, io.IOBase) and value.writable()):
             return {"it": [self.number(value)[0], "iterator"]}
         if callable(value) and not isinstance(value, type):
             return {"cb": [self.number(value)[0], str(getattr(value, "__name__", "function"))]}
         base = wire.builtin_base(type(value))
-        if base is None or isinstance(value, Content):
+        if base is None or isinstance(value, Content) or type(value).__module__ == TESTS:
             self.refuse(f"the test hands the program a {type(value).__name__}, which cannot cross to the sandbox")
         return self.encode(wire.plain(base, value))
 

@@ -80,7 +80,7 @@ class Suite:
     setup_stored: frozenset[str]
     plain: bool  # nothing but `assert entry_point(literals) == literal`
     definitions: tuple["Definition", ...]  # statements of the setup code that the program may rely on; see `shown_to`
-    classes: dict[str, str]  # source of every class that the tests and the setup code define
+    classes: dict[str, str]  # source, imports first, of every class of the tests that is complete with them
     entry_point: str
 
 
@@ -93,7 +93,6 @@ def compile_suite(tests: tuple[str, ...], setup: str, entry_point: str) -> Suite
     entry_point = entry_point or guess_entry_point(trees, _stored_names(setup_code))
     plain = not setup.strip() and all(_is_plain(tree, entry_point) for tree in trees)
     nodes = [] if plain else [node for tree in (setup_tree, *trees) for node in ast.walk(tree)]
-    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
     shares = tuple(not plain and shares_the_process(tree) for tree in trees)
     codes = tuple(compile(_with_evidence(tree), TEST_FILE, "exec") for tree in trees)
     names = tuple(frozenset(_names_of(code)) for code in codes)
@@ -108,7 +107,7 @@ def compile_suite(tests: tuple[str, ...], setup: str, entry_point: str) -> Suite
         _stored_names(setup_code),
         plain,
         tuple(_definition(node) for node in setup_tree.body if not _asserts(node)),
-        {node.name: ast.unparse(node) for node in classes if _is_data(node)},
+        _complete_classes(nodes),
         entry_point,
     )
 
@@ -157,9 +156,47 @@ def shares_the_process(tree: ast.AST) -> bool:
     return False
 
 
-def _is_data(node: ast.AST) -> bool:
-    """Whether this is a class that may be shown to a program: one that asserts nothing."""
-    return isinstance(node, ast.ClassDef) and not _asserts(node)
+def _complete_classes(nodes: list[ast.AST]) -> dict[str, str]:
+    """Sources of the classes that need nothing but imports, builtins and each other, and that assert nothing."""
+    imports = {name: f"from {module} import {name}" for name, module in HELPERS.items()}
+    imports |= {name: f"import {name}" for name in MODULES}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            imports |= {
+                (alias.asname or alias.name).partition(".")[0]: ast.unparse(ast.Import([alias])) for alias in node.names
+            }
+        if isinstance(node, ast.ImportFrom):
+            imports |= {
+                alias.asname or alias.name: ast.unparse(ast.ImportFrom(node.module, [alias], node.level))
+                for alias in node.names
+            }
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    named = {node.name for node in classes}
+    sources: dict[str, str] = {}
+    for node in classes:
+        needed = _free_names(node) - named - vars(builtins).keys()
+        source = "\n".join([*(imports[name] for name in sorted(needed & imports.keys())), ast.unparse(node)])
+        complete = needed <= imports.keys() and not _asserts(node) and sources.get(node.name, source) == source
+        sources[node.name] = source if complete else ""
+    return sources
+
+
+def _free_names(tree: ast.AST) -> set[str]:
+    """The names that a piece of code reads and binds nowhere in itself."""
+    read: set[str] = set()
+    bound: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            bound.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            bound |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    return read - bound
 
 
 def _asserts(node: ast.AST) -> bool:
@@ -169,24 +206,25 @@ def _asserts(node: ast.AST) -> bool:
     )
 
 
-def shown_to(suite: Suite, program: str) -> str:
+def shown_to(suite: Suite, program: str) -> list[Definition]:
     """The setup code a program gets: imports and classes, and the rest only if it speaks of that, directly or not.
 
     A function or constant of the setup's may be the very answer the tests compare with; the entry point's own is.
     """
     shown = {item for item in suite.definitions if item.always}
-    spoken = _words(program).union(*(_words(item.source) for item in shown))
+    spoken = words(program).union(*(words(item.source) for item in shown))
     while more := {
         item
         for item in suite.definitions
         if item not in shown and item.names & spoken and suite.entry_point not in item.names
     }:
         shown |= more
-        spoken = spoken.union(*(_words(item.source) for item in more))
-    return "\n".join(item.source for item in suite.definitions if item in shown)
+        spoken = spoken.union(*(words(item.source) for item in more))
+    return [item for item in suite.definitions if item in shown]
 
 
-def _words(text: str) -> set[str]:
+def words(text: str) -> set[str]:
+    """The names, keywords and numbers in a text."""
     return set(re.findall(r"\w+", text))
 
 

@@ -9,7 +9,6 @@ import contextlib
 import copy
 import importlib
 import inspect
-import io
 import math
 import operator
 import resource
@@ -194,10 +193,6 @@ class Session(Endpoint):
             return operator.attrgetter(name)(importlib.import_module(module))
         if tag == "m":
             return importlib.import_module(payload)
-        if tag == "io":
-            stream = io.StringIO(payload[0])
-            stream.seek(payload[1])
-            return stream
         if tag == "x":
             number, kind, _, args, held, _ = payload
             error = build_error(self.decode(kind), self.decode(args))
@@ -228,6 +223,8 @@ class Session(Endpoint):
         return super().read(answer)
 
     def _define(self, message: dict[str, Any]) -> None:
+        if "define" in message:
+            self.definitions |= self.shared
         for name, source in message.get("define", ()):
             exec(source, self.definitions)
             self.shared[name] = self.definitions[name]
