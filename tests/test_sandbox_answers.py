@@ -1457,6 +1457,27 @@ ROWS = [
         ),
         "import io\ns = io.StringIO()\nf(s)\nassert s.getvalue() == ''",
     ),
+    Row(
+        "classes derived from the setup's",
+        "class Dog(Animal):\n legs = 4\n def speak(self):\n  return 'woof'\nclass Puppy(Dog):\n pass\n"
+        "class Square(Shape):\n def area(self):\n  return 4\ndef f(x):\n return Dog(x)\ndef g():\n"
+        " return Animal, Puppy('p')",
+        (
+            "d = f('Rex')\n"
+            "assert isinstance(d, Animal) and d.speak() == 'woof' and d.name == 'Rex' and d.hello() == 'I woof'",
+            "assert isinstance(Dog('x'), Animal) and issubclass(Dog, Animal) and Dog.legs == 4 and Dog('y').legs == 4",
+            "kind, p = g()\n"
+            "assert kind is Animal and isinstance(p, Animal) and isinstance(p, Dog) and p.speak() == 'woof'",
+            "assert isinstance(Square(), Shape) and issubclass(Square, Shape) and Square().area() == 4",
+            "assert f('a') == Animal('a') and Animal('a') == f('a') and f('a') != Animal('b') and check('Rex')",
+        ),
+        "assert isinstance(f('Rex'), Shape)",
+        "from abc import ABC, abstractmethod\nclass Animal:\n legs = 0\n def __init__(self, name):\n"
+        "  self.name = name\n"
+        " def speak(self):\n  return ''\n def hello(self):\n  return 'I ' + self.speak()\n"
+        " def __eq__(self, other):\n  return self.name == other.name\n"
+        "class Shape(ABC):\n @abstractmethod\n def area(self):\n  pass\ndef check(x):\n return f(x).name == x",
+    ),
 ]
 
 

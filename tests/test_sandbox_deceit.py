@@ -262,6 +262,14 @@ ROWS = [
         setup="answers = {2: 4}",
     ),
     Deceit(
+        "class derived from the setup's, to agree with everything",
+        "class D(P):\n def __eq__(self, other): return True\n def same(self, other): return True\n"
+        "def f(x): return D(0)",
+        ("assert f(2) == P(4)", "assert P(4) == f(2)", "assert f(2).same(P(4))", "assert f(2) == 4"),
+        setup="class P:\n def __init__(self, x):\n  self.x = x\n def __eq__(self, other):\n  return self.x == other.x\n"
+        " def same(self, other):\n  return self.x == other.x",
+    ),
+    Deceit(
         "writes over a constant of the setup",
         "MOD = 1\ndef f(x): return x % MOD",
         ("assert f(3) == 3 % MOD",),

@@ -269,8 +269,8 @@ class Codec:
             return {"py": [kind.__module__, kind.__name__, str(value)]}
         if self.is_shared(kind) and not issubclass(kind, BaseException):
             return self._shared_instance(value)
-        if issubclass(kind, type) and issubclass(value, BaseException) and self.is_shared(value):
-            return {"ex": value.__name__}
+        if issubclass(kind, type) and self.is_shared(value):
+            return {"sh": value.__name__}
         return self.opaque(value)
 
     def is_shared(self, kind: type) -> bool:
@@ -402,7 +402,7 @@ class Codec:
             return getattr(importlib.import_module(module), name)(text)
         if tag == "en":
             return self.shared[payload[0]].__dict__["_member_map_"][payload[1]]
-        if tag == "ex":
+        if tag == "sh":
             return self.shared[payload]
         if tag == "ob":
             return self._decode_instance(*payload)

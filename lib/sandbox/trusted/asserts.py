@@ -46,6 +46,8 @@ class Names:
         self.session, self.suite, self.permissive = session, suite, alias == "permissive"
         self.namespace: dict[str, Any] = {"__builtins__": builtins, "__name__": TESTS}
         self.stale: set[str] = set()
+        self.shown: frozenset[str] = frozenset()
+        self.is_set_up = False
 
     def wanted(self) -> list[str]:
         """Names to ask the program for: what the tests use and neither they nor the standard library give."""
@@ -57,12 +59,21 @@ class Names:
         packages = {"np"} if "numpy" in self.session.modules else set()
         return set(HELPERS) | MODULES | set(self.session.modules) | packages
 
+    def prepare(self, shown: frozenset[str]) -> None:
+        """Bind the helpers and run the setup code, so that its classes are known when the program's names arrive; code
+        that needs one of those names runs after them."""
+        self.session.namespace, self.shown = self.namespace, shown
+        for name in self._given() & self.suite.setup_names.union(*self.suite.names) - {self.suite.entry_point}:
+            self.namespace[name] = self._helper(name)
+        with contextlib.suppress(NameError):
+            self._set_up()
+            self.is_set_up = True
+
     def bind(self, values: dict[str, Any], functions: list[str]) -> None:
-        """Bind the program's names and the helpers, then run the setup code over them."""
+        """Bind the program's names, and run the setup code if it has waited for them."""
         entry = self.suite.entry_point
         asked = set(self.wanted())
-        for name in self._given() & self.suite.setup_names.union(*self.suite.names) - {entry}:
-            self.namespace[name] = self._helper(name)
+        own = self.namespace.pop(entry, None)
         for name, value in values.items():
             if name in asked:
                 self.namespace[name] = value
@@ -72,15 +83,18 @@ class Names:
         if self.permissive and entry not in values:
             self._bind_alias(functions)
         function = self.namespace.get(entry)
-        if self.suite.setup_names or self.suite.setup_stored or self.suite.definitions:
-            exec(self.suite.setup, self.namespace)
+        if not self.is_set_up:
+            self._set_up()
+        elif own is not None:
+            self.namespace[entry] = own
         self._rebind(entry, function)
 
-    def share(self, shown: frozenset[str]) -> None:
-        """Have the classes of the setup code that the program was shown stand for the program's own copies."""
-        self.session.namespace = self.namespace
+    def _set_up(self) -> None:
+        """Run the setup code; classes of it that the program was shown stand for the program's own copies."""
+        if self.suite.setup_names or self.suite.setup_stored or self.suite.definitions:
+            exec(self.suite.setup, self.namespace)
         for name, item in self.namespace.items():
-            if isinstance(item, type) and item.__module__ == TESTS and name in shown:
+            if isinstance(item, type) and item.__module__ == TESTS and name in self.shown:
                 self.session.shared[name] = item
 
     def _rebind(self, entry: str, function: Any) -> None:
@@ -147,9 +161,9 @@ def judge(session: Conversation, suite: Suite, job: dict[str, Any], report: Any)
                 return outcome
         if "err" in answer:
             session.guarded(lambda: session.take(answer))
+        names.prepare(frozenset().union(*(item.names for item in shown)))
         values = session.guarded(lambda: session.names(answer))
         names.bind(values, list(answer["functions"]))
-        names.share(frozenset().union(*(item.names for item in shown)))
     except Interrupted:
         raise
     except BaseException as error:

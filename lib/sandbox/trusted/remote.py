@@ -16,6 +16,7 @@ as a builtin, or the test is refused as one that cannot be judged here. A subcla
 arrives as `Content`: its builtin content, and the program's attributes beside it.
 """
 
+import abc
 import dataclasses
 import operator
 from collections.abc import Iterator
@@ -30,6 +31,10 @@ _OF_BUILTINS = {
     for name in dir(kind)
     if name not in ("__call__", "__iter__", "__len__", "__init__", "__class__", "copy", "format", "join")
 } | {"equals", "compare", "is_equal", "equal", "matches"}
+
+
+# What every class has of its own, whatever its ancestors hold.
+_OF_CLASSES = {"__dict__", "__weakref__", "__slots__", "__abstractmethods__", "_abc_impl", "__annotations__"}
 
 
 class Misuse(TypeError):
@@ -131,16 +136,37 @@ def local_class(session: Any, number: int, name: str, parents: list[Any], under_
         elif isinstance(parent, type) and not under_test and wire.builtin_base(parent):
             bases += [Content, wire.builtin_base(parent) or object]
     if not any(issubclass(base, Remote | Content | BaseException) for base in bases):
-        bases.append(Remote)
+        bases.insert(0, Remote)
+    setup = [parent for parent in parents if session.is_shared(parent) and parent not in bases]
     body: dict[str, Any] = {"__module__": "solution"}
+    for name in {name for parent in setup for base in parent.__mro__[:-1] for name in vars(base)} - _OF_CLASSES:
+        if name == "__del__":
+            body[name] = lambda value: None
+        elif name not in vars(Remote):
+            body[name] = vars(object).get(name, _Asked(name))
+    abstract = [parent for parent in setup if isinstance(parent, abc.ABCMeta)]
+    bases += [parent for parent in setup if type(parent) is type]
     if issubclass(bases[0], BaseException):
         body |= {"__getattr__": _of_error, "__str__": _message}
     else:
         body["__slots__"] = ()
     try:
-        return RemoteClass(name, tuple(bases), body, session=session, number=number)
-    except TypeError:  # ancestors that do not go together here
-        return RemoteClass(name, (Remote,), {"__slots__": ()}, session=session, number=number)
+        made = RemoteClass(name, tuple(bases), body, session=session, number=number)
+    except Exception:  # ancestors that do not go together here
+        made = RemoteClass(name, (Remote,), {"__slots__": ()}, session=session, number=number)
+    for parent in abstract:
+        parent.register(made)  # type: ignore[arg-type]
+    return made
+
+
+class _Asked:
+    """An attribute that the setup's class has, asked of the program, whose class may have another."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, value: Any, owner: Any) -> Any:
+        return type(owner).__getattr__(owner, self.name) if value is None else value.__getattr__(self.name)
 
 
 def _of_error(error: Any, name: str) -> Any:
@@ -160,6 +186,9 @@ class Remote:
     """An object that lives in the program's process."""
 
     __slots__ = ("_facts",)
+
+    def __init_subclass__(cls) -> None:
+        """Run nothing of the setup's for a class of the program's."""
 
     # ------------------------------------------------------------------------------- operations without plain operands
 
@@ -264,6 +293,9 @@ class Remote:
         held = self._held()
         if held:
             return bool(held[0] == other)
+        for base in type(self).__mro__[:-1]:
+            if self._facts.session.is_shared(base) and "__eq__" in vars(base):
+                return vars(base)["__eq__"](self, other) is True
         if self._facts.under_test and self._facts.constructed:
             self._facts.session.refuse(f"== of a {self._facts.name} and a {type(other).__name__} is the program's own")
         return False
