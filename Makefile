@@ -16,12 +16,13 @@ SEEDS ?= 0 1 2
 RUNS ?= runs
 FIGURES ?= figures
 
-.PHONY: help run reference test install model toolchains browser lab clean
+.PHONY: help run reference test test-all install model toolchains browser lab clean
 
 help:
 	@echo 'make run [PRESET=smoke|cpu|coder|colab|paper] [ARGS="--set KEY=VALUE"]   the workbook from start to end; prints the report'
 	@echo 'make reference    preset cpu with three seeds, compared; fills figures/ and the numbers in README.md and RESULTS.md'
 	@echo 'make test         lint, types and tests'
+	@echo 'make test-all     the same, with the tests that train for minutes'
 	@echo 'make install      the virtual environment alone'
 	@echo 'make model NAME=embedded|coder|coder-1.5b   brings a model, checks its digest, converts it once'
 	@echo 'make toolchains   Lua, OCaml, R and Fortran, with apt'
@@ -39,6 +40,9 @@ reference: install
 	@for seed in $(SEEDS); do cp $(RUNS)/seed$$seed/manifest.json $(FIGURES)/manifest-seed$$seed.json; done
 	@$(PY) -m lib.run.executed $(RUNS)/seed$(firstword $(SEEDS)) $(FIGURES)/notebooks
 	@$(PY) tests/numbers_in_text.py --write
+
+test-all: export SLOW_TESTS = 1
+test-all: test
 
 test: install
 	$(PY) -m ruff check .

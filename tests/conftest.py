@@ -60,6 +60,14 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests marked `slow`, by name, unless SLOW_TESTS is set, as `make test-all` does."""
+    if not os.environ.get("SLOW_TESTS"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: `make test-all` runs it"))
+
+
 @pytest.fixture(autouse=True)
 def _alone_if_serial(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run tests marked `serial` (they measure time or load) while no other test of this run is running.

@@ -97,6 +97,7 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_launched_step_leaves_both_processes_with_the_same_new_weights_and_is_reported_once(launched: Path) -> None:
     weights, rows = ([load(rank) for rank in (0, 1)] for load in (
         lambda rank: torch.load(launched / f"weights{rank}.pt"),
@@ -108,6 +109,7 @@ def test_a_launched_step_leaves_both_processes_with_the_same_new_weights_and_is_
     assert rows[0][0]["reward"] == 0.5 and rows[0][0]["mixed_outcome"] == 1.0  # of all four prompts
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_would_from_the_union(launched: Path) -> None:
     """Each pools over its own two prompts and the other's: the advantages of all four, computed here once more."""
     parts = [torch.load(launched / f"batch{rank}.pt") for rank in (0, 1)]

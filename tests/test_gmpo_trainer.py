@@ -309,6 +309,7 @@ def test_the_engine_that_was_asked_for_is_used_and_a_second_base_model_is_not(pr
             assert training_engine(name) == "transformers"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["start", "old", "refreshed"])
 def test_kl_is_to_the_reference_that_was_asked_for(
     reference: str, run: SimpleNamespace, adapter: Path, prompts: list[Prompt], tmp_path: Path
@@ -550,6 +551,7 @@ def test_no_honest_program_passes_a_canary_and_one_that_knows_the_answers_does(s
 # -- a whole run -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_training_is_continued_then_skipped_and_another_one_starts_anew(
     sandbox: Sandbox, adapter: Path, tmp_path: Path
 ) -> None:

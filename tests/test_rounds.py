@@ -28,6 +28,7 @@ def attempt(task, draw, passed, program):
     return dataclasses.replace(ROW, task_id=task.task_id, draw=draw, status=status, hidden_ok=passed, program=program)
 
 
+@pytest.mark.slow
 def test_two_rounds_mine_with_the_newest_adapter_and_go_on_where_they_stopped(tmp_path):
     import unsloth  # noqa: F401, I001
     from transformers import AutoTokenizer

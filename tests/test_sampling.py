@@ -557,6 +557,7 @@ def test_rows_that_fit_by_hand():
     assert rows_that_fit(1, 10, config) == 1
 
 
+@pytest.mark.slow
 def test_a_sampling_process_that_is_killed_is_followed_by_a_smaller_one():
     engine = open_engine("embedded", engine="openvino")
     engine._most = 2  # also where there is a single core

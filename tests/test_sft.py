@@ -272,6 +272,7 @@ def test_what_is_kept_is_what_was_evaluated(whole):
     assert torch.equal(kept, seen[2]) and not torch.equal(kept, seen[4])
 
 
+@pytest.mark.slow
 def test_training_ends_when_held_out_scores_stop_rising(rows, tmp_path):
     changed = dataclasses.replace(SETTINGS, steps=6, checkpoint_every=1, patience=2)
     summary = train("embedded", rows, tmp_path / "adapter", changed, eval_fn=lambda model, step: 1 / (1 + step))
@@ -348,6 +349,7 @@ def test_one_winner_is_enough(rows, tmp_path):
     assert summary["examples"] == 1 and summary["last_loss"] < summary["first_loss"]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_and_the_best_adapter_is_kept(rows, tmp_path):
     """Weights are made useless after step 2; what is kept is what was evaluated best, at step 1."""
 
@@ -364,6 +366,7 @@ def test_a_loss_that_is_no_number_stops_and_the_best_adapter_is_kept(rows, tmp_p
     assert read_facts(tmp_path / "adapter")["summary"]["kept_step"] == 1
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_blows_up_keeps_weights_that_still_worked(rows, tmp_path):
     """Warm-up: nothing at step 1, 5e37 at step 2, so step 3 overflows.
 
@@ -414,6 +417,7 @@ def test_settings_out_of_range_are_refused(values, fault):
 # ---------------------------------------------------------------------------------------------- held-out evaluation
 
 
+@pytest.mark.slow
 def test_held_out_pass_at_1_is_that_of_a_run_of_the_transformers_engine(tmp_path):
     from transformers import AutoModelForCausalLM
 

@@ -95,7 +95,9 @@ def test_programs_have_five_cases_with_an_empty_one():
         assert any(case.input.strip() in ("", "0") for case in task.cases), task.task_id
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "language", [pytest.param(name, marks=pytest.mark.slow if name == "r" else ()) for name in LANGUAGES]
+)
 def test_every_program_reference_gives_exactly_its_outputs(sandbox, language):
     if languages.available()[language] is None:
         pytest.skip(f"no {language} toolchain here; `make toolchains` installs it")
