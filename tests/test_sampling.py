@@ -589,7 +589,7 @@ def test_many_requests_are_shared_out_among_processes():
     try:
         stream = engine.stream(iter(requests(engine, 27)), SamplingParams(max_new_tokens=16))
         next(stream)
-        assert len(engine._workers) == 2 and all(len(worker.flying) >= 25 for worker in engine._workers)
+        assert len(engine._workers) == 2 and all(len(worker.flying) >= 10 for worker in engine._workers)
     finally:
         engine.close()
 

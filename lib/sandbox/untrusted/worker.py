@@ -171,7 +171,7 @@ class Zygote:
         return {"cpu_s": cpu_clock(self.child), "full": self.watch.full}
 
     def do_next(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        """Kill and reap the candidate; then, the answer sent, wipe what it left and fork the next one.
+        """Kill and reap the candidate, wipe what it left and fork the next one, which is there with the answer.
 
         `ending`: it seems to be ending by itself, let it, to learn how.
         """
@@ -179,16 +179,14 @@ class Zygote:
         os.kill(self.child, signal.SIGKILL)
         _, status, usage = os.wait4(self.child, 0)
         answer = {
-            "n": command["n"],
             "status": None if alive else os.waitstatus_to_exitcode(status),
             "cpu_s": usage.ru_utime + usage.ru_stime,
             "rss_mb": usage.ru_maxrss / 1024,
         }
-        self.control.send(frames.to_json(answer))
         if not self.plan.no_file_access:
             scratch.empty(self.plan.scratch)
         self._fork(descriptors[0])
-        return {}
+        return answer
 
 
 def _ends_soon(pid: int) -> bool:
