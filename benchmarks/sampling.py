@@ -11,6 +11,8 @@ and a ratio is the median over slices: a machine that is busy with something els
 from the weights, as ours does; "generate, merged" holds our rate with the adapter against its rate without one. Speed
 does not depend on an adapter's values: without --adapter it has small random ones, which change the answers a little.
 
+The price of `deterministic` is the time of the same 120 samples with it and without.
+
 Pass rates are of the starter tasks' visible tests. Draws for one task go together, so their difference is paired over
 tasks, each task counting alike, with a 95 % BCa bootstrap interval over tasks.
 """
@@ -37,6 +39,7 @@ from benchmarks.common import show, spread  # noqa: E402
 from lib.models.resolve import resolve  # noqa: E402
 from lib.sampling import SamplingParams, open_engine, sample  # noqa: E402
 from lib.sampling.encoding import Encoder, tail_length  # noqa: E402
+from lib.sampling.openvino import FEW  # noqa: E402
 from lib.sandbox import Sandbox  # noqa: E402
 from lib.stats.paired import compare  # noqa: E402
 from lib.tasks.prompts import Prompt, build_prompt  # noqa: E402
@@ -80,9 +83,9 @@ class Ends(StoppingCriteria):
 
 
 @contextmanager
-def ours(model: str, adapter: str | None) -> Iterator[Sampler]:
+def ours(model: str, adapter: str | None, deterministic: bool = False) -> Iterator[Sampler]:
     """lib.sampling's engine on the CPU."""
-    engine = open_engine(model, adapter, "openvino")
+    engine = open_engine(model, adapter, "openvino", deterministic=deterministic)
 
     def draw(prompts: Sequence[Prompt], k: int, seed: int) -> list[list[tuple[str, int]]]:
         return [[(c.text, c.n_tokens) for c in drawn] for drawn in sample(engine, prompts, k, SETTINGS, seed)]
@@ -199,6 +202,19 @@ def slices(tasks: Sequence[Task], k: int, samples: int) -> Iterator[list[Task]]:
     return (chosen[start : start + each] for start in range(0, len(chosen), each))
 
 
+def price(model: str, prompts: Sequence[Prompt]) -> tuple[list[Row], float]:
+    """What `deterministic` costs: samples a second with it and without, and how many times as long it takes."""
+    rates = {}
+    for deterministic in (False, True):
+        with ours(model, None, deterministic) as draw:
+            draw(prompts[:1], FEW + 1, 1)  # starts as many processes as the samples below
+            started = time.perf_counter()
+            drawn = draw(prompts, 10, 0)
+            rates[deterministic] = sum(map(len, drawn)) / (time.perf_counter() - started)
+    rows = [row(f"{'' if on else 'not '}deterministic, K=10", rate, "samples/s") for on, rate in rates.items()]
+    return rows, round(rates[False] / rates[True], 2)
+
+
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Every arm, then the verdicts."""
     tasks = [task for task in read_tasks(ROOT / "data/starter_bn.jsonl") if task.mode == "function"]
@@ -228,7 +244,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     between = {
         f"ours/generate, {arm.name}, K={arm.k}": spread(arm.seconds["generate"], arm.seconds["ours"]) for arm in arms
     }
-    return {"benchmark": "sampling", "rows": rows, "ratios": ratios(arms), "spread": between}
+    some = [build_prompt(task, tokenizer) for task in tasks[: 2 if options.quick else 12]]
+    priced, times = price(options.model, some)
+    found = ratios(arms) | {"deterministic, times as long": times}
+    return {"benchmark": "sampling", "rows": rows + priced, "ratios": found, "spread": between}
 
 
 def ratios(arms: Sequence[Arm]) -> dict[str, float]:

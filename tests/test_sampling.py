@@ -594,6 +594,26 @@ def test_many_requests_are_shared_out_among_processes():
         engine.close()
 
 
+@pytest.mark.parametrize("name", ["openvino", "transformers"])
+def test_a_deterministic_engine_draws_the_same_bits_in_any_batch(name):
+    settings = SamplingParams(max_new_tokens=8, logprobs=True)
+    drawn = []
+    for chosen in (slice(None), slice(None, None, -3)):  # all, and some of them the other way round by another engine
+        engine = open_engine("embedded", engine=name, deterministic=True)
+        try:
+            asked = requests(engine, 2)[:8][chosen]
+            answers = engine.stream(asked, settings)
+            drawn.append({request.key: (one.token_ids, one.logprobs) for request, one in answers})
+        finally:
+            engine.close()
+    assert drawn[1] and all(drawn[0][key] == answer for key, answer in drawn[1].items())
+
+
+def test_an_engine_that_cannot_be_deterministic_says_so():
+    with pytest.raises(EngineError, match="openvino and transformers can"):
+        open_engine("embedded", engine="http://127.0.0.1:1", deterministic=True)
+
+
 def test_a_prompt_s_draws_wait_until_it_has_been_read_once(openvino):
     pipeline = Pipeline(dataclasses.replace(openvino._config, threads=1))
     for number in range(6):

@@ -11,11 +11,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM
 
+from lib.gmpo.objective import mismatch
 from lib.models.precision import torch_dtype
 from lib.models.resolve import resolve
+from lib.sampling import Engine, SamplingParams, sample, token_ids
+from lib.tasks.prompts import Prompt
 from lib.training.resume import TrainingError
 
 Ids = Sequence[Sequence[int]]
+Rows = Sequence[Sequence[int]] | Sequence[Sequence[float]]
 
 
 def load_policy(model: str, adapter: Path, device: Any = "cpu") -> Any:
@@ -83,7 +87,25 @@ def token_log_probs(
     return torch.where(mask.bool(), torch.cat(parts), 0.0), mask
 
 
-def padded(rows: Ids, side: str, device: Any = "cpu") -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def sampler_mismatch(
+    engine: Engine, model: str, prompts: Sequence[Prompt], *, temperature: float, max_new_tokens: int, seed: int = 0
+) -> dict[str, float]:
+    """Draw a sample per prompt at top_p = 1 and return `mismatch` of the engine with `model` as the trainer opens it.
+
+    Empty for an engine that hands over no log-probabilities, as some servers do.
+    """
+    settings = SamplingParams(temperature, 1.0, max_new_tokens, logprobs=True)
+    drawn = [completion for one in sample(engine, prompts, 1, settings, seed) for completion in one]
+    if any(one.logprobs is None for one in drawn):
+        return {}
+    asked = [token_ids(engine.tokenizer, prompt.text) for prompt in prompts]
+    network = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=torch_dtype()).eval()
+    old, mask = token_log_probs(network, asked, [one.token_ids for one in drawn], temperature, size=8)
+    return mismatch(old, padded([one.logprobs or () for one in drawn], "right")[0], mask)
+
+
+def padded(rows: Rows, side: str, device: Any = "cpu") -> tuple[Tensor, Tensor]:
     """Return token ids, (N, longest), padded with 0, and the mask of real ones."""
     tensors = [torch.tensor(list(row), device=device) for row in rows]
     mask = [torch.ones_like(tensor) for tensor in tensors]

@@ -117,13 +117,18 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(model: str, adapter: str | None = None, engine: str = "auto") -> Engine:
+def open_engine(model: str, adapter: str | None = None, engine: str = "auto", *, deterministic: bool = False) -> Engine:
     """An engine by name, by the address of an OpenAI-compatible server, or "auto": the fastest that is here.
 
-    "auto" is vLLM on CUDA and OpenVINO on a CPU where they are installed, and transformers elsewhere. Raises
-    EngineError for a name that is none of these or an engine that does not start, ModelError for a model or an adapter
-    that does not fit.
+    "auto" is vLLM on CUDA and OpenVINO on a CPU where they are installed, and transformers elsewhere. A `deterministic`
+    engine gives the same tokens on one machine, bit for bit, whatever else is drawn beside them, at several times the
+    time. Raises EngineError for a name that is none of these, an engine that does not start or is not deterministic,
+    ModelError for a model or an adapter that does not fit.
     """
+    if deterministic and engine == "auto":
+        engine = "transformers" if fastest_engine() == "vllm" else "auto"
+    if deterministic and engine not in ("auto", "openvino", "transformers"):
+        raise EngineError(f"engine {engine!r} cannot be deterministic; openvino and transformers can")
     if engine.startswith(("http://", "https://")):
         from lib.sampling.server import ServerEngine
 
@@ -134,14 +139,14 @@ def open_engine(model: str, adapter: str | None = None, engine: str = "auto") ->
     if chosen == "openvino":
         from lib.sampling.openvino import OpenVinoEngine
 
-        return OpenVinoEngine(model, adapter)
+        return OpenVinoEngine(model, adapter, deterministic=deterministic)
     if chosen == "vllm":
         from lib.sampling.vllm import VllmEngine
 
         return VllmEngine(model, adapter)
     from lib.sampling.hf import TransformersEngine
 
-    return TransformersEngine(model, adapter)
+    return TransformersEngine(model, adapter, deterministic)
 
 
 def fastest_engine() -> str:

@@ -183,8 +183,9 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, model: str, adapter: str | None = None) -> None:
+    def __init__(self, model: str, adapter: str | None = None, deterministic: bool = False) -> None:
         folder = resolve(model)
+        self._deterministic = deterministic
         if adapter is not None:
             read_adapter(adapter, model)
         self._encoder = Encoder(folder)
@@ -212,7 +213,7 @@ class TransformersEngine:
         """Completions as they finish. When memory runs out, what is unanswered is drawn again in half as many rows."""
         waiting: Iterator[Row] = (Row(request, tuple(self._encoder.encode(request, params))) for request in requests)
         answer = self._decode if _decodes_in_rows(self._model) else self._generate
-        most = MOST_ROWS[self.device]
+        most = 1 if self._deterministic else MOST_ROWS[self.device]
         while rows := list(itertools.islice(waiting, most)):
             length = max(map(self._length, rows, itertools.repeat(params)))
             config = self._model.config.get_text_config().to_dict()
@@ -252,7 +253,8 @@ class TransformersEngine:
             for place, completion in ends.items():
                 yield rows.pop(place).request, completion
                 follower = None if later else next(waiting, None)
-                if follower and self._length(follower, params) > length:
+                longer = self._length(follower, params) - length if follower else 0
+                if follower and (longer > 0 or self._deterministic and longer):  # equal shapes are rounded equally
                     later.append(follower)
                 elif follower:
                     rows[place] = follower

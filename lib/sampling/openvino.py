@@ -6,6 +6,9 @@ process for each core, as far as memory allows: the matrices of a small model ar
 and two processes draw far more than one with two threads. A prompt stays with the process that has read it; its other
 draws wait until it has been read once. Only token ids cross to them and back. Their memory goes back whole when the
 engine is closed; when one runs out of it, a single process goes on, and then with half the cache and half the requests.
+
+How a sum is rounded depends on how many threads share it and on what else is in the batch. A deterministic engine draws
+one request at a time per process, on one thread, and reads every prompt afresh.
 """
 
 import dataclasses
@@ -85,7 +88,9 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, model: str, adapter: str | None = None, cache_gb: int | None = None) -> None:
+    def __init__(
+        self, model: str, adapter: str | None = None, cache_gb: int | None = None, deterministic: bool = False
+    ) -> None:
         lora = read_adapter(adapter, model) if adapter is not None else None
         weights, scale = (str(lora.weights), _single_scale(lora)) if lora is not None else (None, 1.0)
         folder = openvino_dir(model)
@@ -93,7 +98,10 @@ class OpenVinoEngine:
         self.tokenizer, self.context_length = self._encoder.tokenizer, self._encoder.context_length
         self._cores, size = len(os.sched_getaffinity(0)), cache_gb or _cache_gb()
         self._most = processes_that_fit(folder, self._cores, _free_memory())
-        self._config = WorkerConfig(str(folder), weights, scale, self._encoder.end_ids, size, IN_FLIGHT, self._cores)
+        self._deterministic, in_flight = deterministic, 1 if deterministic else IN_FLIGHT
+        self._config = WorkerConfig(
+            str(folder), weights, scale, self._encoder.end_ids, size, in_flight, self._cores, not deterministic
+        )
         self._workers: list[Worker] = []
 
     def stream(self, requests: Iterable[Request], settings: SamplingParams) -> Iterator[tuple[Request, Completion]]:
@@ -108,10 +116,8 @@ class OpenVinoEngine:
         waiting, homes, number = itertools.chain(first, rest), dict[str, Worker](), 0
         try:
             while True:
-                idlest = self._idlest()
-                while (
-                    len(idlest.flying) < self._config.in_flight + SPARE and (request := next(waiting, None)) is not None
-                ):
+                idlest, room = self._idlest(), 1 if self._deterministic else self._config.in_flight + SPARE
+                while len(idlest.flying) < room and (request := next(waiting, None)) is not None:
                     ids = self._encoder.encode(request, settings)
                     home = homes.get(request.text, idlest)
                     if len(home.flying) > len(idlest.flying) + LEAN:
@@ -138,7 +144,8 @@ class OpenVinoEngine:
     def _open(self, processes: int) -> None:
         """So many processes in place of those that there are; cores and cache are shared out among them."""
         self.close()
-        cache_gb, threads = max(1, self._config.cache_gb // processes), max(1, self._cores // processes)
+        cache_gb = max(1, self._config.cache_gb // processes)
+        threads = 1 if self._deterministic else max(1, self._cores // processes)
         config = dataclasses.replace(self._config, cache_gb=cache_gb, threads=threads)
         self._workers = [Worker(config) for _ in range(processes)]
 

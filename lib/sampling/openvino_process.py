@@ -31,6 +31,7 @@ class WorkerConfig:
     cache_gb: int
     in_flight: int
     threads: int
+    shares_prefixes: bool = True
 
 
 def serve(line: Connection, config: WorkerConfig) -> None:
@@ -60,7 +61,7 @@ class Pipeline:
         self.tokenizer = Tokenizer.from_file(str(Path(config.folder) / "tokenizer.json"))
         scheduler = genai.SchedulerConfig()
         scheduler.cache_size = config.cache_gb
-        scheduler.enable_prefix_caching = True
+        scheduler.enable_prefix_caching = config.shares_prefixes
         scheduler.max_num_seqs = config.in_flight
         scheduler.max_num_batched_tokens = TOKENS_PER_STEP
         properties: dict[str, Any] = {
