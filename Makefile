@@ -48,7 +48,8 @@ test: install
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -m serial
+	$(PY) -m pytest -m "not serial" -n 2 --dist loadfile
 
 install: $(STAMP)
 

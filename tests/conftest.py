@@ -1,10 +1,8 @@
 """What tests share: tiny notebooks and run folders that never leave the test's own."""
 
-import fcntl
 import os
 import signal
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -56,6 +54,10 @@ def tiny(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+# Threads of several processes that share the cores wait for one another in a loop, which takes many times as long.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A job started in the background ignores Ctrl-C, and so would everything it starts; several tests press it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -66,31 +68,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: `make test-all` runs it"))
-
-
-@pytest.fixture(autouse=True)
-def _alone_if_serial(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run tests marked `serial` (they measure time or load) while no other test of this run is running.
-
-    Ordinary tests share a lock, serial ones hold it alone. Everybody passes a gate first, so that a waiting serial test
-    is next.
-    """
-    name = os.environ.get("PYTEST_XDIST_TESTRUNUID")
-    if name is None:  # one process: every test is alone
-        yield
-        return
-    mode = fcntl.LOCK_EX if request.node.get_closest_marker("serial") else fcntl.LOCK_SH
-    stem = f"{tempfile.gettempdir()}/workbook-tests-{name}"
-    with open(f"{stem}.gate", "w") as gate, open(f"{stem}.lock", "w") as lock:
-        fcntl.flock(gate, fcntl.LOCK_EX)
-        fcntl.flock(lock, mode)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        yield
-
-
-def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove the lock files of this run; xdist's workers leave that to the process that started them."""
-    session = config.pluginmanager.getplugin("dsession")  # only in that process
-    if manager := getattr(session, "nodemanager", None):
-        for path in Path(tempfile.gettempdir()).glob(f"workbook-tests-{manager.testrunuid}.*"):
-            path.unlink(missing_ok=True)

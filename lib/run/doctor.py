@@ -69,6 +69,7 @@ def platform_facts() -> dict[str, Any]:
         "system": _system(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
+        "vectors": vectors(),
         "memory_gb": round(memory / GIB, 1),
         "disk_free_gb": round(shutil.disk_usage(ROOT).free / GIB, 1),
     }
@@ -84,12 +85,22 @@ def _system() -> str:
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.machine()
+
+
+def vectors() -> str:
+    """The widest instructions that matrix products use here: "AMX", "AVX-512", "AVX2" or "none of AVX2 and wider"."""
+    flags = set(_cpuinfo("flags").split())
+    known = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
+    return next((name for flag, name in known.items() if flag in flags), "none of AVX2 and wider")
+
+
+def _cpuinfo(field: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
 def device() -> dict[str, Any]:
@@ -140,7 +151,7 @@ def _machine(found: dict[str, Any]) -> list[str]:
     commit = f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git["commit"] else "no git checkout"
     return [
         f"{machine['system']}, {machine['processor']}",
-        f"{machine['cores']} cores, {machine['memory_gb']} GB memory, {machine['disk_free_gb']} GB free on disk",
+        f"{machine['cores']} cores ({machine['vectors']}), {machine['memory_gb']} GB memory, {machine['disk_free_gb']} GB free on disk",
         f"device {unit['kind']} ({unit['name']}{memory}), precision {unit['precision']}",
         f"code {commit}",
     ]
