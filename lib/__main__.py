@@ -154,6 +154,30 @@ def execute(args: argparse.Namespace) -> tuple[Payload, str]:
     return payload, "\n".join(f"{name}: {value}" for name, value in payload.items() if value not in ("", None, ()))
 
 
+def ask(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Let a model write one program, and run it."""
+    from lib.mining import ask as asking
+    from lib.models import adapters
+    from lib.sampling import open_engine
+    from lib.sandbox import Sandbox
+
+    if args.repair < 0:
+        raise CommandError(f"--repair {args.repair}: turns after a failure, so 0 or more")
+    task = asking.task_of(args.instruction, args.language, args.test)
+    runnable([task])
+    adapter = adapters.adapter_folder(Path(args.adapter)) if args.adapter else None
+    model = args.model or (adapters.base_of(adapter) if adapter else "embedded")
+    with (
+        contextlib.closing(open_engine(model, adapter and str(adapter))) as engine,
+        Sandbox(workers=1, allow_unconfined=args.allow_unconfined) as box,
+    ):
+        attempts = asking.ask(task, engine=engine, sandbox=box, repair_turns=args.repair)
+    shown = ("program", "status", "failure", "stdout_head", "stderr_head")
+    rows = [{name: getattr(attempt, name) for name in shown} for attempt in attempts]
+    payload = {"model": model, "adapter": adapter and str(adapter), "entry_point": task.entry_point, "attempts": rows}
+    return payload, asking.in_words(task, attempts)
+
+
 def decontaminate(args: argparse.Namespace) -> tuple[Payload, str]:
     """Screen training against evaluation tasks and write what to leave out."""
     from lib.base.parallel import machines
@@ -517,6 +541,16 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--id", required=True, metavar="ID", help="the task")
     sub.add_argument("--model", default="embedded", metavar="NAME", help="whose chat template (default: embedded)")
     _execute_arguments(command("execute", execute, "one program in the sandbox, its verdict"))
+    sub = command("ask", ask, "a model writes one program, which is run")
+    sub.add_argument("instruction", metavar="INSTRUCTION", help="what the program should do, in a sentence")
+    sub.add_argument("--test", default="", metavar="TEST", help='an assert, such as "assert add(1, 2) == 3"')
+    sub.add_argument("--language", default="python", metavar="NAME", help="default: python")
+    sub.add_argument("--repair", type=int, default=0, metavar="K", help="show the model its failure, up to K times")
+    sub.add_argument(
+        "--adapter", metavar="RUN", help="a run folder, whose last adapter is used, or an adapter's folder"
+    )
+    sub.add_argument("--model", metavar="NAME", help="default: the adapter's, or embedded")
+    _unconfined(sub)
     sub = command("decontaminate", decontaminate, "exclusion list, borderline sample and summary of a two-sided screen")
     sub.add_argument("--train", required=True, metavar="FILE", help="training tasks, any format that is read")
     sub.add_argument("--eval", required=True, metavar="FILE", help="evaluation tasks, any format that is read")

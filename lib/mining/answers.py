@@ -37,14 +37,14 @@ def sample_answers(
 
 
 def passed_matrix(attempts: Iterable[Attempt], tasks: Sequence[Task], tests: str) -> "numpy.ndarray":
-    """Return (tasks, samples) bool: did each sample pass every test of the set? Attempts at other tasks are ignored.
+    """Return (tasks, samples) bool: did each sample pass every test of the set? Other tasks and repairs are ignored.
 
     Raises ValueError when samples are missing, or for a task whose tests cannot be run (`supported_tasks` leaves it
     out).
     """
     rows: dict[str, dict[int, bool]] = {task.task_id: {} for task in tasks}
     for attempt in attempts:
-        if attempt.task_id not in rows:
+        if attempt.task_id not in rows or attempt.parent:
             continue
         if not attempt.counts:
             raise ValueError(

@@ -53,7 +53,7 @@ class AttemptRunner(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Job:
+class Job:
     """One sample to make: `draw` is its number among the task's samples."""
 
     task: Task
@@ -61,6 +61,7 @@ class _Job:
     draw: int
     params: SamplingParams
     source: Source
+    parent: str = ""  # see `Attempt.parent`
 
     @property
     def seed(self) -> int:
@@ -103,13 +104,13 @@ def attempt_all(
         raise ValueError(f"num_samples={num_samples} at temperature 0: greedy decoding has one answer; use 1")
     prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
     jobs = [
-        _Job(task, prompt, draw, params, source)
+        Job(task, prompt, draw, params, source)
         for draw in range(num_samples)
         for task, prompt in zip(tasks, prompts, strict=True)
     ]
     done = {attempt.key: attempt for attempt in ledger}
     todo = [job for job in jobs if job.key not in done]
-    for attempt in progress(_attempts(todo, engine, sandbox, ledger), len(todo)):
+    for attempt in progress(graded_attempts(todo, engine, sandbox, ledger), len(todo)):
         done[attempt.key] = attempt
     return [done[job.key] for job in jobs]
 
@@ -153,10 +154,10 @@ def attempt_adaptively(
             total = min(budget - len(made), max(1, len(tasks) // 10))
             prior = fit_prior(counts, lengths)
             chosen = plan(counts, max_winners, total, prior=prior, closed=closed, seed=source.seed)
-            jobs = [_Job(tasks[i], prompts[i], counts[i][0], params, source) for i in chosen]
+            jobs = [Job(tasks[i], prompts[i], counts[i][0], params, source) for i in chosen]
             if not jobs:
                 return
-            for attempt in _attempts([job for job in jobs if job.key not in existing], engine, sandbox, ledger):
+            for attempt in graded_attempts([job for job in jobs if job.key not in existing], engine, sandbox, ledger):
                 existing[attempt.key] = attempt
                 yield attempt
             made.extend(existing[job.key] for job in jobs)
@@ -180,7 +181,7 @@ def _counts(tasks: Sequence[Task], attempts: Iterable[Attempt]) -> list[tuple[in
 Pending = tuple[Request, Completion, str, "Future[tuple[Verdict, Verdict]]"]
 
 
-def _attempts(jobs: Sequence[_Job], engine: Engine, sandbox: Sandbox, ledger: Ledger) -> Iterator[Attempt]:
+def graded_attempts(jobs: Sequence[Job], engine: Engine, sandbox: Sandbox, ledger: Ledger) -> Iterator[Attempt]:
     """Yield an attempt per job as soon as it is graded and on disk."""
     if not jobs:
         return
@@ -211,7 +212,7 @@ def judged_fields(verdict: Verdict) -> dict[str, Any]:
 
 def _attempt(graded: Pending, sampler: str) -> Attempt:
     request, completion, program, verdicts = graded
-    job: _Job = request.key
+    job: Job = request.key
     visible, hidden = verdicts.result()
     decided = decisive(visible, hidden)
     counted = (visible, hidden) if visible is not hidden else (visible,)
@@ -244,5 +245,6 @@ def _attempt(graded: Pending, sampler: str) -> Attempt:
         peak_rss_mb=max(verdict.peak_rss_mb for verdict in counted),
         sandbox_mode=decided.sandbox_mode,
         created_at=now(),
+        parent=job.parent,
         **judged_fields(decided),
     )

@@ -44,7 +44,7 @@ class Attempt:
 
     `passed`/`total` count tests over both sets; `visible_ok` and `hidden_ok` say whether every test of the set passed
     (program tasks have no visible set: both then mean all cases). The last fields are empty in rows written before
-    there were any: exit code, commands and first bytes of output as in the deciding verdict, and GMPO's step.
+    there were any: exit code, commands and first bytes of output as in the deciding verdict, GMPO's step, and `parent`.
     """
 
     run_id: str
@@ -80,6 +80,7 @@ class Attempt:
     stdout_head: str = ""
     stderr_head: str = ""
     step: int | None = None  # of the training that sampled it
+    parent: str = ""  # prompt_hash of the attempt that this one repairs; task, seed and settings are the same
 
     @property
     def solved(self) -> bool:
@@ -155,10 +156,10 @@ class Ledger:
     def __iter__(self) -> Iterator[Attempt]:
         """Every whole row, in the order written. Raises LedgerError on a line that is not an attempt."""
         for batch in self._batches():
-            for *values, exit_code, commands, out, err, step in zip(
+            for *values, exit_code, commands, out, err, step, parent in zip(
                 *(column.to_pylist() for column in batch.columns), strict=True
             ):
-                yield Attempt(*[*values, exit_code, tuple(commands or ()), out or "", err or "", step])
+                yield Attempt(*[*values, exit_code, tuple(commands or ()), out or "", err or "", step, parent or ""])
 
     def keys(self) -> set[Key]:
         """The keys already present."""

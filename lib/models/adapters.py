@@ -32,6 +32,18 @@ def copy_adapter(source: Path, folder: Path) -> None:
     partial.rename(folder)
 
 
+def adapter_folder(path: Path) -> Path:
+    """Return the adapter that a path names: the folder itself or, of a run folder, the adapter trained last.
+
+    Raises AdapterError where there is none.
+    """
+    places = (path, path / "adapters" / "gmpo", path / "adapters" / "rsft")
+    found = next((place for place in places if (place / "adapter_config.json").is_file()), None)
+    if found is None:
+        raise AdapterError(f"{path}: neither an adapter's folder (adapter_config.json) nor a run with one in adapters/")
+    return found
+
+
 def base_of(folder: Path) -> str:
     """The model that an adapter of this workbook was trained on. Raises AdapterError when nothing says so."""
     try:

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,9 @@ class Prompt:
         return (without_demonstration(code) if self.stops == FUNCTION_STOPS else code).rstrip() + "\n"
 
 
-def build_prompt(task: Task, tokenizer: Any) -> Prompt:
-    """Return the model's own chat template around the task's question, and the prefill."""
-    messages = [{"role": "user", "content": question(task)}]
+def build_prompt(task: Task, tokenizer: Any, said: Sequence[dict[str, str]] = ()) -> Prompt:
+    """Return the model's own chat template around the task's question and what was `said` after it, and the prefill."""
+    messages = [{"role": "user", "content": question(task)}, *said]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     opens_function = task.mode == "function" and task.programming_language == "python"
     prefill = f"{FENCE}{task.programming_language}\n" + (signature(task) if opens_function else "")
