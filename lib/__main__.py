@@ -239,6 +239,8 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
     if args.out:
         import pandas
 
+        from lib.base.files import write_text
+        from lib.figures import flips
         from lib.figures.evaluation import over_runs
         from lib.figures.style import save, set_style, stamp
 
@@ -254,7 +256,9 @@ def compare(args: argparse.Namespace) -> tuple[Payload, str]:
         )
         pandas.DataFrame(rows).drop(columns="rates").to_csv(out / "runs_pooled.csv", index=False)
         comparison.all_scores(runs).to_csv(out / "scores.csv", index=False)
-        (out / "runs.md").write_text(comparison.table(rows, sentences), encoding="utf-8")
+        write_text(out / "runs.md", comparison.table(rows, sentences))
+        write_text(out / "flips.html", flips.render(runs))
+        lines.append(f"side by side, task by task: {out / 'flips.html'}")
     payload = {"runs": [run.name for run in runs], "rows": rows, "visible": visible, "sentences": sentences}
     return payload, "\n".join(lines)
 
@@ -283,14 +287,18 @@ def replay(args: argparse.Namespace) -> tuple[Payload, str]:
     return {"run": args.run_dir, "task_id": args.task, "draw": args.draw, "attempts": rows}, "\n".join(lines)
 
 
-def merge(args: argparse.Namespace) -> tuple[Payload, str]:
-    """Add an adapter to its base model's weights."""
+def export(args: argparse.Namespace) -> tuple[Payload, str]:
+    """Write a trained model for use elsewhere."""
     from lib.models import adapters
+    from lib.models import export as exporting
 
-    folder, out = Path(args.adapter), Path(args.out)
+    converter, folder = exporting.find_converter(args.llama_cpp), adapters.adapter_folder(Path(args.adapter))
     model = args.model or adapters.base_of(folder)
-    adapters.merge(folder, model, out)
-    return {"adapter": str(folder), "model": model, "out": str(out)}, f"{folder} merged into {model}: {out}"
+    written = [str(path) for path in exporting.export(folder, model, Path(args.out), converter)]
+    no_gguf = f"no GGUF: {exporting.CONVERTER} is not on PATH; --llama-cpp FOLDER names a copy of llama.cpp"
+    words = [f"{folder} merged into {model}", *written]
+    words.append(f"ollama create NAME -f {written[-1]}" if converter else no_gguf)
+    return {"adapter": str(folder), "model": model, "written": written}, "\n".join(words)
 
 
 def published(args: argparse.Namespace) -> tuple[Payload, str]:
@@ -572,11 +580,16 @@ def parser() -> argparse.ArgumentParser:
     _unconfined(sub)
     sub = command("compare", compare, "evaluated runs side by side: rates, paired tests, a table and a figure")
     sub.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
-    sub.add_argument("--out", metavar="DIR", help="folder for scores.csv, runs.md and the figure")
-    sub = command("merge", merge, "plain weights from a LoRA adapter and its base model")
-    sub.add_argument("adapter", metavar="ADAPTER", help="a PEFT folder, such as runs/cpu/adapters/rsft")
+    sub.add_argument("--out", metavar="DIR", help="folder for scores.csv, runs.md, the figure and flips.html")
+    sub = command(
+        "export", export, "plain weights from an adapter and its base model, and GGUF for llama.cpp and Ollama"
+    )
+    sub.add_argument("adapter", metavar="RUN", help="a run folder, whose last adapter is used, or an adapter's folder")
     sub.add_argument("--model", help="the base; default: the one the adapter's training.json names")
     sub.add_argument("--out", required=True, metavar="DIR", help="a folder that does not exist yet")
+    sub.add_argument(
+        "--llama-cpp", default="", metavar="PATH", help="a folder of llama.cpp; default: its converter on PATH"
+    )
     sub = command("published", published, "the published BLP-2025 submission, run again on both suites")
     sub.add_argument("--data", default="data/external/blp", metavar="DIR", help="default: data/external/blp")
     sub.add_argument("--out", metavar="DIR", help="folder for the figure and its data")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,12 @@ from safetensors.torch import save_file
 from lib.__main__ import main
 from lib.models.adapters import AdapterError, base_of, copy_adapter, merge, save_adapter
 from lib.models.card import add_scores, read_facts, write_card
+from lib.models.export import CONVERTER, export, find_converter, modelfile
 from lib.models.resolve import resolve
-from lib.sampling import Request, SamplingParams, open_engine
+from lib.sampling import Request, SamplingParams, open_engine, sample
 from lib.stats.intervals import rate_over_tasks
+from lib.tasks.prompts import build_prompt
+from lib.tasks.task import read_tasks
 from lib.training.sft import TARGET_MODULES
 
 LAYER = "model.layers.3.mlp.down_proj"
@@ -45,7 +49,7 @@ def adapter(tmp_path_factory):
 @pytest.fixture(scope="module")
 def merged(adapter, tmp_path_factory):
     out = tmp_path_factory.mktemp("merged") / "plain"
-    assert main(["merge", str(adapter), "--out", str(out)]) == 0
+    assert main(["export", str(adapter), "--out", str(out)]) == 0
     return out
 
 
@@ -60,16 +64,45 @@ def test_merged_weights_are_the_bases_plus_the_scaled_product(adapter, merged):
     assert torch.allclose(weight(merged, f"{LAYER}.weight"), expected, atol=2**-8 * float(expected.abs().max()))
 
 
-def test_merged_weights_answer_as_base_and_adapter_do(adapter, merged):
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def test_the_exported_model_s_greedy_answers_are_the_adapter_s(adapter, merged):
+    """With one engine and nothing quantised, token by token; the base answers otherwise."""
+    tasks = read_tasks(Path(__file__).parents[1] / "data" / "starter_bn.jsonl")[:6]
+    told = []
+    for model, folder in (("embedded", str(adapter)), (str(merged), None), ("embedded", None)):
+        engine = open_engine(model, folder, "transformers")
+        prompts = [build_prompt(task, engine.tokenizer) for task in tasks]
+        told.append([one.text for (one,) in sample(engine, prompts, 1, SamplingParams(0.0, max_new_tokens=16))])
+        engine.close()
+    assert told[0] == told[1] != told[2]
 
-    ids = AutoTokenizer.from_pretrained(merged)("def add(a, b):", return_tensors="pt")["input_ids"]
-    base = AutoModelForCausalLM.from_pretrained(resolve("embedded"), dtype=torch.float32)
-    with torch.no_grad():
-        theirs = PeftModel.from_pretrained(base, str(adapter))(ids).logits
-        ours = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32)(ids).logits
-    assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.999
+
+def test_where_llama_cpp_is_missing_one_line_says_so(adapter, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["export", str(adapter), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("no GGUF: convert_hf_to_gguf.py is not on PATH")
+    assert main(["export", str(adapter), "--out", str(tmp_path / "two"), "--llama-cpp", str(tmp_path)]) == 1
+    assert "convert_hf_to_gguf.py: no such file" in capsys.readouterr().err and not (tmp_path / "two").exists()
+
+
+def test_a_converter_that_fails_is_quoted_and_the_weights_stay(adapter, tmp_path):
+    (tmp_path / CONVERTER).write_text("raise SystemExit('an architecture nobody knows')")
+    with pytest.raises(AdapterError, match="an architecture nobody knows"):
+        export(adapter, "embedded", tmp_path / "out", find_converter(str(tmp_path)))
+    assert (tmp_path / "out" / "config.json").is_file()
+
+
+@pytest.mark.skipif(not shutil.which(CONVERTER), reason="llama.cpp's converter is not on PATH: no GGUF was made")
+def test_a_gguf_made_by_llama_cpp_answers_as_the_adapter_does(adapter, merged, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORKBOOK_CACHE", str(tmp_path))
+    _, gguf, _ = export(adapter, "embedded", tmp_path / "out", find_converter())
+    names = f"{LAYER}.weight"
+    assert torch.allclose(weight(resolve(str(gguf)), names), weight(merged, names), atol=1e-2)
+
+
+def test_the_modelfile_asks_as_training_did(merged):
+    text = modelfile(merged)
+    assert text.startswith("FROM ./model.gguf\n") and 'PARAMETER stop "<|im_end|>"' in text
+    assert '<|im_start|>user\n{{ .Prompt }}<|im_end|>\n<|im_start|>assistant\n"""' in text
 
 
 def test_merging_never_overwrites(adapter, tmp_path):
@@ -93,7 +126,7 @@ def test_an_adapter_of_another_base_is_not_merged(adapter, tmp_path, capsys):
     other.mkdir()
     save_file({f"{LAYER}.weight": torch.zeros(640, 1536)}, other / "model.safetensors")
     (other / "config.json").write_text("{}")
-    assert main(["merge", str(adapter), "--model", str(other), "--out", str(tmp_path / "out")]) == 1
+    assert main(["export", str(adapter), "--model", str(other), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert f"not for {other}" in said and said.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -102,7 +135,8 @@ def test_an_adapter_of_another_base_is_not_merged(adapter, tmp_path, capsys):
 def test_a_folder_that_names_no_base_asks_for_it(tmp_path, capsys):
     with pytest.raises(AdapterError, match="give --model"):
         base_of(tmp_path)
-    assert main(["merge", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    (tmp_path / "adapter_config.json").touch()
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "give --model" in capsys.readouterr().err
 
 

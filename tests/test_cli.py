@@ -14,7 +14,7 @@ from lib.run.pipeline import ROOT
 from lib.tasks.task import Case, Task, write_tasks
 
 COMMANDS = ("run", "sweep", "doctor", "score", "prompt", "execute", "decontaminate", "report", "figures",
-            "compare", "merge", "published", "replay", "ask")  # fmt: skip
+            "compare", "export", "published", "replay", "ask")  # fmt: skip
 Capture = pytest.CaptureFixture[str]
 
 

@@ -104,6 +104,22 @@ def test_all_notebooks_open_with_the_same_short_cell() -> None:
     assert len([line for line in cell.splitlines() if line]) <= 6
 
 
+def test_every_notebook_has_one_badge_to_itself_and_one_address() -> None:
+    address = colab.address()
+    for path in [*NOTEBOOKS, ROOT / "docs" / "colab.md"]:
+        text = path.read_text(encoding="utf-8")
+        assert colab.addressed(text, address) == text, path.name
+        if path.suffix == ".ipynb":
+            place = f"{address.removeprefix('https://github.com/')}/blob/main/{path.relative_to(ROOT)})"
+            assert text.count("colab-badge.svg") == 1 and text.count(f"colab.research.google.com/github/{place}") == 1
+
+
+def test_another_address_reaches_badge_and_first_cell_alike() -> None:
+    text = colab.addressed(NOTEBOOKS[0].read_text(encoding="utf-8"), "https://github.com/me/mine.too")
+    assert text.count("me/mine.too") == 2 and colab.address() not in text
+    assert "git clone -q https://github.com/me/mine.too workbook" in text and json.loads(text)
+
+
 # A pip that writes down what it is asked for, and may replace a package or fail.
 PIP = r"""
 import json, os, sys
@@ -181,6 +197,22 @@ def test_the_cell_installs_the_pinned_set_around_colab_s_own_torch(runtime: Path
     assert "transformers==5.5.4" in first and "--no-deps" in second and "unsloth==2026.10.9" in second
     assert not [word for word in first + second if word.startswith(("torch", "pandas", "numpy==1"))]
     assert {"torch==2.9.0+cu126", "pandas==2.2.2"} <= set(pins[0].splitlines())
+
+
+def test_a_notebook_opened_by_its_badge_alone_clones_the_workbook(runtime: Path) -> None:
+    """Git is emulated: it copies the repository, or fails."""
+    git, content = runtime / "bin" / "git", runtime / "content"
+    git.parent.mkdir()
+    content.mkdir()
+    git.write_text(f'#!/bin/sh\necho "$@" > {runtime}/cloned\n[ -z "$OFFLINE" ] && cp -r {runtime}/repository "$4"\n')
+    git.chmod(0o755)
+    where = {"PATH": f"{git.parent}:{os.environ['PATH']}"}
+    cell = f"import google.colab\n{first_cell(NOTEBOOKS[0])}"
+    failed = run_cell(content, cell, runtime, **where, OFFLINE="1")
+    assert failed.stderr.splitlines()[-1] == "ModuleNotFoundError: No module named 'lib'"
+    done = run_cell(content, cell, runtime, **where)
+    assert done.stdout.splitlines()[-1] == str(content / "workbook"), done.stderr
+    assert (runtime / "cloned").read_text() == f"clone -q {colab.address()} workbook\n"
 
 
 def test_after_a_disconnect_the_next_machine_finds_the_run(runtime: Path) -> None:

@@ -58,14 +58,65 @@ def test_the_headline_is_hidden_tests_of_the_test_split_with_intervals(run_dir: 
     assert "visible" not in head and "best-of-k" not in head
 
 
+def opening(folder: Path) -> list[str]:
+    return re.findall(r'class="opening">(.*?)</p>', page(folder))
+
+
+def test_three_sentences_come_first_what_was_trained_what_changed_how_sure(run_dir: Path) -> None:
+    facts = {
+        "mining": {"attempts": 2400, "tasks": 150},
+        "sft": {"steps": 60, "examples": 1},
+        "gmpo": {"tasks": 9, "history": [{}]},
+    }
+    for name, content in facts.items():
+        (run_dir / f"{name}.json").write_text(json.dumps(content))
+    (run_dir / "environment.json").write_text('{"chosen_model": "coder"}')
+    (run_dir / "comparisons.csv").write_text(
+        "model,protocol,difference_lo,difference_hi,p_permutation,p_holm\n"
+        "rsft,greedy,0.04,0.25,0.0004,0.0008\ngmpo,greedy,-0.02,0.1,0.04,0.08\nrsft,draws,0,0,1,1\n"
+    )
+    assert opening(run_dir) == [
+        "The model coder wrote 2,400 programs for 150 training tasks, and RSFT trained it for 60 steps on 1 of those that "
+        "passed every test; GMPO then trained the result on 9 tasks for 1 step.",
+        "The share of greedy answers that pass the hidden tests of 60 held-out tasks is 15.0 % with base, 30.0 % with rsft.",
+        "Against the base the change of rsft lies between +4.0 and +25.0 points (95 % interval, p &lt; 0.001), which chance "
+        "alone seldom gives; that of gmpo lies between -2.0 and +10.0 points (95 % interval, p = 0.080), which chance alone "
+        "could give.",
+    ]
+    assert page(run_dir).index('class="opening"') < page(run_dir).index("<h2>")
+
+
+def test_a_sentence_whose_facts_are_missing_says_so(tmp_path: Path) -> None:
+    assert [line.split(".")[0] for line in opening(tmp_path)] == [
+        "What was trained is not known: mining", "What changed is not known: scores", "Nothing here says how sure this is",
+    ]  # fmt: skip
+
+
+def test_a_figure_has_a_heading_and_an_alt_text_with_what_its_rows_do_not_share(run_dir: Path) -> None:
+    (run_dir / "figures" / "1_scores.csv").write_text("k,solved,split\n1,0.12345,test\n2,0.5,test\n")
+    assert '<h3>1 scores</h3><figure><img alt="pass@1 &lt;of&gt; ৬০ tasks k 1, solved 0.123; k 2, solved 0.5"' in page(
+        run_dir
+    )
+    rows = "".join(f"{k},0.5,test\n" for k in range(20))
+    (run_dir / "figures" / "1_scores.csv").write_text(f"k,solved,split\n{rows}")
+    assert "k 7; and 12 more rows, below" in page(run_dir)
+
+
+def test_headings_go_down_one_level_at_a_time_and_cells_name_their_column(run_dir: Path) -> None:
+    levels = [int(level) for level in re.findall(r"<h([1-6])>", page(run_dir))]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert 'role="cell" data-name="measured on">greedy' in page(run_dir) and 'scope="col">rate' in page(run_dir)
+
+
 def test_every_score_row_is_in_the_page(run_dir: Path) -> None:
-    assert "best-of-k" in page(run_dir) and "<td>visible</td>" in page(run_dir)
+    assert "best-of-k" in page(run_dir) and ">visible</td>" in page(run_dir)
 
 
 def test_a_figure_is_inside_the_page_with_caption_and_data(run_dir: Path) -> None:
     text = page(run_dir)
     assert f"data:image/png;base64,{base64.b64encode(PNG).decode()}" in text
-    assert "pass@1 &lt;of&gt; ৬০ tasks" in text and "<td>7</td>" in text
+    assert "pass@1 &lt;of&gt; ৬০ tasks" in text and ">7</td>" in text
 
 
 def test_parameters_versions_commit_and_command_are_told(run_dir: Path) -> None:
@@ -118,7 +169,7 @@ def test_a_broken_file_is_no_reason_to_crash(run_dir: Path, name: str) -> None:
 
 def test_numbers_that_are_not_there_are_dashes(run_dir: Path) -> None:
     (run_dir / "scores.csv").write_text("model,protocol,rate\nbase,greedy,\n")
-    assert "<td>—</td><td>— – —</td>" in page(run_dir)
+    assert re.search(r">—</td><td[^>]*>— – —</td>", page(run_dir))
 
 
 def test_comparisons_show_p_and_p_adjusted_over_the_declared_family(run_dir: Path) -> None:
@@ -126,6 +177,6 @@ def test_comparisons_show_p_and_p_adjusted_over_the_declared_family(run_dir: Pat
         "model,protocol,difference,difference_lo,difference_hi,p_permutation,mde,p_holm\n"
         "rsft,draws,0.04,0.01,0.08,0.02,0.05,0.04\nrsft,greedy,0.02,-0.01,0.05,0.3,inf,\n"
     )
-    cells = re.findall(r"<td>(.*?)</td>", page(run_dir).split("<h2>Against the base")[1].split("<h2>Figures")[0])
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page(run_dir).split("<h2>Against the base")[1].split("<h2>Figures")[0])
     assert cells[:6] == ["rsft", "draws", "+4.0 [+1.0, +8.0]", "p = 0.020", "p = 0.040", "5.0"]
     assert cells[9:] == ["p = 0.300", "—", "—"]

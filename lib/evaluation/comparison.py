@@ -44,6 +44,8 @@ class Run:
     passed: dict[tuple[str, str], "numpy.ndarray"]
     scores: pandas.DataFrame
     family: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    greedy: dict[str, list[Attempt]] = dataclasses.field(default_factory=dict)  # of each model, in the tasks' order
 
 
 def read_run(folder: Path) -> Run:
@@ -56,14 +58,17 @@ def read_run(folder: Path) -> Run:
     tasks = read_tasks(folder / "tasks" / "test.jsonl")
     attempts = list(Ledger(folder / "attempts" / "evaluation.jsonl"))
     tasks, _ = supported_tasks(tasks, attempts)
+    chosen = {model: _by_protocol(attempts, tasks, adapter, parameters) for model, adapter in adapters.items()}
     passed = {
-        (model, protocol): passed_matrix(chosen, tasks, "hidden")
-        for model, adapter in adapters.items()
-        for protocol, chosen in _by_protocol(attempts, tasks, adapter, parameters).items()
+        (model, protocol): passed_matrix(some, tasks, "hidden")
+        for model, found in chosen.items()
+        for protocol, some in found.items()
     }
+    greedy = {model: {one.task_id: one for one in found["greedy"]} for model, found in chosen.items()}
     ids = tuple(task.task_id for task in tasks)
     scores, family = pandas.read_csv(folder / "scores.csv"), tuple(parameters.get("family", ()))
-    return Run(folder.name, parameters["seed"], ids, passed, scores, family)
+    answers = {model: [found[name] for name in ids] for model, found in greedy.items()}
+    return Run(folder.name, parameters["seed"], ids, passed, scores, family, tuple(tasks), answers)
 
 
 def _by_protocol(

@@ -5,7 +5,6 @@ Everything is escaped, every picture is inside the file, and what the run has no
 
 import base64
 import csv
-import html
 import json
 import math
 import shlex
@@ -15,9 +14,11 @@ from typing import Any
 
 from lib.base.files import write_text
 from lib.evaluation.failures import table as failure_table
+from lib.evaluation.failures.table import escape
 
 Row = Mapping[str, str]
 CAPTION_ROWS = 200  # of a figure's data, shown under it
+ALT_ROWS = 8  # of a figure's data, in the text for those who do not see it
 PROTOCOLS = ("greedy", "draws")  # what headlines are made of; best-of-k and pass@k answer other questions
 
 
@@ -34,16 +35,18 @@ def render(folder: Path) -> str:
     manifest = _json(folder / "manifest.json")
     rows = _rows(folder / "scores.csv")
     title = f"Run {manifest.get('run_id') or folder.name}"
+    compared = _rows(folder / "comparisons.csv")
     body = [
         banners(folder / "banners.txt"),
-        f"<h1>{_e(title)}</h1>",
+        f"<h1>{escape(title)}</h1>",
+        *(f'<p class="opening">{escape(line)}</p>' for line in (trained(folder), changed(rows), how_sure(rows, compared))),
         facts(manifest),
         section("Headline", headline(rows)),
         section(
             "All scores",
             _folded("every row of scores.csv", score_table(rows)) if rows else _missing("scores.csv"),
         ),
-        section("Against the base", comparisons(_rows(folder / "comparisons.csv"))),
+        section("Against the base", comparisons(compared)),
         section("Figures", figures(folder / "figures")),
         section("Failures, one per task and model", browsable(_rows(folder / "failures_browse.csv"))),
         section("Stages", stage_table(manifest)),
@@ -51,8 +54,69 @@ def render(folder: Path) -> str:
         section("Versions", definitions(manifest.get("versions", {})) or _missing("manifest.json, versions")),
         section("Run it again", rerun(manifest)),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{_e(title)}</title>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head><body><main>{"".join(body)}</main></body></html>\n'
+    return document(title, body)
+
+
+def document(title: str, body: Iterable[str], style: str = "") -> str:
+    """Return an HTML page of its own, which fetches nothing."""
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    page = f"<head>{head}<style>{STYLE}{style}</style></head><body><main>{''.join(body)}</main></body>"
+    return f'<!doctype html>\n<html lang="en">{page}</html>\n'
+
+
+# ------------------------------------------------------------------------------------------------------- three sentences
+
+
+def trained(folder: Path) -> str:
+    """Say what was trained, from the facts that notebooks 02 to 04 leave."""
+    mined, tuned, gmpo = (_json(folder / f"{name}.json") for name in ("mining", "sft", "gmpo"))
+    model = _json(folder / "environment.json").get("chosen_model", "the model")
+    if not (mined and tuned):
+        return "What was trained is not known: mining.json or sft.json is missing."
+    words = (
+        f"The model {model} wrote {mined['attempts']:,} programs for {_counted(mined['tasks'], 'training task')}, and "
+        f"RSFT trained it for {_counted(tuned['steps'], 'step')} on {tuned['examples']} of those that passed every test"
+    )
+    if not gmpo:
+        return f"{words}."
+    tasks, steps = _counted(gmpo["tasks"], "task"), _counted(len(gmpo["history"]), "step")
+    return f"{words}; GMPO then trained the result on {tasks} for {steps}."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("s" if number != 1 else "")
+
+
+def changed(rows: Sequence[Row]) -> str:
+    """Say what share of programs passes, model by model: over samples where there are any, else over greedy answers."""
+    shown = _quoted(rows)
+    if not shown:
+        return "What changed is not known: scores.csv is missing."
+    rates = ", ".join(f"{percent(_number(row.get('rate')))} with {row.get('model')}" for row in shown)
+    what = "samples" if shown[0].get("protocol") == "draws" else "greedy answers"
+    tests = f"the {shown[0].get('tests')} tests of {shown[0].get('n_tasks')} held-out tasks"
+    return f"The share of {what} that pass {tests} is {rates}."
+
+
+def how_sure(rows: Sequence[Row], compared: Sequence[Row]) -> str:
+    """Say between which limits each change lies, and whether chance alone could give it."""
+    protocol = _quoted(rows)[0].get("protocol") if rows else ""
+    parts = []
+    for row in (row for row in compared if row.get("protocol") == protocol):
+        low, high, p, adjusted = (
+            _number(row.get(name)) for name in ("difference_lo", "difference_hi", "p_permutation", "p_holm")
+        )
+        p = p if math.isnan(adjusted) else adjusted
+        verdict = "which chance alone seldom gives" if p < 0.05 else "which chance alone could give"
+        limits = f"{100 * low:+.1f} and {100 * high:+.1f} points"
+        parts.append(f"of {row.get('model')} lies between {limits} (95 % interval, p {p_text(p)}), {verdict}")
+    return f"Against the base the change {'; that '.join(parts)}." if parts else "Nothing here says how sure this is."
+
+
+def _quoted(rows: Sequence[Row]) -> list[Row]:
+    """Return the headline rows of one protocol, samples before greedy answers."""
+    shown = headline_rows(rows)
+    return [row for row in shown if row.get("protocol") == "draws"] or shown
 
 
 # ------------------------------------------------------------------------------------------------------------- numbers
@@ -74,7 +138,7 @@ def headline(rows: Sequence[Row]) -> str:
     for row in headline_rows(rows):
         rate, low, high = (_number(row.get(name)) for name in ("rate", "lo", "hi"))
         cells = [row.get("model", ""), question(row), percent(rate), f"{percent(low)} – {percent(high)}"]
-        lines.append([*map(_e, cells), interval(rate, low, high), _e(versus(row))])
+        lines.append([*map(escape, cells), interval(rate, low, high), escape(versus(row))])
     names = ("model", "measured on", "rate", "95 % interval", "0 – 100 %", "against")
     return table(names, lines, "headline")
 
@@ -109,7 +173,7 @@ def comparisons(rows: Sequence[Row]) -> str:
         shown = ["—" if math.isnan(value) else f"p {p_text(value)}" for value in (p, adjusted)]
         points = [f"{100 * value:+.1f}" for value in (difference, low, high)]
         cells = [row.get("model", ""), row.get("protocol", ""), f"{points[0]} [{points[1]}, {points[2]}]", *shown]
-        lines.append([*map(_e, cells), _e(f"{100 * least:.1f}" if math.isfinite(least) else "—")])
+        lines.append([*map(escape, cells), escape(f"{100 * least:.1f}" if math.isfinite(least) else "—")])
     names = ("model", "answers", "points [95 %]", "p", "p, Holm over the declared family", "least detectable, points")
     return table(names, lines)
 
@@ -130,7 +194,7 @@ def interval(rate: float, low: float, high: float) -> str:
         return ""
     x1, x, x2 = (2 + 156 * min(max(value, 0.0), 1.0) for value in (low, rate, high))
     return (
-        '<svg width="160" height="14" role="img" aria-hidden="true"><line x1="2" x2="158" y1="7" y2="7" class="axis"/>'
+        '<svg width="160" height="14" aria-hidden="true"><line x1="2" x2="158" y1="7" y2="7" class="axis"/>'
         f'<line x1="{x1:.1f}" x2="{x2:.1f}" y1="7" y2="7" class="range"/><circle cx="{x:.1f}" cy="7" r="3.5"/></svg>'
     )
 
@@ -138,7 +202,7 @@ def interval(rate: float, low: float, high: float) -> str:
 def score_table(rows: Sequence[Row]) -> str:
     """scores.csv as it is."""
     names = list(rows[0]) if rows else []
-    return table(names, [[_e(row.get(name) or "") for name in names] for row in rows])
+    return table(names, [[escape(row.get(name) or "") for name in names] for row in rows])
 
 
 # ------------------------------------------------------------------------------------------------------------- figures
@@ -158,10 +222,19 @@ def figure(path: Path) -> str:
     name = path.stem.replace("_", " ")
     caption = caption_file.read_text(encoding="utf-8", errors="replace").strip() if caption_file.is_file() else name
     picture = base64.b64encode(path.read_bytes()).decode()
+    words = alt_text(caption, _rows(path.with_suffix(".csv")))
     return (
-        f'<figure><img alt="{_e(name)}" src="data:image/png;base64,{picture}">'
-        f"<figcaption>{_e(caption)}</figcaption>{figure_data(path.with_suffix('.csv'))}</figure>"
+        f'<h3>{escape(name)}</h3><figure><img alt="{escape(words)}" src="data:image/png;base64,{picture}">'
+        f"<figcaption>{escape(caption)}</figcaption>{figure_data(path.with_suffix('.csv'))}</figure>"
     )
+
+
+def alt_text(caption: str, rows: Sequence[Row]) -> str:
+    """Return the caption and the numbers of the figure's first rows, without what all rows share."""
+    told = [name for name in (rows[0] if rows else ()) if len(rows) == 1 or len({row.get(name) for row in rows}) > 1]
+    numbers = [", ".join(f"{name} {_short(row[name])}" for name in told if row.get(name)) for row in rows[:ALT_ROWS]]
+    more = [f"and {len(rows) - ALT_ROWS} more rows, below"] if len(rows) > ALT_ROWS else []
+    return f"{caption} {'; '.join([*numbers, *more])}".strip()
 
 
 def figure_data(path: Path) -> str:
@@ -186,7 +259,7 @@ def banners(path: Path) -> str:
     if not path.is_file():
         return ""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "".join(f'<p class="banner" role="alert">{_e(line)}</p>' for line in lines if line.strip())
+    return "".join(f'<p class="banner" role="alert">{escape(line)}</p>' for line in lines if line.strip())
 
 
 def facts(manifest: Mapping[str, Any]) -> str:
@@ -200,7 +273,7 @@ def facts(manifest: Mapping[str, Any]) -> str:
     cores = f"{machine.get('cores', '?')} cores, {machine.get('memory_gb', '?')} GB"
     where = f"{machine.get('processor', '?')}, {cores}, {machine.get('system', '?')}"
     started = f"preset {manifest.get('preset', '?')}, started {manifest.get('started_at', '?')}"
-    return "".join(f'<p class="facts">{_e(line)}</p>' for line in (started, commit, where))
+    return "".join(f'<p class="facts">{escape(line)}</p>' for line in (started, commit, where))
 
 
 def stage_table(manifest: Mapping[str, Any]) -> str:
@@ -215,10 +288,10 @@ def stage_table(manifest: Mapping[str, Any]) -> str:
         seconds = f"{_number(stage['seconds']):,.0f} s" if "seconds" in stage else "not finished"
         rows.append(
             [
-                _e(name),
-                _e(seconds),
-                _e(stage.get("finished_at", "")),
-                f"<code>{_e(stage.get('key', '')[:12])}</code>",
+                escape(name),
+                escape(seconds),
+                escape(stage.get("finished_at", "")),
+                f"<code>{escape(stage.get('key', '')[:12])}</code>",
             ]
         )
     return table(("stage", "time", "finished", "key"), rows)
@@ -230,14 +303,14 @@ def parameter_tables(manifest: Mapping[str, Any]) -> str:
     if not stages:
         return _missing("manifest.json, parameters")
     blocks = (
-        f"<div><h3>{_e(name)}</h3>{definitions(values) or '<p>none</p>'}</div>" for name, values in stages.items()
+        f"<div><h3>{escape(name)}</h3>{definitions(values) or '<p>none</p>'}</div>" for name, values in stages.items()
     )
     return f'<div class="columns">{"".join(blocks)}</div>'
 
 
 def definitions(values: Mapping[str, Any]) -> str:
     """Names and values in two columns."""
-    rows = [[f"<code>{_e(name)}</code>", _e(_value(value))] for name, value in values.items()]
+    rows = [[f"<code>{escape(name)}</code>", escape(_value(value))] for name, value in values.items()]
     return table((), rows, "pairs") if rows else ""
 
 
@@ -251,7 +324,7 @@ def rerun(manifest: Mapping[str, Any]) -> str:
     words += ["--run-dir", str(manifest.get("run_dir", "?"))]
     commit = (manifest.get("git") or {}).get("commit")
     lines = ([f"git checkout {commit}"] if commit else []) + ["make install", shlex.join(words)]
-    return f"<pre>{_e(chr(10).join(lines))}</pre><p>Finished stages are skipped; another --run-dir starts afresh.</p>"
+    return f"<pre>{escape(chr(10).join(lines))}</pre><p>Finished stages are skipped; another --run-dir starts afresh.</p>"
 
 
 # ------------------------------------------------------------------------------------------------------------ markup
@@ -259,26 +332,33 @@ def rerun(manifest: Mapping[str, Any]) -> str:
 
 def section(title: str, content: str) -> str:
     """A titled part of the page."""
-    return f"<section><h2>{_e(title)}</h2>{content}</section>"
+    return f"<section><h2>{escape(title)}</h2>{content}</section>"
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "") -> str:
     """A table from cells that are HTML already."""
-    head = f"<thead><tr>{''.join(f'<th>{_e(name)}</th>' for name in names)}</tr></thead>" if names else ""
-    lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table class="{kind}">{head}<tbody>{lines}</tbody></table></div>'
+    heads = "".join(f'<th role="columnheader" scope="col">{escape(name)}</th>' for name in names)
+    head = f'<thead><tr role="row">{heads}</tr></thead>' if names else ""
+    titles = [f' data-name="{escape(name)}"' for name in names] or ["", ""]
+    lines = ""
+    for row in rows:
+        cells = (f'<td role="cell"{title}>{cell}</td>' for title, cell in zip(titles, row, strict=False))
+        lines += f'<tr role="row">{"".join(cells)}</tr>'
+    body = f'<table role="table" class="{kind or "rows"}">{head}<tbody>{lines}</tbody></table>'
+    return f'<div class="scroll" tabindex="0">{body}</div>'
 
 
 def _folded(title: str, content: str) -> str:
-    return f"<details><summary>{_e(title)}</summary>{content}</details>"
+    return f"<details><summary>{escape(title)}</summary>{content}</details>"
 
 
 def _missing(what: str) -> str:
-    return f'<p class="missing">Missing: {_e(what)}</p>'
+    return f'<p class="missing">Missing: {escape(what)}</p>'
 
 
-def _e(value: Any) -> str:
-    return html.escape(str(value), quote=True)
+def _short(value: str) -> str:
+    """Return a number with three digits, any other text as it is."""
+    return value if math.isnan(number := _number(value)) or value.isdigit() else f"{number:.3g}"
 
 
 def _value(value: Any) -> str:
@@ -342,5 +422,14 @@ figcaption { font-size: .9rem; color: var(--faint); margin: .4rem 0; white-space
 summary { cursor: pointer; font-size: .85rem; color: var(--mark); margin: .25rem 0 }
 pre, code { font: .85em/1.5 "JetBrains Mono", "DejaVu Sans Mono", Menlo, Consolas, "Noto Sans Bengali", monospace }
 pre { border: 1px solid var(--line); border-radius: 4px; padding: .75rem 1rem; overflow-x: auto }
+.opening { font-size: 1.05rem; margin: 0 0 .6rem }
+@media (max-width: 40rem) {  /* a table becomes a list: a block per row, a line per cell with its column's name */
+  .rows thead, .headline thead { position: absolute; left: -999rem }
+  .rows tr, .headline tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line) }
+  .rows td, .headline td { display: grid; grid-template-columns: 8rem minmax(0, 1fr); gap: .5rem; padding: .1rem 0;
+    border: 0; overflow-wrap: anywhere }
+  .rows td::before, .headline td::before { content: attr(data-name); color: var(--faint); font-weight: 400;
+    font-size: .8rem }
+}
 @media print { main { max-width: none; padding: 0 } figure, tr { break-inside: avoid } }
 """

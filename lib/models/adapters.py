@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.base.errors import WorkbookError
+from lib.base.files import write_folder
 
 
 class AdapterError(WorkbookError):
@@ -70,11 +71,8 @@ def merge(folder: Path, model: str, out: Path) -> None:
 
     loaded = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
     merged = PeftModel.from_pretrained(loaded, str(folder)).merge_and_unload(safe_merge=True)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    merged.save_pretrained(partial)
-    AutoTokenizer.from_pretrained(base).save_pretrained(partial)
-    partial.rename(out)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    write_folder(out, lambda partial: (merged.save_pretrained(partial), tokenizer.save_pretrained(partial)))
 
 
 def adapter_name(folder: Path) -> str:

@@ -177,8 +177,23 @@ def link_runs(root: Path, target: Path) -> None:
     print(f"runs/ is {target}: a finished stage is not repeated after a disconnect")
 
 
+def addressed(text: str, address: str) -> str:
+    """Return a notebook or page with `address`, the repository's, in the badge and in the command that clones it."""
+    owner_and_name = address.removeprefix("https://github.com/")
+    text = re.sub(r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+", rf"\g<1>{owner_and_name}", text)
+    return re.sub(r"(git clone -q )https://[^\s`\"]+", rf"\g<1>{address}", text)
+
+
+def address() -> str:
+    """Return the repository's address, which CITATION.cff holds."""
+    found = re.search(r'^repository-code: "(.+?)/?"', "\n".join(read("CITATION.cff")), re.MULTILINE)
+    if found is None:
+        raise ColabError("CITATION.cff: no repository-code; a line such as https://github.com/OWNER/NAME is expected")
+    return found[1]
+
+
 def read(name: str) -> list[str]:
-    """The lines of one of the repository's requirement files."""
+    """The lines of one of the repository's own files."""
     return (ROOT / name).read_text(encoding="utf-8").splitlines()
 
 
@@ -196,3 +211,8 @@ def _requires(name: str) -> list[str]:
         return importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:
         return []
+
+
+if __name__ == "__main__":
+    for page in [*sorted((ROOT / "notebooks").rglob("*.ipynb")), ROOT / "docs" / "colab.md"]:
+        page.write_text(addressed(page.read_text(encoding="utf-8"), address()), encoding="utf-8")

@@ -19,7 +19,7 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
     Every value is escaped. Two tables on one page keep to themselves.
     """
     name = "failures-" + hashlib.sha256(repr([dict(row) for row in rows]).encode()).hexdigest()[:8]
-    choices = "".join(_choice(column, sorted({str(row[column]) for row in rows})) for column in FILTERS)
+    choices = "".join(choice(column, sorted({str(row[column]) for row in rows})) for column in FILTERS)
     search = '<input type="search" placeholder="search" aria-label="search">'
     folds = "".join(map(_fold, rows))
     count = f"<output>{len(rows)} of {len(rows)}</output>"
@@ -29,25 +29,27 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
     return f'<style>{style}</style><div id="{name}">{form}{folds}</div><script>{script}</script>'
 
 
-def _choice(column: str, values: Sequence[str]) -> str:
-    options = "".join(f'<option value="{_e(value)}">{_e(value)}</option>' for value in values)
+def choice(column: str, values: Sequence[str]) -> str:
+    """Return a select with one of `values`, or with none of them chosen."""
+    options = "".join(f'<option value="{escape(value)}">{escape(value)}</option>' for value in values)
     label = column.replace("_", " ")
     return f'<select name="{column}" aria-label="{label}"><option value="">{label}: all</option>{options}</select>'
 
 
 def _fold(row: Mapping[str, Any]) -> str:
-    data = "".join(f' data-{column.replace("_", "-")}="{_e(row[column])}"' for column in FILTERS)
+    data = "".join(f' data-{column.replace("_", "-")}="{escape(row[column])}"' for column in FILTERS)
     head = f"{row['task_id']} · {row['model']} · Type {row['troopers_type']}, {row['polycode_type']} · {row['rule']}"
     parts = (_part(column, label, str(row[column])) for column, label in TEXTS)
-    return f"<details{data}><summary>{_e(head)}</summary><dl>{''.join(parts)}</dl></details>"
+    return f"<details{data}><summary>{escape(head)}</summary><dl>{''.join(parts)}</dl></details>"
 
 
 def _part(column: str, label: str, text: str) -> str:
-    shown = f"<p>{_e(text)}</p>" if column == "prompt" else f"<pre>{_e(text)}</pre>"
+    shown = f"<p>{escape(text)}</p>" if column == "prompt" else f"<pre>{escape(text)}</pre>"
     return f"<dt>{label}</dt><dd>{shown}</dd>" if text else ""
 
 
-def _e(value: Any) -> str:
+def escape(value: Any) -> str:
+    """Return a value as text that cannot become markup."""
     return html.escape(str(value), quote=True)
 
 
