@@ -63,11 +63,8 @@ def opening(folder: Path) -> list[str]:
 
 
 def test_three_sentences_come_first_what_was_trained_what_changed_how_sure(run_dir: Path) -> None:
-    facts = {
-        "mining": {"attempts": 2400, "tasks": 150},
-        "sft": {"steps": 60, "examples": 1},
-        "gmpo": {"tasks": 9, "history": [{}]},
-    }
+    sizes = {"attempts": 2400, "tasks": 150, "steps": 60, "examples": 1}
+    facts = {"mining": sizes, "sft": sizes, "gmpo": {"tasks": 9, "history": [{}]}}
     for name, content in facts.items():
         (run_dir / f"{name}.json").write_text(json.dumps(content))
     (run_dir / "environment.json").write_text('{"chosen_model": "coder"}')
@@ -75,28 +72,32 @@ def test_three_sentences_come_first_what_was_trained_what_changed_how_sure(run_d
         "model,protocol,difference_lo,difference_hi,p_permutation,p_holm\n"
         "rsft,greedy,0.04,0.25,0.0004,0.0008\ngmpo,greedy,-0.02,0.1,0.04,0.08\nrsft,draws,0,0,1,1\n"
     )
-    assert opening(run_dir) == [
-        "The model coder wrote 2,400 programs for 150 training tasks, and RSFT trained it for 60 steps on 1 of those that "
-        "passed every test; GMPO then trained the result on 9 tasks for 1 step.",
-        "The share of greedy answers that pass the hidden tests of 60 held-out tasks is 15.0 % with base, 30.0 % with rsft.",
-        "Against the base the change of rsft lies between +4.0 and +25.0 points (95 % interval, p &lt; 0.001), which chance "
-        "alone seldom gives; that of gmpo lies between -2.0 and +10.0 points (95 % interval, p = 0.080), which chance alone "
-        "could give.",
-    ]
+    first, second, third = opening(run_dir)
+    assert first == (
+        "The model coder wrote 2,400 programs for 150 training tasks, and RSFT trained it for 60 steps on 1 of those "
+        "that passed every test; GMPO then trained the result on 9 tasks for 1 step."
+    )
+    assert second == (
+        "The share of greedy answers that pass the hidden tests of 60 held-out tasks is 15.0 % with base, 30.0 % with "
+        "rsft."
+    )
+    assert third == (
+        "Against the base the change of rsft lies between +4.0 and +25.0 points (95 % interval, p &lt; 0.001), which "
+        "chance alone seldom gives; that of gmpo lies between -2.0 and +10.0 points (95 % interval, p = 0.080), which "
+        "chance alone could give."
+    )
     assert page(run_dir).index('class="opening"') < page(run_dir).index("<h2>")
 
 
 def test_a_sentence_whose_facts_are_missing_says_so(tmp_path: Path) -> None:
-    assert [line.split(".")[0] for line in opening(tmp_path)] == [
-        "What was trained is not known: mining", "What changed is not known: scores", "Nothing here says how sure this is",
-    ]  # fmt: skip
+    words = ("What was trained is not known", "What changed is not known", "Nothing here says how sure this is")
+    assert all(line.startswith(start) for line, start in zip(opening(tmp_path), words, strict=True))
 
 
 def test_a_figure_has_a_heading_and_an_alt_text_with_what_its_rows_do_not_share(run_dir: Path) -> None:
     (run_dir / "figures" / "1_scores.csv").write_text("k,solved,split\n1,0.12345,test\n2,0.5,test\n")
-    assert '<h3>1 scores</h3><figure><img alt="pass@1 &lt;of&gt; ৬০ tasks k 1, solved 0.123; k 2, solved 0.5"' in page(
-        run_dir
-    )
+    words = "pass@1 &lt;of&gt; ৬০ tasks k 1, solved 0.123; k 2, solved 0.5"
+    assert f'<h3>1 scores</h3><figure><img alt="{words}"' in page(run_dir)
     rows = "".join(f"{k},0.5,test\n" for k in range(20))
     (run_dir / "figures" / "1_scores.csv").write_text(f"k,solved,split\n{rows}")
     assert "k 7; and 12 more rows, below" in page(run_dir)
