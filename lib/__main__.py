@@ -168,7 +168,7 @@ def ask(args: argparse.Namespace) -> tuple[Payload, str]:
     adapter = adapters.adapter_folder(Path(args.adapter)) if args.adapter else None
     model = args.model or (adapters.base_of(adapter) if adapter else "embedded")
     with (
-        contextlib.closing(open_engine(model, adapter and str(adapter))) as engine,
+        contextlib.closing(open_engine(model, str(adapter) if adapter else None)) as engine,
         Sandbox(workers=1, allow_unconfined=args.allow_unconfined) as box,
     ):
         attempts = asking.ask(task, engine=engine, sandbox=box, repair_turns=args.repair)
