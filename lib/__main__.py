@@ -221,7 +221,12 @@ def figures(args: argparse.Namespace) -> tuple[Payload, str]:
     """Draw all figures of a run again."""
     from lib.papers.run_figures import draw_run
 
-    drawn, left_out = draw_run(Path(args.run_dir), Path(args.data))
+    try:
+        drawn, left_out = draw_run(Path(args.run_dir), Path(args.data))
+    except KeyError as error:
+        raise CommandError(
+            f"{args.run_dir}: its files lack {error}; another version wrote them: run the notebooks again"
+        ) from None
     payload = {"figures": [str(path) for path in drawn], "left_out": left_out}
     return payload, "\n".join([*payload["figures"], *(f"left out: {reason}" for reason in left_out)])
 

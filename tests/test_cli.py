@@ -133,13 +133,6 @@ def test_score_stops_when_tasks_lack_the_tests_asked_for(tmp_path: Path, files: 
     assert "none of the 1 tasks has hidden tests" in refusal(capsys, "score", *arguments, "--tests", "hidden")
 
 
-@pytest.mark.parametrize("broken", ["--tasks", "--submission"])
-def test_score_names_a_missing_file(files: Callable, capsys: Capture, broken: str) -> None:
-    arguments = files({"a": RIGHT})
-    arguments[arguments.index(broken) + 1] = "/nowhere.jsonl"
-    assert "/nowhere.jsonl" in refusal(capsys, "score", *arguments, "--json")
-
-
 def test_score_names_file_and_line_of_a_broken_row(files: Callable, tmp_path: Path, capsys: Capture) -> None:
     arguments = files({"a": RIGHT})
     with (tmp_path / "tasks.jsonl").open("a") as tasks:
@@ -227,28 +220,10 @@ def test_decontaminate_writes_its_list_and_counts_it(tmp_path: Path, capsys: Cap
     assert (tmp_path / "out" / "exclusions.csv").read_text().startswith("side,id,matched_id,reason,score,sha256")
 
 
-def test_report_of_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: Capture) -> None:
-    assert refusal(capsys, "report", str(tmp_path)).endswith("no run here (no manifest.json, scores.csv or figures)")
-
-
 def test_report_prints_its_path(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     assert main(["report", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"report": f"{tmp_path}/report.html"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "fault"),
-    [
-        (["run", "--preset", "nope"], "no preset 'nope'; there are "),
-        (["run", "--preset", "smoke", "--set", "nope=1"], "no stage has a parameter 'nope'; there are "),
-        (["run", "--preset", "smoke", "--from", "nope"], "no stage 'nope'; there are 00_environment"),
-        (["run"], "the following arguments are required: --preset"),
-        (["fly"], "invalid choice: 'fly'"),
-    ],
-)
-def test_names_that_do_not_exist_are_one_line(capsys: Capture, arguments: list[str], fault: str) -> None:
-    assert fault in refusal(capsys, *arguments)
 
 
 def test_doctor_says_in_words_what_is_here_and_what_presets_would_do() -> None:

@@ -6,7 +6,6 @@ repetitions with another seed, never more tasks; with three or more, an interval
 
 import collections
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import numpy
 import pandas
 
 from lib.base.errors import WorkbookError
-from lib.mining.answers import passed_matrix
+from lib.base.files import read_json
+from lib.mining.answers import AnswersError, passed_matrix
 from lib.mining.ledger import Attempt, Ledger
 from lib.mining.select import supported_tasks
 from lib.stats.components import variance_components, what_would_decide
@@ -53,17 +53,24 @@ def read_run(folder: Path) -> Run:
     missing = [name for name in NEEDED if not (folder / name).is_file()]
     if missing:
         raise ComparisonError(f"{folder}: not an evaluated run, {missing[0]} is missing")
-    parameters = json.loads((folder / "manifest.json").read_text())["parameters"][STAGE]
-    adapters = json.loads((folder / "evaluation.json").read_text())["adapters"]
+    parameters = read_json(folder / "manifest.json").get("parameters", {}).get(STAGE, {})
+    adapters = read_json(folder / "evaluation.json").get("adapters", {})
+    lacking = [name for name in ("seed", "temperature", "draws", "max_new_tokens") if name not in parameters]
+    if lacking or not adapters:
+        what = f"manifest.json has no {lacking[0]} of {STAGE}" if lacking else "evaluation.json names no adapters"
+        raise ComparisonError(f"{folder}: {what}; another version wrote it: run notebook 05 again")
     tasks = read_tasks(folder / "tasks" / "test.jsonl")
     attempts = list(Ledger(folder / "attempts" / "evaluation.jsonl"))
     tasks, _ = supported_tasks(tasks, attempts)
     chosen = {model: _by_protocol(attempts, tasks, adapter, parameters) for model, adapter in adapters.items()}
-    passed = {
-        (model, protocol): passed_matrix(some, tasks, "hidden")
-        for model, found in chosen.items()
-        for protocol, some in found.items()
-    }
+    try:
+        passed = {
+            (model, protocol): passed_matrix(some, tasks, "hidden")
+            for model, found in chosen.items()
+            for protocol, some in found.items()
+        }
+    except AnswersError as error:
+        raise ComparisonError(f"{folder}: answers are missing ({error}); run notebook 05 again") from None
     greedy = {model: {one.task_id: one for one in found["greedy"]} for model, found in chosen.items()}
     ids = tuple(task.task_id for task in tasks)
     scores, family = pandas.read_csv(folder / "scores.csv"), tuple(parameters.get("family", ()))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib.base.files import write_text
+from lib.base.files import read_json, write_text
 from lib.evaluation.failures import table as failure_table
 from lib.evaluation.failures.table import escape
 
@@ -32,7 +32,7 @@ def build(run_dir: str | Path) -> Path:
 
 def render(folder: Path) -> str:
     """Return the page of a run folder."""
-    manifest = _json(folder / "manifest.json")
+    manifest = read_json(folder / "manifest.json")
     rows = _rows(folder / "scores.csv")
     title = f"Run {manifest.get('run_id') or folder.name}"
     compared = _rows(folder / "comparisons.csv")
@@ -69,15 +69,15 @@ def document(title: str, body: Iterable[str], style: str = "") -> str:
 
 def trained(folder: Path) -> str:
     """Say what was trained, from the facts that notebooks 02 to 04 leave."""
-    mined, tuned, gmpo = (_json(folder / f"{name}.json") for name in ("mining", "sft", "gmpo"))
-    model = _json(folder / "environment.json").get("chosen_model", "the model")
-    if not (mined and tuned):
-        return "What was trained is not known: mining.json or sft.json is missing."
+    mined, tuned, gmpo = (read_json(folder / f"{name}.json") for name in ("mining", "sft", "gmpo"))
+    model = read_json(folder / "environment.json").get("chosen_model", "(not named)")
+    if not (mined.keys() >= {"attempts", "tasks"} and tuned.keys() >= {"steps", "examples"}):
+        return "What was trained is not known: mining.json or sft.json is missing or of another version."
     words = (
         f"The model {model} wrote {mined['attempts']:,} programs for {_counted(mined['tasks'], 'training task')}, and "
         f"RSFT trained it for {_counted(tuned['steps'], 'step')} on {tuned['examples']} of those that passed every test"
     )
-    if not gmpo:
+    if not gmpo.keys() >= {"tasks", "history"}:
         return f"{words}."
     tasks, steps = _counted(gmpo["tasks"], "task"), _counted(len(gmpo["history"]), "step")
     return f"{words}; GMPO then trained the result on {tasks} for {steps}."
@@ -370,14 +370,6 @@ def _number(text: Any) -> float:
         return float(text)
     except (TypeError, ValueError):
         return math.nan
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

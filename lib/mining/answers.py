@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy
 
+from lib.base.errors import WorkbookError
 from lib.mining.collect import AttemptRunner, Progress, Source
 from lib.mining.ledger import Attempt, Ledger
 from lib.sampling import SamplingParams
@@ -14,6 +15,10 @@ PASSED_FIELD: dict[str, Callable[[Attempt], bool]] = {
     "hidden": lambda attempt: attempt.hidden_ok,
     "all": lambda attempt: attempt.solved,
 }
+
+
+class AnswersError(WorkbookError, ValueError):
+    """Answers that no rate can be made of: some are missing, or a test cannot be run here."""
 
 
 def sample_answers(
@@ -39,7 +44,7 @@ def sample_answers(
 def passed_matrix(attempts: Iterable[Attempt], tasks: Sequence[Task], tests: str) -> "numpy.ndarray":
     """Return (tasks, samples) bool: did each sample pass every test of the set? Other tasks and repairs are ignored.
 
-    Raises ValueError when samples are missing, or for a task whose tests cannot be run (`supported_tasks` leaves it
+    Raises AnswersError when samples are missing, or for a task whose tests cannot be run (`supported_tasks` leaves it
     out).
     """
     rows: dict[str, dict[int, bool]] = {task.task_id: {} for task in tasks}
@@ -47,11 +52,11 @@ def passed_matrix(attempts: Iterable[Attempt], tasks: Sequence[Task], tests: str
         if attempt.task_id not in rows or attempt.parent:
             continue
         if not attempt.counts:
-            raise ValueError(
+            raise AnswersError(
                 f"{attempt.task_id}: unsupported-test ({attempt.failure}); leave it out by supported_tasks"
             )
         rows[attempt.task_id][attempt.draw] = PASSED_FIELD[tests](attempt)
     counts = {len(samples) for samples in rows.values()}
     if len(counts) != 1 or counts == {0}:
-        raise ValueError(f"tasks have {sorted(counts)} samples; every task needs the same number, at least 1")
+        raise AnswersError(f"tasks have {sorted(counts)} samples; every task needs the same number, at least 1")
     return numpy.array([[samples[draw] for draw in sorted(samples)] for samples in rows.values()])
