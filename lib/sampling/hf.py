@@ -182,6 +182,7 @@ class TransformersEngine:
     """`model` with an optional PEFT LoRA adapter folder."""
 
     name = "transformers"
+    _deterministic = False
 
     def __init__(self, model: str, adapter: str | None = None, deterministic: bool = False) -> None:
         folder = resolve(model)
