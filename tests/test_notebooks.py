@@ -155,9 +155,11 @@ def test_a_second_run_repeats_nothing(smoke):
     assert (folder / "attempts" / "evaluation.jsonl").read_bytes() == attempts
 
 
-def test_nbval_runs_the_executed_notebooks_where_they_lie(smoke):
+@pytest.mark.parametrize("trains", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_nbval_runs_the_executed_notebooks_where_they_lie(smoke, trains):
     """In two halves at a time: most of it is kernels that start and import."""
-    books = sorted(map(str, (smoke[0] / "notebooks").glob("*.ipynb")))
+    found = sorted((smoke[0] / "notebooks").glob("*.ipynb"))
+    books = [str(path) for path in found if (path.stem in ("03_sft", "04_gmpo")) == trains]
     command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "-p", "no:cacheprovider"]
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         halves = [[*command, *books[half::2]] for half in (0, 1)]
