@@ -151,7 +151,8 @@ def _machine(found: dict[str, Any]) -> list[str]:
     commit = f"{git['commit'][:12]}{' with changes' if git['dirty'] else ''}" if git["commit"] else "no git checkout"
     return [
         f"{machine['system']}, {machine['processor']}",
-        f"{machine['cores']} cores ({machine['vectors']}), {machine['memory_gb']} GB memory, {machine['disk_free_gb']} GB free on disk",
+        f"{machine['cores']} cores ({machine['vectors']}), "
+        f"{machine['memory_gb']} GB memory, {machine['disk_free_gb']} GB free on disk",
         f"device {unit['kind']} ({unit['name']}{memory}), precision {unit['precision']}",
         f"code {commit}",
     ]
