@@ -93,7 +93,7 @@ def test_the_filters_of_the_flips(browser: Any, pages: dict[str, Path]) -> None:
 
     output = page.locator("form > output")
     assert shown() == ["a", "b"]  # seed0's rsft beside seed1's: a is lost, b gained, c wrong in both
-    assert output.inner_text() == "right on the right side only 1, on the left side only 1, no flip 1"
+    assert output.inner_text() == "1 gained, 1 lost, 1 the same"
     assert page.locator("section:visible .sides > div:visible").count() == 4
     page.select_option("[name=show]", "lost")
     assert shown() == ["a"]

@@ -59,7 +59,7 @@ def test_the_headline_is_hidden_tests_of_the_test_split_with_intervals(run_dir: 
 
 
 def opening(folder: Path) -> list[str]:
-    return re.findall(r'class="opening">(.*?)</p>', page(folder))
+    return [line.replace("&nbsp;", " ") for line in re.findall(r'class="opening">(.*?)</p>', page(folder))]
 
 
 def test_three_sentences_come_first_what_was_trained_what_changed_how_sure(run_dir: Path) -> None:

@@ -10,8 +10,8 @@ from lib.mining.ledger import Attempt
 from lib.tasks.task import Task
 
 SHOW = {
-    "flips": "verdicts that flip", "gained": "right on the right side only", "lost": "right on the left side only",
-    "all": "all tasks",
+    "flips": "gained and lost", "gained": "gained: only the right side passes",
+    "lost": "lost: only the left side passes", "all": "all tasks",
 }  # fmt: skip
 TYPES = ("troopers_type", "polycode_type")
 
@@ -58,7 +58,7 @@ def _pick(name: str, options: Iterable[tuple[object, str]], chosen: object) -> s
 
 
 def _answer(side: int, name: str, answer: Attempt, types: tuple[str, str]) -> str:
-    verdict = "right" if answer.hidden_ok else f"{answer.status}, type {types[0]}, {types[1]}"
+    verdict = "passes" if answer.hidden_ok else f"{answer.status}, type {types[0]}, {types[1]}"
     marks = "".join(f' data-{kind.replace("_", "-")}="{escape(value)}"' for kind, value in zip(TYPES, types, strict=True))
     why = f"<p>{escape(answer.failure)}</p>" if answer.failure else ""
     return (
@@ -105,8 +105,7 @@ function update() {
     count[kind] += fits;
     task.hidden = !fits || !(["all", kind].includes(value("show")) || value("show") === "flips" && kind !== "same");
   });
-  form.querySelector("output").textContent = `right on the right side only ${count.gained}, on the left side only `
-    + `${count.lost}, no flip ${count.same}`;
+  form.querySelector("output").textContent = `${count.gained} gained, ${count.lost} lost, ${count.same} the same`;
 }
 form.addEventListener("input", update);
 form.addEventListener("submit", event => event.preventDefault());

@@ -39,7 +39,7 @@ def render(folder: Path) -> str:
     body = [
         banners(folder / "banners.txt"),
         f"<h1>{escape(title)}</h1>",
-        *(f'<p class="opening">{escape(line)}</p>' for line in (trained(folder), changed(rows), how_sure(rows, compared))),
+        *(f'<p class="opening">{escape(line).replace(" %", "&nbsp;%")}</p>' for line in (trained(folder), changed(rows), how_sure(rows, compared))),
         facts(manifest),
         section("Headline", headline(rows)),
         section(
@@ -422,6 +422,7 @@ pre { border: 1px solid var(--line); border-radius: 4px; padding: .75rem 1rem; o
     border: 0; overflow-wrap: anywhere }
   .rows td::before, .headline td::before { content: attr(data-name); color: var(--faint); font-weight: 400;
     font-size: .8rem }
+  td:empty { display: none !important }
 }
 @media print { main { max-width: none; padding: 0 } figure, tr { break-inside: avoid } }
 """
