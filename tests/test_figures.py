@@ -1,8 +1,9 @@
 """Figures: nothing clipped or overlapping, published numbers grey, numbers by hand, the run's mark."""
 
+import inspect
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,9 @@ SPENT = pandas.DataFrame(
      for name in ("the model's own, 49,152 pieces", "joint BPE, 1,024 pieces", "joint unigram, 1,024 pieces")
      for texts in ("Bangla prompts, held out", "Python targets, held out")]
 )  # fmt: skip
+ROLLED = pandas.DataFrame(
+    {"right": [True, False] * 6, "l_hat": [0.2 * place - 1 for place in range(12)], "n_tokens": 20, "L": -12.0}
+)
 ROWS = [
     Row(k, quantity, tests, 0.1 * (k + 1) ** 0.4, 0.05, 0.9, "share of tasks", 60)
     for k in (1, 10, 20, 50, 100)
@@ -97,6 +101,7 @@ DRAWN: dict[str, Callable[[], Any]] = {
     "lengths": lambda: failures.lengths(
         pandas.DataFrame({"model": ["base", "rsft"] * 4, "status": ["success"] * 4 + ["timeout"] * 4, "n_tokens": 9})
     )[0],
+    "rollout likelihoods": lambda: failures.rollout_likelihoods(ROLLED)[0],
     "tokens": lambda: preprocessing.tokens_per_unit(SPENT)[0],
     "table 1": lambda: troopers.splits([ROOT / "data" / "starter_bn.jsonl"])[0],
     "figure 1": lambda: troopers.pipeline(PROMPT, MINING)[0],
@@ -115,24 +120,33 @@ DRAWN: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def run(tmp_path: Path):
-    """Every figure here belongs to a run with a manifest."""
+def manifest_in(folder: Path) -> Path:
     stages = {"00_environment": {"key": "a" * 64, "seconds": 1.0}, "06_failure_taxonomy": {"key": "b" * 64}}
-    (tmp_path / "manifest.json").write_text(json.dumps({"run_id": "cpu-1", "stages": stages}))
+    (folder / "manifest.json").write_text(json.dumps({"run_id": "cpu-1", "stages": stages}))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def look() -> None:
     style.set_style()
-    yield tmp_path
-    plt.close("all")
 
 
-@pytest.fixture(params=DRAWN, ids=list(DRAWN))
-def figure(request: pytest.FixtureRequest, run: Path) -> Any:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every figure here belongs to a run with a manifest."""
+    return manifest_in(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module", params=DRAWN, ids=list(DRAWN))
+def figure(request: pytest.FixtureRequest, run: Path) -> Iterator[Any]:
     """Each figure, laid out; a glyph that no font has, or a layout that does not fit, is an error."""
+    style.set_style()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         drawn = style.stamp(DRAWN[request.param](), run)
         drawn.canvas.draw()
-    return drawn
+    yield drawn
+    plt.close("all")
 
 
 def texts(figure: Any) -> list[Any]:
@@ -164,6 +178,19 @@ def test_no_two_texts_overlap(figure: Any) -> None:
             assert min(shared) < 2, f"{first!r} over {second!r}"
 
 
+def test_every_function_that_draws_a_figure_is_measured_here() -> None:
+    """Directly, or through a function that calls it."""
+    modules = (evaluation, failures, mining, preprocessing, training, troopers, polycode)
+    sources = "".join(map(inspect.getsource, modules))
+    measured = Path(__file__).read_text(encoding="utf-8").partition("DRAWN: ")[2].partition("@pytest.fixture")[0]
+    for module in modules:
+        for name, function in vars(module).items():
+            draws = inspect.isfunction(function) and "subplots(" in inspect.getsource(function)
+            if draws and function.__module__ == module.__name__ and not name.startswith("_"):
+                called = sources.count(f" {name}(") + sources.count(f".{name}(") > 1  # once is its definition
+                assert called or f"{module.__name__.rpartition('.')[2]}.{name}(" in measured, name
+
+
 def test_the_run_and_its_manifest_stand_in_the_corner(figure: Any, run: Path) -> None:
     assert style.run_stamp(run) in [text.get_text() for text in texts(figure)]
 
@@ -176,7 +203,8 @@ def test_saved_as_vector_and_picture_with_data_and_caption(figure: Any, tmp_path
 # ---- the mark
 
 
-def test_the_hash_follows_the_stages_before_the_figures_and_nothing_else(run: Path) -> None:
+def test_the_hash_follows_the_stages_before_the_figures_and_nothing_else(tmp_path: Path) -> None:
+    run = manifest_in(tmp_path)
     before = style.run_stamp(run)
     manifest = json.loads((run / "manifest.json").read_text())
     manifest["stages"]["00_environment"]["seconds"] = 9.0
