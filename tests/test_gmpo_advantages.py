@@ -15,6 +15,7 @@ from torch import Tensor
 from lib.gmpo import advantages as gmpo
 from lib.gmpo import neighbourhoods, objective
 from lib.gmpo.neighbourhoods import PromptBank, PromptStatistics
+from lib.sampling import scoring
 
 torch.set_num_threads(1)
 
@@ -620,9 +621,9 @@ def test_clip_fraction_counts_completion_tokens_only() -> None:
 
 
 def test_effective_sample_size() -> None:
-    assert objective.effective_sample_size(torch.zeros(7)).item() == 7
-    assert objective.effective_sample_size(torch.tensor([math.log(3.0), 0])).item() == pytest.approx(1.6)
-    assert objective.effective_sample_size(torch.tensor([1000.0, 0, -1000])).item() == 1
+    assert scoring.effective_sample_size(torch.zeros(7)).item() == 7
+    assert scoring.effective_sample_size(torch.tensor([math.log(3.0), 0])).item() == pytest.approx(1.6)
+    assert scoring.effective_sample_size(torch.tensor([1000.0, 0, -1000])).item() == 1
 
 
 def test_a_fully_masked_batch_gives_zeros_not_nan() -> None:
@@ -677,7 +678,7 @@ def test_mismatch_of_sampler_and_trainer_by_hand() -> None:
     """
     old = torch.tensor([[math.log(0.8), math.log(0.1)], [-1.0, 7]])
     drawn_from = torch.tensor([[math.log(0.4), math.log(0.2)], [-1.0, -7]])
-    found = objective.mismatch(old, drawn_from, torch.tensor([[1, 1], [1, 0]]))
+    found = scoring.mismatch(old, drawn_from, torch.tensor([[1, 1], [1, 0]]))
     assert found["mismatch_kl"] == pytest.approx(1 / 6, rel=1e-5)
     assert (found["mismatch_ess"], found["mismatch_ratio_max"]) == pytest.approx((1, 2))
 

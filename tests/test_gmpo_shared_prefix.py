@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 
-from lib.gmpo.policy import padded, token_log_probs
 from lib.gmpo.shared_prefix import can_pack, packed_inputs, packed_log_probs, packing_saves_compute
 from lib.models.resolve import resolve
+from lib.sampling.scoring import padded, token_log_probs
 
 PROMPTS = [[5, 9, 4], [7, 7, 8, 21, 3, 30]]
 COMPLETIONS = [[11, 12, 13], [14], [15, 16], [17, 18, 19, 20]]  # the first two answer the first prompt

@@ -19,12 +19,13 @@ from trl import GRPOTrainer
 from lib.gmpo.batch import all_advantages, batch_weights
 from lib.gmpo.config import PolyCodeConfig
 from lib.gmpo.neighbourhoods import similarities
-from lib.gmpo.policy import own_tokens, padded, prompt_embeddings, token_log_probs
+from lib.gmpo.policy import own_tokens, prompt_embeddings
 from lib.gmpo.rollouts import Canaries, Rollouts, SandboxReward, sampler, training_engine
 from lib.gmpo.run import groups_of, make_trainer, run_config, train_gmpo, training_identity
 from lib.gmpo.trainer import STATE, PolyCodeTrainer
 from lib.models.resolve import resolve
 from lib.sampling import Completion, Request, SamplingParams
+from lib.sampling.scoring import padded, token_log_probs
 from lib.sandbox import Sandbox, SandboxError
 from lib.tasks.prompts import Prompt, build_prompt
 from lib.tasks.task import Task

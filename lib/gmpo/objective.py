@@ -13,6 +13,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from lib.sampling.scoring import effective_sample_size, token_differences
+
 Level = Literal["sequence", "sequence_mean", "token"]
 Correction = Literal["none", "token", "sequence"]
 MAX_LOG_RATIO = 80.0  # exp(88.7) overflows float32; the rest is room for the advantage
@@ -30,23 +32,11 @@ def log_ratio(new_logps: Tensor, old_logps: Tensor, mask: Tensor, level: Level =
     """
     if level not in get_args(Level):
         raise ValueError(f"level={level!r}: choose one of {', '.join(get_args(Level))}")
-    tokens = _token_differences(new_logps, old_logps, mask)
+    tokens = token_differences(new_logps, old_logps, mask)
     if level == "token":
         return tokens
     total = tokens.sum(1)
     return total if level == "sequence" else total / mask.sum(1).clamp(min=1)
-
-
-def _token_differences(left: Tensor, right: Tensor, mask: Tensor) -> Tensor:
-    """Return left − right where mask, 0 elsewhere, (N, T) fp32; the gradient at padding is 0."""
-    if not left.shape == right.shape == mask.shape:
-        shapes = f"{tuple(left.shape)}, {tuple(right.shape)} and {tuple(mask.shape)}"
-        raise ValueError(f"log-probabilities and mask have shapes {shapes}: expected (N, T) three times")
-    difference = torch.where(mask.bool(), left.float() - right.float(), 0.0)
-    broken = int((~difference.isfinite()).sum())
-    if broken:
-        raise ValueError(f"log-probabilities of {broken} of {int(mask.sum())} tokens are NaN or infinite")
-    return difference
 
 
 @dataclass(frozen=True)
@@ -79,14 +69,6 @@ def clipped_objective(log_ratios: Tensor, advantages: Tensor, epsilon: float, ma
     return Clipped(objective, removed.sum() / keep.sum().clamp(min=1), effective_sample_size(logs[keep]))
 
 
-def effective_sample_size(log_weights: Tensor) -> Tensor:
-    """Return (Σ s)² / Σ s² from ln s (n,): 0-d, 1 to n, 0 for none; the largest s is divided out: no overflow."""
-    if log_weights.numel() == 0:
-        return log_weights.new_zeros(())
-    s = (log_weights - log_weights.max()).exp()
-    return s.sum().square() / s.square().sum()
-
-
 def kl_k3(new_logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
     """Return exp(x) − 1 − x at x = ln pi_ref − ln pi_theta, token by token, an estimate of KL(pi_theta‖pi_ref).
 
@@ -96,7 +78,7 @@ def kl_k3(new_logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
     fp32, 0 at padding. Unbiased for tokens of pi_theta; on tokens of pi_old it is an approximation.
     Raises ValueError for a non-finite log-probability under the mask.
     """
-    x = _token_differences(ref_logps, new_logps, mask).clamp(max=MAX_LOG_RATIO)
+    x = token_differences(ref_logps, new_logps, mask).clamp(max=MAX_LOG_RATIO)
     return torch.expm1(x) - x
 
 
@@ -113,18 +95,3 @@ def correction_weights(
     if level == "none":
         return None
     return log_ratio(old_logps, sampler_logps, mask, level).clamp(max=math.log(cap)).exp()
-
-
-def mismatch(old_logps: Tensor, sampler_logps: Tensor, mask: Tensor) -> dict[str, float]:
-    """Return how far the engine's distribution q is from the trainer's pi_old, on tokens drawn from q.
-
-    kl: mean over tokens of KL(q‖pi_old), by k3;  ess: effective sample size of the sequences' pi_old / q, as a share of
-    N;  ratio_max: the largest token ratio, in either direction. All (N, T). Raises ValueError as `log_ratio` does.
-    """
-    kl, real = kl_k3(sampler_logps, old_logps, mask), mask.bool()
-    tokens = log_ratio(old_logps, sampler_logps, mask, "token")
-    return {
-        "mismatch_kl": float(kl[real].mean()),
-        "mismatch_ess": float(effective_sample_size(tokens.sum(1))) / len(tokens),
-        "mismatch_ratio_max": float(tokens.abs().max().exp()),
-    }

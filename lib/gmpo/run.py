@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PrinterCallback
 
 from lib.base.files import write_text
 from lib.gmpo.config import PolyCodeConfig
-from lib.gmpo.policy import load_policy, own_tokens, padded, prompt_embeddings
+from lib.gmpo.policy import load_policy, own_tokens, prompt_embeddings
 from lib.gmpo.prompt_batches import mdav_groups, prompt_order
 from lib.gmpo.rollouts import Canaries, Reward, RolloutLedger, Rollouts, SandboxReward, training_engine
 from lib.gmpo.trainer import SECONDS, OnStep, PolyCodeTrainer, Row
@@ -32,6 +32,7 @@ from lib.models.card import write_card
 from lib.models.precision import precision
 from lib.models.resolve import resolve
 from lib.sampling import token_ids
+from lib.sampling.scoring import padded
 from lib.sandbox import Sandbox
 from lib.tasks.prompts import Prompt, build_prompt
 from lib.tasks.task import Task

@@ -35,9 +35,10 @@ from lib.gmpo.advantages import unit_rms
 from lib.gmpo.batch import all_advantages, batch_diagnostics, batch_weights, equal_rewards_cause
 from lib.gmpo.config import PolyCodeConfig
 from lib.gmpo.neighbourhoods import COLLAPSED, PromptBank, prompt_statistics
-from lib.gmpo.objective import clipped_objective, correction_weights, effective_sample_size, kl_k3, log_ratio, mismatch
+from lib.gmpo.objective import clipped_objective, correction_weights, kl_k3, log_ratio
 from lib.gmpo.policy import prompt_embeddings
 from lib.gmpo.shared_prefix import can_pack, packed_log_probs, packing_saves_compute
+from lib.sampling.scoring import effective_sample_size, mismatch
 from lib.training.resume import TrainingError
 
 Row = dict[str, Any]

@@ -178,8 +178,9 @@ def preset_lines(preset: dict[str, Any], unit: dict[str, Any]) -> list[str]:
         return [f"{preset['name']}: cannot run: {preset['error']}"]
     shared = "".join(f", {key}={value}" for key, value in preset["shared"].items())
     stages, finished = preset["stages"], preset["finished"]
+    minutes = f" About {preset['minutes']:g} minutes on two cores with AVX2." if preset.get("minutes") else ""
     return [
-        f"{preset['name']}: {preset['about'] or 'no description'}",
+        f"{preset['name']}: {preset['about'] or 'no description'}{minutes}",
         f"  {stages[0]} to {stages[-1]}, {len(finished)} of {len(stages)} finished in {preset['run_dir']}{shared}",
         f"  {suits(preset['needs_gpu_gb'], unit)}",
     ]

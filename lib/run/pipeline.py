@@ -70,6 +70,7 @@ class Plan:
     stages: tuple[Stage, ...]  # those to run
     notebooks: dict[str, Notebook]
     values: dict[str, Values]
+    minutes: float | None = None  # that the preset takes on two cores with AVX2
 
 
 def plan(
@@ -87,7 +88,7 @@ def plan(
     books = {stage.name: read_notebook(notebooks / f"{stage.name}.ipynb") for stage in stages}
     values = resolve(books, sections, preset, settings)
     folder = Path(run_dir) if run_dir else ROOT / "runs" / preset
-    return Plan(preset, tuple(settings), Path(os.path.abspath(folder)), chosen, books, values)
+    return Plan(preset, tuple(settings), Path(os.path.abspath(folder)), chosen, books, values, sections.get("minutes"))
 
 
 def choose(stages: Sequence[Stage], first: str | None, last: str | None) -> tuple[Stage, ...]:
@@ -118,6 +119,7 @@ def describe(name: str, notebooks: Path = NOTEBOOKS, stages: Sequence[Stage] = S
     return {
         "name": name,
         "about": sections.get("about", ""),
+        "minutes": checked.minutes,
         "needs_gpu_gb": sections.get("needs_gpu_gb"),
         "shared": sections.get("shared") or {},
         "stages": [stage.name for stage in checked.stages],
@@ -134,6 +136,10 @@ def run(checked: Plan, say: Say = print, verbose: bool = False) -> dict[str, Any
     from lib.figures import report
 
     prepare(checked.run_dir)
+    if checked.minutes:
+        cores, widest = len(os.sched_getaffinity(0)), doctor.vectors()
+        takes = f"{checked.minutes:g} minutes on two cores with AVX2"
+        say(f"preset {checked.preset}, all of it: about {takes}; this machine has {cores} with {widest}")
     with locked(checked.run_dir, say):
         manifest = open_manifest(checked)
         done = []

@@ -14,7 +14,7 @@ from lib.base.errors import WorkbookError
 from lib.base.files import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
-PRESET_KEYS = ("shared", "to", "about", "needs_gpu_gb")  # beside the stages' own sections
+PRESET_KEYS = ("shared", "to", "about", "minutes", "needs_gpu_gb")  # beside the stages' own sections
 
 Say = Callable[[str], None]
 Values = dict[str, Any]
@@ -130,7 +130,7 @@ def preset_names(notebooks: Path = NOTEBOOKS) -> list[str]:
 
 
 def load_preset(name: str, notebooks: Path = NOTEBOOKS, stages: Sequence[Stage] = STAGES) -> dict[str, Any]:
-    """A preset's sections: stage names, `shared`, and optionally `to`, `about` and `needs_gpu_gb`."""
+    """A preset's sections: stage names, `shared`, and optionally `to`, `about`, `minutes`, `needs_gpu_gb`."""
     if name not in preset_names(notebooks):
         raise PipelineError(f"no preset {name!r}; there are {', '.join(preset_names(notebooks)) or 'none'}")
     path = notebooks / "presets" / f"{name}.yaml"

@@ -317,7 +317,7 @@ def gradients_of(
     For a module y = W x + B A x the gradient by B is Σ_t (∂/∂y_t) (A x_t)ᵀ, so that one backward pass serves all rows.
     Of the prompt only the last token has a part in it, so the rest is read once, for all rows.
     """
-    from lib.gmpo.policy import padded
+    from lib.sampling.scoring import padded
 
     kept: list[tuple[Tensor, Tensor]] = []
 
@@ -349,8 +349,9 @@ def gradients_of(
 
 def embedded(policy: Any, tokenizer: Any, tasks: Sequence[Any]) -> Tensor:
     """Return h of the tasks' own words, (B, d), as GMPO compares prompts by."""
-    from lib.gmpo.policy import own_tokens, padded, prompt_embeddings
+    from lib.gmpo.policy import own_tokens, prompt_embeddings
     from lib.sampling import token_ids
+    from lib.sampling.scoring import padded
     from lib.tasks.prompts import build_prompt
 
     prompts = [build_prompt(task, tokenizer) for task in tasks]

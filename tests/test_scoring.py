@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lib.gmpo.policy import sampler_mismatch
 from lib.sampling import open_engine
+from lib.sampling.scoring import sampler_mismatch
 from lib.tasks.prompts import build_prompt
 from lib.tasks.task import read_tasks
 
