@@ -20,7 +20,7 @@ FIGURES ?= figures
 
 help:
 	@echo 'make run [PRESET=smoke|cpu|coder|colab|paper] [ARGS="--set KEY=VALUE"]   the workbook from start to end; prints the report'
-	@echo 'make reference    preset cpu with three seeds, compared; fills figures/ and the numbers in README.md and RESULTS.md'
+	@echo 'make reference    preset reference with three seeds, compared; fills figures/ and the numbers in README.md and RESULTS.md'
 	@echo 'make test         lint, types and tests'
 	@echo 'make test-all     the same, with the tests that train for minutes'
 	@echo 'make install      the virtual environment alone'

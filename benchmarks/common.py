@@ -36,12 +36,12 @@ def machine() -> str:
 
 
 def sft_settings(**changes: Any) -> Any:
-    """Preset cpu's settings of fine-tuning, with changes; nothing is reported to a tracker."""
+    """Preset reference's settings of fine-tuning, with changes; nothing is reported to a tracker."""
     from lib.run.presets import parameters
     from lib.training.sft import SftSettings
 
     names = {field.name for field in dataclasses.fields(SftSettings)} - {"seed", "report_to"}
-    ours = {name: value for name, value in parameters("cpu")["03_sft"].items() if name in names}
+    ours = {name: value for name, value in parameters("reference")["03_sft"].items() if name in names}
     return SftSettings(**ours | changes)
 
 
