@@ -1,5 +1,5 @@
-"""Recall and precision on planted overlaps in six languages, and speed against datasketch at one set of
-thresholds.
+"""Recall and precision on planted overlaps in six languages, and speed against sketching libraries at one
+set of thresholds.
 
     python benchmarks/decontamination.py [--quick] [--json] [--pairs N] [--documents N] [--sizes N,N,N]
 
@@ -7,18 +7,20 @@ Planted: random programs, each disguised by a new set of names, a new order of f
 paraphrased or a translated comment; and as many unrelated programs, every match of which is a false one.
 Speed: documents of random words, one in a hundred a copy of an evaluation document with some words replaced.
 Both sides start from the same canonical texts and are timed in CPU seconds. datasketch runs twice: as its
-documentation shows it, and with bands as sensitive as its recall has to be to equal ours.
+documentation shows it, and with bands as sensitive as its recall has to be to equal ours. rensa (Rust) and
+FastSketchLSH (C++), where installed, get the sensitive bands and shingles as Python strings, as datasketch does.
 Growth: each size in a process of its own, tasks streaming by; making the documents is not timed.
 """
 
 import argparse
 import functools
+import importlib.util
 import itertools
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from lib.decontamination.screen import PROMPT_NGRAM, Item, Screen, Thresholds, i
 from lib.tasks.task import Task  # noqa: E402
 
 Row = dict[str, Any]
+Query = Callable[[set[str]], Iterable[int]]  # a document's shingles -> numbers of evaluation documents like it
 
 
 def row(name: str, value: float, unit: str) -> Row:
@@ -115,31 +118,76 @@ def _item(number: int, text: str) -> Item:
 
 
 def theirs(
-    train: Sequence[str], evaluation: Sequence[str], thresholds: Thresholds, sensitive: bool
+    train: Sequence[str], evaluation: Sequence[str], thresholds: Thresholds, index: Callable[[list[set[str]]], Query]
 ) -> set[tuple[int, int]]:
-    """The same through datasketch: shingle strings, MinHash, bands, then the exact similarity of what they
-    bring.
-    """
+    """The same through a peer's sketches and bands, then the exact similarity of what they bring."""
     n = PROMPT_NGRAM
     shingles = [{text[i : i + n] for i in range(len(text) - n + 1)} for text in evaluation]
-    chosen = {"params": bands(thresholds.prompt)} if sensitive else {"threshold": thresholds.prompt}
-    index = MinHashLSH(num_perm=PERMUTATIONS, **chosen)
-    for number, some in enumerate(shingles):
-        index.insert(number, _minhash(some))
+    query = index(shingles)
     pairs = set()
     for number, text in enumerate(train):
         some = {text[i : i + n] for i in range(len(text) - n + 1)}
-        for other in index.query(_minhash(some)):
+        for other in query(some):
             both = len(some & shingles[other])
             if both / (len(some) + len(shingles[other]) - both) >= thresholds.prompt:
                 pairs.add((number, other))
     return pairs
 
 
-def _minhash(shingles: set[str]) -> MinHash:
-    minhash = MinHash(PERMUTATIONS)
-    minhash.update_batch([shingle.encode() for shingle in shingles])
-    return minhash
+def by_datasketch(shingles: list[set[str]], **chosen: Any) -> Query:
+    """datasketch's MinHash and bands."""
+
+    def sketch(some: set[str]) -> MinHash:
+        minhash = MinHash(PERMUTATIONS)
+        minhash.update_batch([shingle.encode() for shingle in some])
+        return minhash
+
+    index = MinHashLSH(num_perm=PERMUTATIONS, **chosen)
+    for number, some in enumerate(shingles):
+        index.insert(number, sketch(some))
+    return lambda some: index.query(sketch(some))
+
+
+def even_bands(floor: float) -> int:
+    """At least as many bands as equal recall needs, all of one length, as these two libraries want them."""
+    return next(count for count in range(bands(floor)[0], PERMUTATIONS + 1) if PERMUTATIONS % count == 0)
+
+
+def by_rensa(shingles: list[set[str]], floor: float) -> Query:
+    """rensa's R-MinHash, in Rust, with the bands of equal recall."""
+    import rensa
+
+    def sketch(some: set[str]) -> Any:
+        return rensa.RMinHash.from_token_sets([list(some)], num_perm=PERMUTATIONS, seed=1)[0]
+
+    index = rensa.RMinHashLSH(threshold=floor, num_perm=PERMUTATIONS, num_bands=even_bands(floor))
+    for number, some in enumerate(shingles):
+        index.insert(number, sketch(some))
+    return lambda some: index.query(sketch(some))
+
+
+def by_fastsketchlsh(shingles: list[set[str]], floor: float) -> Query:
+    """FastSketchLSH's similarity sketch, in C++, on one thread, with the bands of equal recall."""
+    import FastSketchLSH
+
+    sketch = FastSketchLSH.FastSimilaritySketch(size=PERMUTATIONS, seed=1)
+    index = FastSketchLSH.LSH(num_perm=PERMUTATIONS, num_bands=even_bands(floor), num_threads=1)
+    index.insert(sketch.batch([list(some) for some in shingles]))
+    return lambda some: index.query(sketch.batch([list(some)])[0])
+
+
+def peers(floor: float) -> dict[str, Callable[[list[set[str]]], Query]]:
+    """The peers that are installed; datasketch twice, as its manual has it and with the bands of equal recall."""
+    found: dict[str, Callable[[list[set[str]]], Query]] = {
+        "datasketch, documented": functools.partial(by_datasketch, threshold=floor),
+        "datasketch, equal recall": functools.partial(by_datasketch, params=bands(floor)),
+    }
+    for module, index in (("rensa", by_rensa), ("FastSketchLSH", by_fastsketchlsh)):
+        if importlib.util.find_spec(module):
+            found[f"{module}, equal recall"] = functools.partial(index, floor=floor)
+        else:
+            print(f"{module} is not installed and left out (pip install {module.lower()})", file=sys.stderr)
+    return found
 
 
 def timed(run: Callable[[], set[tuple[int, int]]]) -> tuple[set[tuple[int, int]], float]:
@@ -158,9 +206,9 @@ def speed(documents: int, evaluation: int) -> tuple[list[Row], dict[str, float],
     make, originals = collection(documents, evaluation)
     lanes: dict[str, Callable[[Sequence[str]], set[tuple[int, int]]]] = {
         "ours": lambda train: ours(train, originals, thresholds),
-        "datasketch, documented": lambda train: theirs(train, originals, thresholds, sensitive=False),
-        "datasketch, equal recall": lambda train: theirs(train, originals, thresholds, sensitive=True),
     }
+    for name, index in peers(thresholds.prompt).items():
+        lanes[name] = functools.partial(theirs, evaluation=originals, thresholds=thresholds, index=index)
     found: dict[str, set[tuple[int, int]]] = {name: set() for name in lanes}
     seconds: dict[str, list[float]] = {name: [] for name in lanes}
     whole = list(make())
@@ -176,9 +224,9 @@ def speed(documents: int, evaluation: int) -> tuple[list[Row], dict[str, float],
     for name in lanes:
         rows.append(row(f"{name}: {documents} x {evaluation}", sum(seconds[name]), "CPU s"))
         rows.append(row(f"{name}: recall", len(found[name] & truth) / max(1, len(truth)), "of 1"))
-    peers = {f"documents per second, ours/{name}": seconds[name] for name in list(lanes)[1:]}
-    ratios = {name: round(sum(theirs) / sum(seconds["ours"]), 3) for name, theirs in peers.items()}
-    return rows, ratios, {name: spread(theirs, seconds["ours"]) for name, theirs in peers.items()}
+    spent = {f"documents per second, ours/{name}": seconds[name] for name in list(lanes)[1:]}
+    ratios = {name: round(sum(some) / sum(seconds["ours"]), 3) for name, some in spent.items()}
+    return rows, ratios, {name: spread(some, seconds["ours"]) for name, some in spent.items()}
 
 
 def child(documents: int, evaluation: int) -> None:
