@@ -12,21 +12,22 @@ CONVERTER = "convert_hf_to_gguf.py"  # llama.cpp's own
 
 
 def export(adapter: Path, model: str, out: Path, converter: Path | None = None) -> list[Path]:
-    """Write the merged weights to `out`; with a converter `out/model.gguf` and `out/Modelfile` too; return the paths.
+    """Write the merged weights to `out`; with a converter a GGUF and a Modelfile to `out/gguf` too; return the paths.
 
     Raises AdapterError as `merge` does, and when the conversion fails; the weights are there then.
     """
     merge(adapter, model, out)
     if converter is None:
         return [out]
-    gguf = out / "model.gguf"
+    gguf = out / "gguf" / "model.gguf"  # apart: tokenizers that read a GGUF read what lies beside it first
+    gguf.parent.mkdir()
     command = [sys.executable, str(converter), str(out), "--outfile", str(gguf), "--outtype", "auto"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not gguf.is_file():
         said = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
         raise AdapterError(f"{converter}: no GGUF ({said}); the merged weights are in {out}")
-    write_text(out / "Modelfile", modelfile(out))
-    return [out, gguf, out / "Modelfile"]
+    write_text(gguf.with_name("Modelfile"), modelfile(out))
+    return [out, gguf, gguf.with_name("Modelfile")]
 
 
 def find_converter(given: str = "") -> Path | None:
