@@ -1,6 +1,7 @@
 """Greedy answers of two models to the same tasks side by side, and where the verdict flips: one HTML page, offline."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from lib.evaluation.comparison import Run
 from lib.evaluation.failures.table import choice
@@ -40,7 +41,8 @@ def render(runs: Sequence[Run]) -> str:
     )
     title = f"{sides[first][0]} beside {sides[second][0]}"
     head = f"<h1>Greedy answers to {len(tasks)} tasks, side by side</h1><p>Verdicts are those of the hidden tests.</p>"
-    return document(title, [head, form, *parts, f"<script>{SCRIPT}</script>"], STYLE)
+    style, script = (Path(__file__).with_suffix(ending).read_text(encoding="utf-8") for ending in (".css", ".js"))
+    return document(title, [head, form, *parts, f"<script>{script}</script>"], style)
 
 
 def _types(tasks: Sequence[Task], answers: Sequence[Attempt]) -> dict[str, tuple[str, str]]:
@@ -74,40 +76,3 @@ def _task(task: Task, answers: Sequence[str]) -> str:
         f"<h2>{escape(task.task_id)} <small>{escape(about)}</small></h2><p>{escape(task.prompt)}</p>"
         f'<div class="sides">{"".join(answers)}</div></section>'
     )
-
-
-STYLE = """
-form { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: center; position: sticky; top: 0; padding: .6rem 0;
-  background: var(--paper); border-bottom: 1px solid var(--line); font: .875rem "Inter", Arial, "Noto Sans", sans-serif }
-select { max-width: 100%; font: inherit } output { font-weight: 600 }
-section > p { white-space: pre-line; margin: .25rem 0 } small { font-weight: 400; color: var(--faint) }
-.sides { display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)) }
-.sides > div { min-width: 0 } .sides p { font-size: .875rem; overflow-wrap: anywhere; margin: .25rem 0 }
-[data-right="0"] h3 { color: light-dark(#a3231c, #f0918b) } [data-right="1"] h3 { color: light-dark(#1d6b32, #7fd197) }
-[hidden] { display: none }
-@media (max-width: 40rem) { form { position: static } }
-"""
-SCRIPT = """
-const form = document.querySelector("form"), tasks = document.querySelectorAll("section");
-const value = name => form.elements[name].value;
-function update() {
-  const count = { gained: 0, lost: 0, same: 0 };
-  tasks.forEach(task => {
-    const [left, right] = ["left", "right"].map(name => task.querySelector(`[data-side="${value(name)}"]`));
-    task.querySelectorAll("[data-side]").forEach(one => {
-      one.hidden = one !== left && one !== right;
-      one.style.order = one === right ? 1 : 0;
-    });
-    const kind = ["lost", "same", "gained"][1 + (right.dataset.right - left.dataset.right)];
-    const fits = ["tier", "language"].every(name => !value(name) || task.dataset[name] === value(name))
-      && ["troopers_type", "polycode_type"].every(name => !value(name)
-        || [left, right].some(one => one.getAttribute("data-" + name.replace("_", "-")) === value(name)));
-    count[kind] += fits;
-    task.hidden = !fits || !(["all", kind].includes(value("show")) || value("show") === "flips" && kind !== "same");
-  });
-  form.querySelector("output").textContent = `${count.gained} gained, ${count.lost} lost, ${count.same} the same`;
-}
-form.addEventListener("input", update);
-form.addEventListener("submit", event => event.preventDefault());
-update();
-"""

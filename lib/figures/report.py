@@ -17,6 +17,7 @@ from lib.evaluation.failures import table as failure_table
 from lib.evaluation.failures.table import escape
 
 Row = Mapping[str, str]
+STYLE = Path(__file__).with_suffix(".css")
 CAPTION_ROWS = 200  # of a figure's data, shown under it
 ALT_ROWS = 8  # of a figure's data, in the text for those who do not see it
 PROTOCOLS = ("greedy", "draws")  # what headlines are made of; best-of-k and pass@k answer other questions
@@ -60,7 +61,8 @@ def render(folder: Path) -> str:
 def document(title: str, body: Iterable[str], style: str = "") -> str:
     """Return an HTML page of its own, which fetches nothing."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    page = f"<head>{head}<style>{STYLE}{style}</style></head><body><main>{''.join(body)}</main></body>"
+    looks = STYLE.read_text(encoding="utf-8") + style
+    page = f"<head>{head}<style>{looks}</style></head><body><main>{''.join(body)}</main></body>"
     return f'<!doctype html>\n<html lang="en">{page}</html>\n'
 
 
@@ -377,52 +379,3 @@ def _rows(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
         return [{name: value for name, value in row.items() if name} for row in csv.DictReader(lines)]
-
-
-STYLE = """
-:root { color-scheme: light dark; --ink: light-dark(#1d1d1b, #e8e6e1); --paper: light-dark(#fdfcf9, #191918);
-  --faint: light-dark(#6b6a66, #9c9a94); --line: light-dark(#dddad2, #3a3936); --mark: light-dark(#0f5e8c, #7cc0ea); }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.55 "Source Serif 4", Charter, Georgia,
-  "Noto Serif", "Noto Serif Bengali", "Noto Sans Bengali", Kalpurush, SolaimanLipi, "Nirmala UI", Vrinda,
-  "Bangla Sangam MN", serif }
-main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 5rem }
-h1, h2, h3, th, summary, .facts, .missing, .banner { font-family: "Inter", "Helvetica Neue", Arial, "Noto Sans",
-  "Noto Sans Bengali", "Nirmala UI", Vrinda, "Bangla Sangam MN", sans-serif }
-h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .75rem; overflow-wrap: anywhere }
-h2 { font-size: 1.15rem; margin: 2.75rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--line) }
-h3 { font-size: .95rem; margin: 1.5rem 0 .25rem }
-.facts { font-size: .875rem; color: var(--faint); margin: .1rem 0; overflow-wrap: anywhere }
-.missing { color: var(--faint); font-style: italic }
-.banner { background: #8c1d18; color: #fff; padding: .6rem .9rem; margin: 0 0 .75rem; border-radius: 4px; font-weight: 600 }
-.scroll { overflow-x: auto }
-.columns { columns: 17rem; column-gap: 2rem } .columns > div { break-inside: avoid } .columns h3 { margin-top: 0 }
-.columns .scroll { margin-bottom: 1.25rem }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums lining-nums }
-th { text-align: left; font-size: .75rem; font-weight: 600; color: var(--faint) }
-th, td { padding: .35rem 1.1rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
-.headline td:nth-child(2) { min-width: 11rem }
-.headline td:nth-child(1) { font-weight: 600 }
-.headline td:nth-child(3) { font-weight: 600; font-size: 1.05rem; white-space: nowrap }
-.headline td:nth-child(4) { white-space: nowrap }
-.pairs td:first-child { color: var(--faint); white-space: nowrap }
-.pairs td:last-child { overflow-wrap: anywhere }
-svg .axis { stroke: var(--line); stroke-width: 1 } svg .range { stroke: var(--mark); stroke-width: 2.5 }
-svg circle { fill: var(--mark) }
-figure { margin: 0 0 2.5rem } figure img { max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line) }
-figcaption { font-size: .9rem; color: var(--faint); margin: .4rem 0; white-space: pre-line }
-summary { cursor: pointer; font-size: .85rem; color: var(--mark); margin: .25rem 0 }
-pre, code { font: .85em/1.5 "JetBrains Mono", "DejaVu Sans Mono", Menlo, Consolas, "Noto Sans Bengali", monospace }
-pre { border: 1px solid var(--line); border-radius: 4px; padding: .75rem 1rem; overflow-x: auto }
-.opening { font-size: 1.05rem; margin: 0 0 .6rem }
-@media (max-width: 40rem) {  /* a table becomes a list: a block per row, a line per cell with its column's name */
-  .rows thead, .headline thead { position: absolute; left: -999rem }
-  .rows tr, .headline tr { display: block; padding: .5rem 0; border-bottom: 1px solid var(--line) }
-  .rows td, .headline td { display: grid; grid-template-columns: 8rem minmax(0, 1fr); gap: .5rem; padding: .1rem 0;
-    border: 0; overflow-wrap: anywhere }
-  .rows td::before, .headline td::before { content: attr(data-name); color: var(--faint); font-weight: 400;
-    font-size: .8rem }
-  td:empty { display: none !important }
-}
-@media print { main { max-width: none; padding: 0 } figure, tr { break-inside: avoid } }
-"""

@@ -64,16 +64,12 @@ def ask(
 
 
 def in_words(task: Task, attempts: Sequence[Attempt]) -> str:
-    """Return each program with its verdict and its output."""
+    """Return each program with its verdict, what it printed, and how it failed."""
     parts = []
-    for attempt in attempts:
+    for number, attempt in enumerate(attempts):
         ended = task.mode == "program" and attempt.status in (Status.SUCCESS, Status.WRONG_OUTPUT)
         verdict = "ran to its end; without a test nothing says if it is right" if ended else attempt.status
-        failure = "" if ended else attempt.failure
-        parts.append(f"{attempt.program}\nverdict: {verdict}" + (f"\n{failure}" if failure else ""))
-        parts += [
-            f"{name}:\n{text.rstrip()}"
-            for name, text in (("output", attempt.stdout_head), ("errors", attempt.stderr_head))
-            if text.strip()
-        ]
-    return "\n".join(parts)
+        parts += [f"repair {number}"] if number else []
+        parts += [attempt.program, f"verdict: {verdict}", "" if ended else attempt.failure]
+        parts += [f"output:\n{attempt.stdout_head.rstrip()}"] if attempt.stdout_head.strip() else []
+    return "\n".join(filter(None, parts))

@@ -3,13 +3,13 @@
 import hashlib
 import html
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 FILTERS = ("model", "troopers_type", "polycode_type", "rule", "status")
 TEXTS = (
     ("prompt", "task"), ("program", "program"), ("test", "failing test"), ("got", "got"), ("expected", "expected"),
 )  # fmt: skip
-FONTS = '"Noto Sans", "Noto Sans Bengali", Kalpurush, "Nirmala UI", Vrinda, "Bangla Sangam MN", sans-serif'
 
 
 def render(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -23,8 +23,9 @@ def render(rows: Sequence[Mapping[str, Any]]) -> str:
     search = '<input type="search" placeholder="search" aria-label="search">'
     folds = "".join(map(_fold, rows))
     count = f"<output>{len(rows)} of {len(rows)}</output>"
-    style = STYLE.replace("#ID", f"#{name}")
-    script = SCRIPT.replace("ID", name)
+    style, script = (
+        Path(__file__).with_suffix(ending).read_text(encoding="utf-8").replace("ID", name) for ending in (".css", ".js")
+    )
     form = f"<form>{choices}{search}{count}</form>"
     return f'<style>{style}</style><div id="{name}">{form}{folds}</div><script>{script}</script>'
 
@@ -51,29 +52,3 @@ def _part(column: str, label: str, text: str) -> str:
 def escape(value: Any) -> str:
     """Return a value as text that cannot become markup."""
     return html.escape(str(value), quote=True)
-
-
-STYLE = f"""
-#ID {{ font: 14px/1.5 {FONTS} }}
-#ID form {{ display: flex; flex-wrap: wrap; gap: .4rem; margin: 0 0 .5rem }}
-#ID summary {{ cursor: pointer; padding: .15rem 0 }}
-#ID dl {{ display: grid; grid-template-columns: 6.5rem minmax(0, 1fr); gap: .2rem .8rem; margin: .3rem 0 1rem 1rem }}
-#ID dt {{ opacity: .7 }} #ID dd {{ margin: 0 }} #ID p {{ margin: 0; white-space: pre-line }}
-#ID pre {{ margin: 0; padding: 0; border: 0; white-space: pre-wrap; overflow-wrap: anywhere;
-  font: 12px/1.45 "DejaVu Sans Mono", Menlo, Consolas, "Noto Sans Bengali", monospace }}
-"""
-SCRIPT = """(function () {
-  const box = document.getElementById("ID"), form = box.querySelector("form"), folds = box.querySelectorAll("details");
-  function filter() {
-    const words = form.querySelector("input").value.toLowerCase(), chosen = Array.from(form.querySelectorAll("select"));
-    let shown = 0;
-    folds.forEach(function (fold) {
-      const fits = chosen.every(s => !s.value || fold.getAttribute("data-" + s.name.replace("_", "-")) === s.value);
-      fold.hidden = !fits || !fold.textContent.toLowerCase().includes(words);
-      shown += !fold.hidden;
-    });
-    form.querySelector("output").textContent = shown + " of " + folds.length;
-  }
-  form.addEventListener("input", filter);
-  form.addEventListener("submit", e => e.preventDefault());
-})();"""
