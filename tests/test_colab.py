@@ -108,16 +108,23 @@ def test_every_notebook_has_one_badge_to_itself_and_one_address() -> None:
     address = colab.address()
     for path in [*NOTEBOOKS, ROOT / "docs" / "colab.md"]:
         text = path.read_text(encoding="utf-8")
-        assert colab.addressed(text, address) == text, path.name
+        assert colab.addressed(text, address) == text, f"{path.name}: `python -m lib.run.colab` writes the address"
         if path.suffix == ".ipynb":
-            place = f"{address.removeprefix('https://github.com/')}/blob/main/{path.relative_to(ROOT)})"
-            assert text.count("colab-badge.svg") == 1 and text.count(f"colab.research.google.com/github/{place}") == 1
+            here = f"{address.removeprefix('https://github.com/')}/blob/main/{path.relative_to(ROOT)})"
+            links = text.count(colab.BADGE), text.count(f"colab.research.google.com/github/{here}")
+            assert links == (1, 1), f"{path.name}: `python -m lib.run.colab` adds the badge"
 
 
 def test_another_address_reaches_badge_and_first_cell_alike() -> None:
     text = colab.addressed(NOTEBOOKS[0].read_text(encoding="utf-8"), "https://github.com/me/mine.too")
     assert text.count("me/mine.too") == 2 and colab.address() not in text
     assert "git clone -q https://github.com/me/mine.too workbook" in text and json.loads(text)
+
+
+def test_a_notebook_without_a_badge_gets_one_and_keeps_it() -> None:
+    book = json.dumps({"cells": [{"cell_type": "markdown", "source": ["# One"]}]}, indent=1) + "\n"
+    once = colab.with_badge(book, "notebooks/x.ipynb", "https://github.com/me/mine")
+    assert "github/me/mine/blob/main/notebooks/x.ipynb)" in once and colab.with_badge(once, "y", "z") == once
 
 
 # A pip that writes down what it is asked for, and may replace a package or fail.

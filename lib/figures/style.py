@@ -1,4 +1,4 @@
-"""One look for every figure, colour-blind safe; stamps, footnotes and `save`."""
+"""One look for every figure, colour-blind safe; stamps and `save`."""
 
 import hashlib
 import json
@@ -92,12 +92,6 @@ def stamp(figure: Any, *runs: str | Path) -> Any:
     _keep_free_below(figure, len(lines))
     figure.text(0.995, s="\n".join(lines), ha="right", **CORNER)
     return figure
-
-
-def footnote(figure: Any, words: str) -> None:
-    """Write a line in the lower left corner."""
-    _keep_free_below(figure, 1)
-    figure.text(0.005, s=words, ha="left", **CORNER)
 
 
 def _keep_free_below(figure: Any, lines: int) -> None:

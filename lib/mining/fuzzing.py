@@ -113,11 +113,6 @@ def rejected(
     }
 
 
-def augment(task: Task, asserts: Sequence[str]) -> Task:
-    """The task with `asserts` among its hidden tests, which no prompt shows."""
-    return dataclasses.replace(task, hidden_tests=(*task.hidden_tests, *asserts))
-
-
 def _passes(sandbox: Sandbox, task: Task, program: str) -> bool:
     return checked(sandbox.grade(task, program, "all"), task.task_id).status == Status.SUCCESS
 

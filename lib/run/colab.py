@@ -7,6 +7,7 @@ them: replaced under a running kernel, they break it.
 
 import importlib
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ TORCH = ((2, 4), (2, 15))  # from 2.4: transformers, bitsandbytes, unsloth; belo
 TORCHES = ("torch", "torchvision", "torchaudio")
 VLLM_TORCH = "2.13.0"  # the only one that the pinned vLLM accepts
 LEFT_OUT = {"jupyterlab", "pytest", "hypothesis", "nbval", "playwright", "ruff", "mypy"}  # for a machine of one's own
+BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 Requires = Callable[[str], Iterable[str]]
 
 
@@ -213,6 +215,20 @@ def _requires(name: str) -> list[str]:
         return []
 
 
+def with_badge(notebook: str, place: str, address: str) -> str:
+    """Return a notebook's text with a badge that opens it, `place` in the repository, at the end of its first cell."""
+    if BADGE in notebook:
+        return notebook
+    book = json.loads(notebook)
+    link = f"https://colab.research.google.com/github/{address.removeprefix('https://github.com/')}/blob/main/{place}"
+    book["cells"][0]["source"][-1] += "\n"
+    book["cells"][0]["source"] += ["\n", f"[![Open in Colab]({BADGE})]({link})"]
+    return json.dumps(book, indent=1, ensure_ascii=False) + "\n"
+
+
 if __name__ == "__main__":
     for page in [*sorted((ROOT / "notebooks").rglob("*.ipynb")), ROOT / "docs" / "colab.md"]:
-        page.write_text(addressed(page.read_text(encoding="utf-8"), address()), encoding="utf-8")
+        text = addressed(page.read_text(encoding="utf-8"), address())
+        if page.suffix == ".ipynb":
+            text = with_badge(text, page.relative_to(ROOT).as_posix(), address())
+        page.write_text(text, encoding="utf-8")
