@@ -158,18 +158,27 @@ def groups(repeats: int, sizes: Sequence[int], shares: Sequence[float]) -> Itera
 
 
 def power(repeats: int) -> Iterator[Row]:
-    """How often a difference of 8 points over 60 tasks is found: this p, and the sign-flip test of scipy."""
+    """How often tests find a gain by a factor 1.27 (8 points of 30), and how often none: ours, and the ones before.
+
+    Those were sign flips of the mean difference, and McNemar's exact test where there is one draw per task.
+    """
     rng = np.random.default_rng(7)
-    ours = theirs = 0
-    for _ in range(repeats):
-        skill = rng.beta(0.6, 1.4, 60)[:, None]
-        a, b = (rng.random((60, 10)) < np.minimum(1, skill * factor) for factor in (1.27, 1))
-        gap = a.mean(axis=1) - b.mean(axis=1)
-        ours += paired.paired_difference(gap).p < 0.05
-        settings: dict[str, Any] = {"permutation_type": "samples", "n_resamples": 2000, "rng": rng, "vectorized": True}
-        theirs += stats.permutation_test((gap,), lambda x, axis: x.mean(axis=axis), **settings).pvalue < 0.05
-    yield row(f"power, 60 tasks × 10 draws, {repeats} repeats, test inversion", ours / repeats, "share")
-    yield row(f"power, 60 tasks × 10 draws, {repeats} repeats, scipy sign flips", theirs / repeats, "share")
+    settings: dict[str, Any] = {"permutation_type": "samples", "n_resamples": 2000, "rng": rng, "vectorized": True}
+    for n, draws, factor in itertools.product((20, 60, 200), (1, 10), (1.27, 1.0)):
+        found = {"test inversion": 0, "sign flips (scipy)": 0} | ({"McNemar (scipy)": 0} if draws == 1 else {})
+        for _ in range(repeats):
+            skill = rng.beta(0.6, 1.4, n)[:, None]
+            a, b = (rng.random((n, draws)) < np.minimum(1, skill * better) for better in (factor, 1))
+            gap = a.mean(axis=1) - b.mean(axis=1)
+            found["test inversion"] += paired.paired_difference(gap).p < 0.05
+            flips = stats.permutation_test((gap,), lambda x, axis: x.mean(axis=axis), **settings)
+            found["sign flips (scipy)"] += flips.pvalue < 0.05
+            if draws == 1:
+                wins, changed = int((gap > 0).sum()), int((gap != 0).sum())
+                found["McNemar (scipy)"] += changed > 0 and stats.binomtest(wins, changed).pvalue < 0.05
+        what = "power" if factor > 1 else "false alarms"
+        for name, count in found.items():
+            yield row(f"{what}, {n} tasks × {draws} draws, {repeats} repeats, {name}", count / repeats, "share")
 
 
 def coverage(quick: bool) -> list[Row]:
@@ -287,7 +296,7 @@ def measure(quick: bool, table: Path | None = None) -> dict[str, Any]:
         )
         for each in lines
     ]
-    rows = [*timed, *agreement(200 if quick else 1000), *power(100 if quick else 1000), *summary(lines), *cells]
+    rows = [*timed, *agreement(200 if quick else 1000), *power(20 if quick else 1000), *summary(lines), *cells]
     return {"benchmark": "estimators", "rows": rows, "ratios": ratios}
 
 

@@ -337,6 +337,29 @@ def test_kl_is_to_the_reference_that_was_asked_for(
     assert seen[1] > 1e-4 if reference == "start" else seen[1] == 0
 
 
+def test_groups_of_one_are_learnt_from_the_base_embeds_and_the_last_update_has_the_final_kl_weight(
+    adapter: Path, prompts: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[dict[str, Any]] = []
+    config = tiny(tmp_path, group_size=1, steps=2, tau=1.0, beta=0.2, beta_final=0.0, encoder="base")
+
+    def reward(task_id: list[str], **_: Any) -> list[float]:
+        return [float(name == "double") for name in task_id]
+
+    trainer = make_trainer("embedded", adapter, prompts, config, reward, rows.append)
+    used, weigh, embedded, embed = list[float](), config.beta_at, list[bool](), prompt_embeddings
+    monkeypatch.setattr(trainer.args, "beta_at", lambda progress: used.append(weigh(progress)) or used[-1])
+
+    def embeddings(model: Any, *rest: Any) -> Tensor:
+        embedded.append(any(part.disable_adapters for part in model.modules() if hasattr(part, "disable_adapters")))
+        return embed(model, *rest)
+
+    monkeypatch.setattr("lib.gmpo.trainer.prompt_embeddings", embeddings)
+    trainer.train()
+    assert [row["step"] for row in rows] == [1, 2] and all(row["update_norm"] > 0 for row in rows)
+    assert used == pytest.approx([0.2, 0.2 * 2 / 3, 0.2 / 3, 0.0]) and embedded == [True, True]
+
+
 def test_a_correction_weighs_each_sequence_in_the_loss(run: SimpleNamespace) -> None:
     trainer, batch = run.trainer, dict(run.trainer._buffered_inputs[0])
     trainer.model.train()

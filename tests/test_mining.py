@@ -111,6 +111,29 @@ def test_which_winners_are_kept_depends_on_the_seed_alone():
     assert select_winners(pool, 3, 1) == select_winners(pool[::-1], 3, 1) != select_winners(pool, 3, 2)
 
 
+def test_a_scorer_takes_the_highest_and_the_seed_decides_between_equals():
+    pool = [won("t", f"def f(a):\n    return {n}\n", n_tokens=n // 2) for n in range(8)]
+    best = [select_winners(pool, 3, seed, scorer=lambda one: -one.n_tokens) for seed in range(8)]
+    assert all([one.n_tokens for one in some] == [0, 0, 1] for some in best)
+    assert len({some[2].program for some in best}) == 2
+
+
+def test_a_threshold_admits_what_passes_that_share_of_its_tests():
+    lost = {"status": "wrong-output", "hidden_ok": False, "total": 4}
+    pool = [won("t", f"def f(a):\n    return {n}\n", passed=n, **lost) for n in range(4)]
+    pool.append(won("t", "def f(a):\n    return a\n", passed=4, total=4))
+    kept = [
+        sorted(one.passed for one in select_winners(pool, 9, 0, threshold=share)) for share in (1.0, 0.75, 0.5, 0.01)
+    ]
+    assert kept == [[4], [3, 4], [2, 3, 4], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.01, float("nan")])
+def test_a_threshold_that_is_no_share_is_refused(share):
+    with pytest.raises(ValueError, match="a share of tests"):
+        select_winners([], 1, 0, threshold=share)
+
+
 def test_a_control_has_as_many_of_each_task():
     pool = [won(task, f"def f(a):\n    return {n}\n") for task in "ab" for n in range(9)]
     lost = [

@@ -14,7 +14,7 @@ from lib.tasks.task import read_tasks
 DATA = Path(__file__).parent.parent / "data"
 FUNCTIONS = read_tasks(DATA / "starter_bn.jsonl")
 PROGRAMS = read_tasks(DATA / "starter_io.jsonl")
-LANGUAGES = ("python", "lua", "ocaml", "r", "fortran")
+LANGUAGES = ("python", "lua", "ocaml", "r", "fortran", "julia")
 
 
 @pytest.fixture(scope="module")

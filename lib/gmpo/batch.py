@@ -38,19 +38,21 @@ def all_advantages(
     """Return the advantages of every estimator by name, and what GMPO's are made of.
 
     rewards and log_probs (B, G), w (B, C) over batch and bank, `sbam`: lam, gamma and delta of `gmpo_advantages` ->
-    {name: (B, G)}, Advantages
+    {name: (B, G)}, Advantages; at G = 1 without those that need a second completion
     """
     past = bank.prompts if bank is not None else None
     parts = estimators.gmpo_advantages(rewards, log_probs, w, bank=past, **sbam)
-    return {
+    found = {
         "gmpo": parts.advantages,
         "grpo": estimators.grpo_advantages(rewards),
         "dr_grpo": estimators.dr_grpo_advantages(rewards),
-        "rloo": estimators.rloo_advantages(rewards),
         "batch": estimators.batch_advantages(rewards),
         "group_batch": estimators.group_batch_advantages(rewards),
-        "james_stein": estimators.james_stein_advantages(rewards),
-    }, parts
+    }
+    if rewards.shape[1] > 1:
+        found["rloo"] = estimators.rloo_advantages(rewards)
+        found["james_stein"] = estimators.james_stein_advantages(rewards)
+    return found, parts
 
 
 def batch_diagnostics(

@@ -10,6 +10,7 @@ from lib.gmpo.objective import Correction, Level
 
 Estimator = Literal["gmpo", "grpo", "dr_grpo", "rloo", "batch", "group_batch", "james_stein"]
 Reference = Literal["base", "start", "old", "refreshed"]
+Encoder = Literal["policy", "base"]
 
 
 @dataclass
@@ -32,6 +33,7 @@ class PolyCodeConfig(GRPOConfig):  # type: ignore[misc]
     correction_cap: float = 2.0  # the largest of them
     # Prompts that CGMN pools over, itself included: the effective number that tau is solved for; 1 switches CGMN off
     neighbours: float = 2.0
+    encoder: Encoder = "policy"  # whose hidden states embed prompts: pi_old's, or the base's, which never move
     tau: float | None = None  # temperature of CGMN in place of `neighbours`; inf pools all prompts alike
     bank_size: int = 0  # past prompts that CGMN pools over as well
     lam: float = 0.5  # strength of SBAM; 0 switches it off
@@ -47,8 +49,13 @@ class PolyCodeConfig(GRPOConfig):  # type: ignore[misc]
     logging_steps: float = 1  # updates per log row; `on_step` gets a batch's row when its last update is logged
 
     def __post_init__(self) -> None:
+        alone = self.num_generations == 1  # type: ignore[has-type]
+        if alone:  # TRL refuses it, since nothing is left of a group of one without its mean; of a pool there is
+            self.num_generations = self.per_device_train_batch_size * self.gradient_accumulation_steps
         super().__post_init__()
-        options = {"advantage_estimator": Estimator, "ratio": Level, "correction": Correction}
+        if alone:
+            self.num_generations = 1
+        options = {"advantage_estimator": Estimator, "ratio": Level, "correction": Correction, "encoder": Encoder}
         options |= {"kl_reference": Reference, "kl_level": Literal["token", "sequence"]}
         for name, choices in options.items():
             if getattr(self, name) not in get_args(choices):
@@ -65,6 +72,8 @@ class PolyCodeConfig(GRPOConfig):  # type: ignore[misc]
             raise ValueError(f"epsilon={self.epsilon}: the clip range lies between 0 and 1")
         if self.beta_final and not self.beta:
             raise ValueError(f"beta_final={self.beta_final}: annealing starts from beta, which is 0")
+        if alone and (self.refill or self.advantage_estimator not in ("gmpo", "batch")):
+            raise ValueError("num_generations=1: nothing in a group to compare; only gmpo and batch, without refill")
         if self.rows % self.num_generations:
             raise ValueError(f"{self.rows} completions per batch and process: no multiple of {self.num_generations}")
         if self.correction == "token" and self.ratio != "token":

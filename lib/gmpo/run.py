@@ -78,12 +78,10 @@ def run_config(
     `rows_per_pass`: completions in memory at a time; `checkpoint_every`: steps, 0 for none. `fields` are
     PolyCodeConfig's own. Raises ValueError for values that cannot work together.
     """
-    counts = {"steps": steps, "prompts_per_batch": prompts_per_batch, "rows_per_pass": rows_per_pass}
-    for name, value in counts.items():
+    counts = {"steps": steps, "prompts_per_batch": prompts_per_batch, "group_size": group_size}
+    for name, value in (counts | {"rows_per_pass": rows_per_pass}).items():
         if value < 1:
             raise ValueError(f"{name}={value}: should be at least 1")
-    if group_size < 2:
-        raise ValueError(f"group_size={group_size}: a group needs at least two completions")
     rows, cuda = prompts_per_batch * group_size, torch.cuda.is_available()
     if rows % rows_per_pass:
         raise ValueError(f"rows_per_pass={rows_per_pass} does not divide the batch of {rows}")
@@ -124,6 +122,7 @@ def train_gmpo(
     engine: str = "auto",
     logs: Path | None = None,
     ledger: Ledger | None = None,
+    container: bool = False,
 ) -> Row:
     """Train the adapter in folder `adapter_in` further and save it as `adapter_out`, whole or not at all.
 
@@ -131,9 +130,9 @@ def train_gmpo(
     along. One JSON line per step goes to `<adapter_out>.steps.jsonl`. A tracker named in the config's `report_to` gets
     every update's numbers; "tensorboard" writes them to folder `logs` (default: `<adapter_out>.tensorboard`). With a
     `ledger`, every completion is appended to it as an attempt and `<adapter_out>.prompts.jsonl` gets statistics per
-    prompt. A finished training of the same identity is not repeated, an interrupted one goes on from its last
-    checkpoint, any other starts anew; `on_step` then gets the earlier steps again. Raises TrainingError for what cannot
-    start or must stop, SandboxError when programs could not be graded.
+    prompt. With `container`, programs run in containers. A finished training of the same identity is not repeated, an
+    interrupted one goes on from its last checkpoint, any other starts anew; `on_step` then gets the earlier steps
+    again. Raises TrainingError for what cannot start or must stop, SandboxError when programs could not be graded.
     """
     started = time.perf_counter()
     tokenizer = AutoTokenizer.from_pretrained(resolve(model))
@@ -165,7 +164,7 @@ def train_gmpo(
 
     logs = logs or adapter_out.with_name(f"{adapter_out.name}.tensorboard")
     drawn_by = training_engine(engine)
-    with Sandbox() as sandbox, tensorboard_in(logs):
+    with Sandbox(container=container) as sandbox, tensorboard_in(logs):
         judge = SandboxReward(sandbox, tasks, prompts, reward)
         trainer = make_trainer(
             model, adapter_in, prompts, config, judge, record, batch_order=batch_order, engine=drawn_by,

@@ -5,8 +5,8 @@ This GMPO is not Geometric-Mean Policy Optimization (arXiv 2507.20673), which ca
 Differs from the paper in: a batch is learnt from `num_iterations` times in whole-batch steps, so that pi_old
 really is old. What it leaves open is fixed here: pi_old's log-probabilities are recomputed by the model being
 trained, because the sampler rounds its weights and may cut the tail (top_p); the KL term is a mean over a
-completion's tokens, and so is the objective of ratio="token"; a group has at least two completions, which is TRL's
-rule. A group goes through the model in one row (lib.gmpo.shared_prefix), which changes the cost and nothing else.
+completion's tokens, and so is the objective of ratio="token". A group goes through the model in one row
+(lib.gmpo.shared_prefix), which changes the cost and nothing else.
 
 TRL keeps the loop: PEFT, accelerate, checkpoints, logging. Its options for the loss (loss_type, delta, entropy
 bonus, vLLM's importance correction) do not apply, because the loss is replaced. Unsloth's patched GRPOTrainer computes
@@ -20,7 +20,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +152,8 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
         self._refer(batch)
         policy, ids = self.accelerator.unwrap_model(self.model), batch["prompt_ids"][::group]
         own = torch.tensor([row["own"] for row in inputs[::group]], device=ids.device) if "own" in inputs[0] else None
-        h = prompt_embeddings(policy, ids, batch["prompt_mask"][::group], self._rows_at_once, own)  # (B, d)
+        with policy.disable_adapter() if self.args.encoder == "base" else nullcontext():
+            h = prompt_embeddings(policy, ids, batch["prompt_mask"][::group], self._rows_at_once, own)  # (B, d)
         everyone = self._advantages(log_probs, mask.sum(1), h).to(batch["advantages"])
         first = self.accelerator.process_index * len(inputs)
         batch["advantages"] = everyone[first : first + len(inputs)]
@@ -400,7 +401,7 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
         if self.args.beta:
             kl = kl_k3(new, inputs["ref_per_token_logps"], mask).sum(1)
             kl = kl if self.args.kl_level == "sequence" else kl / mask.sum(1)
-            objective = objective - self.args.beta_at(self.state.global_step / self.state.max_steps) * kl
+            objective = objective - self.args.beta_at(self.state.global_step / max(1, self.state.max_steps - 1)) * kl
             self.note("kl", kl.detach().mean())
         self.note("clip_fraction", clipped.clip_fraction)
         self.note("entropy", (entropies * mask).sum() / mask.sum())

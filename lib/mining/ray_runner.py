@@ -34,6 +34,7 @@ class Work:
     model: str
     adapter: str | None = None
     engine: str = "auto"
+    container: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +79,11 @@ def attempt_in_shards(
     return [made[task.task_id, draw] for draw in range(work.num_samples) for task in tasks]
 
 
-def ray_runner(model: str, adapter: str | None, engine: str, *, cluster: str) -> AttemptRunner:
-    """Return `attempt_all` on the Ray cluster at address `cluster`. Raises ClusterError where Ray is not installed."""
+def ray_runner(model: str, adapter: str | None, engine: str, *, cluster: str, container: bool = False) -> AttemptRunner:
+    """Return `attempt_all` on the Ray cluster at address `cluster`, programs in containers there with `container`.
+
+    Raises ClusterError where Ray is not installed.
+    """
     map_fn = machines(cluster)
 
     def attempt(
@@ -91,7 +95,7 @@ def ray_runner(model: str, adapter: str | None, engine: str, *, cluster: str) ->
         source: Source,
         progress: Progress = lambda items, total: items,
     ) -> list[Attempt]:
-        work = Work(num_samples, params, source, model, adapter, engine)
+        work = Work(num_samples, params, source, model, adapter, engine, container)
         return attempt_in_shards(tasks, work, ledger, map_fn=map_fn, progress=progress)
 
     return attempt
@@ -99,7 +103,7 @@ def ray_runner(model: str, adapter: str | None, engine: str, *, cluster: str) ->
 
 # --------------------------------------------------------------------------------------------------------- the workers
 
-_opened: dict[tuple[str, str | None, str], tuple[Engine, Sandbox]] = {}  # of this process: one at a time
+_opened: dict[tuple[str, str | None, str, bool], tuple[Engine, Sandbox]] = {}  # of this process: one at a time
 
 
 def run_shard(work: Work, shard: Shard) -> list[Attempt]:
@@ -121,10 +125,10 @@ def run_shard(work: Work, shard: Shard) -> list[Attempt]:
 
 def open_for(work: Work) -> tuple[Engine, Sandbox]:
     """Return this process's engine and sandbox for `work`, opened at most once; those of other work are closed."""
-    name = (work.model, work.adapter, work.engine)
+    name = (work.model, work.adapter, work.engine, work.container)
     if name not in _opened:
         close()
-        _opened[name] = open_engine(*name), Sandbox()
+        _opened[name] = open_engine(*name[:3]), Sandbox(container=work.container)
     return _opened[name]
 
 

@@ -1,7 +1,7 @@
 """Which attempts and tasks to learn from (RSFT paper, Algorithm 1, line 8).
 
-Differs from the paper in: passing samples (winners) are de-duplicated by syntax tree, capped per task and drawn at
-random, so that neither short nor early programs are favoured.
+Differs from the paper in: passing samples (winners) are de-duplicated by syntax tree and capped per task. Without a
+scorer s(p, y) of your own they are drawn at random, so that neither short nor early programs are favoured.
 """
 
 import ast
@@ -14,15 +14,28 @@ from lib.tasks.task import Task
 
 
 def select_winners(
-    attempts: Iterable[Attempt], per_task: int, seed: int, *, rejected: Collection[Key] = ()
+    attempts: Iterable[Attempt],
+    per_task: int,
+    seed: int,
+    *,
+    rejected: Collection[Key] = (),
+    threshold: float = 1.0,
+    scorer: Callable[[Attempt], float] | None = None,
 ) -> list[Attempt]:
     """Return at most `per_task` attempts per task that pass every test, no two of a task with one syntax tree.
 
-    They are drawn with `seed`. `rejected` holds the keys of attempts that fuzzed tests found wrong.
+    They are drawn with `seed`; with a `scorer` those of the highest scores are taken, and `seed` decides between equal
+    ones. `rejected` holds the keys of attempts that fuzzed tests found wrong. A `threshold` below 1 admits attempts
+    that pass at least this share of their tests. Raises ValueError for one outside (0, 1].
     """
-    pools = _distinct(attempt for attempt in attempts if attempt.solved and attempt.key not in rejected)
-    rng = random.Random(seed)
-    return [one for pool in pools.values() for one in rng.sample(pool, min(per_task, len(pool)))]
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold={threshold}: a share of tests, above 0 and at most 1")
+    good = (one for one in attempts if one.solved or threshold < 1 and one.passed >= threshold * max(1, one.total))
+    rng, winners = random.Random(seed), list[Attempt]()
+    for pool in _distinct(one for one in good if one.key not in rejected).values():
+        drawn = rng.sample(pool, len(pool) if scorer else min(per_task, len(pool)))
+        winners += sorted(drawn, key=scorer, reverse=True)[:per_task] if scorer else drawn
+    return winners
 
 
 def matched_random_sample(

@@ -15,6 +15,7 @@ from lib.papers.published import Published
 
 NORMALISERS = {
     "gmpo": "GMPO", "grpo": "GRPO, per prompt", "dr_grpo": "Dr. GRPO", "rloo": "RLOO", "batch": "whole batch",
+    "group_batch": "prompt's mean, batch's deviation", "james_stein": "James–Stein",
 }  # fmt: skip
 TEMPLATE = ("Qwen3-8B, before and after", "other families, before and after")  # fill in what a larger GPU gives
 COLUMNS = ["source", "language", "model", "rate", "lo", "hi", "n_tasks", "draws"]

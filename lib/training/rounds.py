@@ -42,6 +42,7 @@ class RoundSettings:
     winners_from: Literal["union", "replace"] = "union"
     num_samples: int = 16
     winners_per_task: int = 4
+    threshold: float = 1.0
     dev_samples: int = 4
     sampling: SamplingParams = SamplingParams()
     engine: str = "auto"
@@ -79,6 +80,7 @@ def settings_from_mining(
         winners_from=winners_from,
         num_samples=max(1, round(len(alike) / max(1, len({one.task_id for one in alike})))),
         winners_per_task=max(Counter(winner.task_id for winner in winners).values()),
+        threshold=min(winner.passed / max(1, winner.total) for winner in winners),
         sampling=SamplingParams(*how),
         engine=engine,
         seed=seed,
@@ -131,7 +133,8 @@ def iterate(
             ledger = Ledger(folder / "mining.jsonl")
             mined = mine(model, found[-1].adapter, tasks, ledger, settings=rounds, sandbox=sandbox, progress=progress)
             pool = [*pool, *mined] if rounds.winners_from == "union" else mined
-            rows = examples(select_winners(pool, rounds.winners_per_task, rounds.seed), tasks, tokenizer)
+            chosen = select_winners(pool, rounds.winners_per_task, rounds.seed, threshold=rounds.threshold)
+            rows = examples(chosen, tasks, tokenizer)
         summary = train_once(model, rows, adapter, settings, on_log=on_log, eval_fn=eval_fn)
         found.append(evaluate(number, adapter, summary))
         found[-1].metrics.update(rows=len(rows), tasks_trained_on=len({row["task_id"] for row in rows}))

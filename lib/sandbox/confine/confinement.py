@@ -30,7 +30,7 @@ _KEEP_FLAGS = 2 | 4 | 8 | 1024 | 2048  # a bind in a user namespace must keep th
 class Plan:
     """What a worker does to itself before it runs anything untrusted. `read` may also be executed if `execute`."""
 
-    mode: str  # "A", "B", "C", or "none" where the caller allowed it
+    mode: str  # "A", "B", "C", "container", or "none" where the caller allowed it
     uid: int  # the user to become; -1 to stay
     scratch: str  # the one writable directory
     read: tuple[str, ...] = ()
@@ -38,6 +38,17 @@ class Plan:
     execute: bool = False
     landlock: bool = True
     processes: int = 64
+
+    @property
+    def own_processes(self) -> bool:
+        """Whether no process but this plan's is there, by a namespace or by a container."""
+        return self.mode in ("A", "container")
+
+    @property
+    def watched(self) -> bool:
+        """Whether scratch is measured, for which this plan's processes can read each other; Landlock forbids programs
+        to."""
+        return self.mode == "none" or self.mode != "A" and self.landlock
 
     @property
     def no_file_access(self) -> bool:
@@ -110,15 +121,15 @@ def _bind(source: str, target: str) -> None:
 
 
 def drop_privileges(plan: Plan) -> None:
-    """Become the plan's user and hold no capability. In B and C the watch over scratch reads what files children
-    hold."""
+    """Become the plan's user and hold no capability. Where scratch is watched, readable: it is by what files are
+    held."""
     if plan.uid >= 0 and os.getuid() != plan.uid:
         os.setgroups([])
         os.setresgid(plan.uid, plan.uid, plan.uid)
         os.setresuid(plan.uid, plan.uid, plan.uid)
     kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    kernel.prctl(kernel.PR_SET_DUMPABLE, 0 if plan.mode == "A" else 1)
+    kernel.prctl(kernel.PR_SET_DUMPABLE, int(plan.watched))
 
 
 def file_rules(plan: Plan) -> int:

@@ -17,6 +17,7 @@ A command is a list of words, no shell reads it. Differs from the paper in these
 | key          | means |
 |--------------|-------|
 | version      | command that prints the toolchain's version |
+| packages     | versions, by package of `install`, that container images get |
 | conventions  | one line for prompts: how programs print numbers and blanks |
 | processes    | true when `run` itself must start processes |
 | reserve_mb   | address space the runtime maps beyond what programs use |
@@ -60,6 +61,7 @@ class Language:
     stdin: bool
     stdout: bool
     version: str = ""
+    packages: dict[str, str] = dataclasses.field(default_factory=dict)
     conventions: str = ""
     compile: str = ""
     processes: bool = False
@@ -112,6 +114,9 @@ def parse(name: str, fields: dict[str, Any]) -> Language:
         raise ValueError(f"language is {fields['language']!r}, but the file is called {name}.yaml")
     if fields["stdin"] is not True or fields["stdout"] is not True:
         raise ValueError("stdin and stdout should be true: a program reads its input there and is judged by its output")
+    packages = fields.get("packages", {})
+    if not isinstance(packages, dict) or not all(isinstance(version, str) for version in packages.values()):
+        raise ValueError(f"packages is {packages!r}; versions by package are expected, such as {{lua5.4: 5.4.4-3}}")
     extension = str(fields["file_ext"]).removeprefix(".")
     read = {key: _main_file(_line(key, fields[key]), extension) for key in COMMANDS if fields.get(key)}
     rest = {key: value for key, value in fields.items() if key not in (*COMMANDS, "language", "install", "file_ext")}

@@ -30,7 +30,7 @@ class Grader:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
-        self.workers: dict[str, Worker] = {}
+        self.workers: dict[Any, Worker] = {}  # by module, and by container where they are in one
         self.candidates: Candidates | None = None
 
     def judge(self, job: dict[str, Any]) -> dict[str, Any]:
@@ -40,24 +40,33 @@ class Grader:
         doing.
         """
         module = "launcher" if "language" in job else "worker"
+        own = job.get("container")  # {"image", "memory_mb"}
+        key = (module, *(own or {}).values())
         for _ in range(2):
             try:
-                if module not in self.workers:
-                    self.workers[module] = Worker(module, self.settings[module])
+                if key not in self.workers:
+                    self._make_room(key)
+                    container = self.settings["container"] | own if own else None
+                    self.workers[key] = Worker(module, self.settings[module], container)
                 if module == "launcher":
-                    return programs.judge(self.workers[module].ask, job)
-                self.candidates = self.candidates or Candidates(self.workers[module])
+                    return programs.judge(self.workers[key].ask, job)
+                self.candidates = self.candidates or Candidates(self.workers[key])
                 return self._judge_function(self.candidates, job)
             except CannotStart as reason:
                 return {"status": Status.SANDBOX_ERROR, "passed": 0, "failure": f"the {module} cannot start: {reason}"}
             except WorkerLost as lost:
-                self._lose(module)
+                self._lose(key)
                 failure = f"the {module} that ran the program went away twice: {lost}"
         return {"status": Status.RUNTIME_ERROR, "passed": 0, "failure": failure}
 
-    def _lose(self, module: str) -> None:
-        worker = self.workers.pop(module, None)
-        if module == "worker" and self.candidates:
+    def _make_room(self, key: tuple[Any, ...]) -> None:
+        """End the container of the same image with less or more memory."""
+        for other in [known for known in self.workers if known[:2] == key[:2]]:
+            self._lose(other)
+
+    def _lose(self, key: tuple[Any, ...]) -> None:
+        worker = self.workers.pop(key, None)
+        if key[0] == "worker" and self.candidates:
             self.candidates.socket.close()
             self.candidates = None
         if worker:

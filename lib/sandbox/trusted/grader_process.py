@@ -14,6 +14,7 @@ from typing import Any
 from lib.sandbox import frames, languages
 from lib.sandbox.confine import probe
 from lib.sandbox.confine.confinement import Plan
+from lib.sandbox.trusted import oci
 from lib.sandbox.trusted.processes import loader_path, spawn
 from lib.sandbox.trusted.suite import PACKAGES
 from lib.sandbox.verdict import Status
@@ -109,6 +110,12 @@ def grader_settings(plan: Plan, modules: tuple[str, ...], python_path: str) -> d
         *(path for name in modules for path in probe.package_files(name)),
     )
     programs = dataclasses.replace(plan, read=readable, execute=True, scratch=plan.scratch + "p")
+    container = None
+    if plan.mode == "container":
+        container = oci.settings(plan.uid, python_path)
+        plan = Plan("container", -1, oci.SCRATCH, oci.READABLE, landlock=plan.landlock)
+        programs = dataclasses.replace(plan, execute=True)
+        python_path = oci.PYTHON_PATH
     environment = {
         "PATH": os.pathsep.join(languages.TOOL_PATH),
         "LANG": "C.UTF-8",
@@ -117,10 +124,11 @@ def grader_settings(plan: Plan, modules: tuple[str, ...], python_path: str) -> d
         "PYTHONHASHSEED": "0",
         "PYTHONUTF8": "1",
         "OPENBLAS_NUM_THREADS": "1",
-    } | loader_path()
+    } | ({} if container else loader_path())
     return {
         "parent": os.getpid(),
         "packages": {name: os.path.dirname(files[0]) for name in sorted(PACKAGES) if (files := _installed(name))},
+        "container": container,
         "worker": {
             "plan": dataclasses.asdict(plan),
             "modules": list(modules),

@@ -2,13 +2,14 @@
 
 import dataclasses
 import secrets
+import shlex
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from lib.sandbox import languages
 from lib.sandbox.confine.limits import wall_limit
-from lib.sandbox.trusted import functions
-from lib.sandbox.trusted.programs import COMPILE_WALL_S
+from lib.sandbox.trusted import functions, oci
+from lib.sandbox.trusted.programs import COMPILE_MB, COMPILE_WALL_S
 from lib.sandbox.verdict import Status, one_line
 from lib.tasks.task import Case, Task, TestSet
 
@@ -33,8 +34,16 @@ class Job:
         return "language" in self.body
 
 
-def for_task(task: Task, program: str, tests: TestSet, alias: Alias, in_process: bool = False) -> Job:
-    """The job of one task and one program."""
+def for_task(
+    task: Task,
+    program: str,
+    tests: TestSet,
+    alias: Alias,
+    *,
+    in_process: bool = False,
+    container: bool = False,
+) -> Job:
+    """The job of one task and one program. Raises SandboxError where there is no container for it but should be."""
     total = len(task.cases) if task.mode == "program" else len(task.tests(tests))
     if not total:
         return _answered(Status.SANDBOX_ERROR, f"task {task.task_id!r} has no {tests} tests", 0)
@@ -44,10 +53,16 @@ def for_task(task: Task, program: str, tests: TestSet, alias: Alias, in_process:
         return _too_long(program, total)
     if task.mode == "program":
         return for_program(
-            task.programming_language, program, task.cases, task.time_limit_s, task.memory_limit_mb, task.compare
+            task.programming_language,
+            program,
+            task.cases,
+            task.time_limit_s,
+            task.memory_limit_mb,
+            task.compare,
+            container=container,
         )
     if task.programming_language != "python":
-        return _foreign_function(task, program, task.tests(tests))
+        return _foreign_function(task, program, task.tests(tests), container)
     body = {
         "source": program,
         "tests": task.tests(tests),
@@ -59,16 +74,32 @@ def for_task(task: Task, program: str, tests: TestSet, alias: Alias, in_process:
         "cpu_s": task.time_limit_s,
         "memory_mb": task.memory_limit_mb,
     }
-    return Job(body, total, wall_limit(task.time_limit_s) + _GRACE_S)
+    return Job(
+        body | _container("python", task.memory_limit_mb, container), total, wall_limit(task.time_limit_s) + _GRACE_S
+    )
+
+
+def _container(language: str, memory_mb: int, wanted: bool) -> dict[str, Any]:
+    """The part of a job that names its container, whose memory holds a compiler, scratch and the launcher as well."""
+    if not wanted:
+        return {}
+    return {"container": {"image": oci.image(language), "memory_mb": max(memory_mb, COMPILE_MB) + 256}}
 
 
 def for_program(
-    language: str, source: str, cases: Sequence[Case], time_limit_s: float, memory_limit_mb: int, compare: str
+    language: str,
+    source: str,
+    cases: Sequence[Case],
+    time_limit_s: float,
+    memory_limit_mb: int,
+    compare: str,
+    *,
+    container: bool = False,
 ) -> Job:
     """The job of one program and its stdin/stdout cases. Raises SandboxError for a language without a manifest."""
     manifest = languages.load(language)
     total = len(cases)
-    if languages.version(language) is None:
+    if not container and languages.version(language) is None:
         why = f"{language} is not installed here ({one_line(manifest.install)})"
         return _answered(Status.SANDBOX_ERROR, why, total)
     if not cases:
@@ -80,11 +111,12 @@ def for_program(
         return _answered(Status.NO_CODE, "there is no program", total)
     if len(source) > MAX_SOURCE:
         return _too_long(source, total)
+    words = shlex.split if container else manifest.command
     body = {
         "language": {
             "file_ext": manifest.file_ext,
-            "compile": manifest.command(manifest.compile) if manifest.compile else [],
-            "run": manifest.command(manifest.run),
+            "compile": words(manifest.compile) if manifest.compile else [],
+            "run": words(manifest.run),
             "compile_line": manifest.compile,
             "run_line": manifest.run,
             "processes": manifest.processes,
@@ -97,11 +129,12 @@ def for_program(
         "compare": compare,
         "cpu_s": time_limit_s,
         "memory_mb": memory_limit_mb,
+        **_container(language, memory_limit_mb, container),
     }
     return Job(body, total, 2 * COMPILE_WALL_S + total * wall_limit(time_limit_s) + _GRACE_S)
 
 
-def _foreign_function(task: Task, program: str, tests: tuple[str, ...]) -> Job:
+def _foreign_function(task: Task, program: str, tests: tuple[str, ...], container: bool) -> Job:
     manifest = languages.load(task.programming_language)
     if not manifest.functions:
         why = f"{manifest.name} has no function mode; its tasks are programs with stdin/stdout cases"
@@ -109,13 +142,17 @@ def _foreign_function(task: Task, program: str, tests: tuple[str, ...]) -> Job:
     mark = secrets.token_hex(16)
     built = functions.assemble(task.prompt, program, tests, task.entry_point, manifest, mark)
     case = Case(mark + "\n", mark)
-    job = for_program(manifest.name, built.main, (case,), task.time_limit_s, task.memory_limit_mb, "mark")
+    limits = (task.time_limit_s, task.memory_limit_mb)
+    job = for_program(manifest.name, built.main, (case,), *limits, "mark", container=container)
     if job.answer:
         return job
     body = {**job.body, "files": built.files}
     if manifest.function_compile:
         line = manifest.function_compile.replace("UNIT", built.unit)
-        body["language"] |= {"compile": manifest.command(line), "compile_line": line}
+        body["language"] |= {
+            "compile": shlex.split(line) if container else manifest.command(line),
+            "compile_line": line,
+        }
         body["other"] = built.other
     return dataclasses.replace(job, body=body)
 

@@ -4,6 +4,7 @@ import atexit
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import itertools
 import os
 import queue
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from lib.sandbox.confine import probe, scratch
 from lib.sandbox.confine.confinement import Plan
-from lib.sandbox.trusted import jobs
+from lib.sandbox.trusted import jobs, oci
 from lib.sandbox.trusted.grader_process import GraderProcess, grader_settings
 from lib.sandbox.trusted.jobs import Alias
 from lib.sandbox.verdict import SandboxError, Status, Verdict
@@ -37,6 +38,7 @@ class Sandbox:
 
     The strongest mode this machine gives is used. Raises SandboxError where none is, unless `allow_unconfined`; then
     every verdict says `confined=False`. `modules` names packages programs may import beside the standard library.
+    With `container`, programs run in containers, one image per language (lib/sandbox/trusted/oci.py): mode "container".
     """
 
     def __init__(
@@ -45,9 +47,14 @@ class Sandbox:
         allow_unconfined: bool = False,
         modules: tuple[str, ...] = (),
         mode: Literal["auto", "A", "B", "C"] = "auto",
+        container: bool = False,
     ) -> None:
         self.report = probe.probe()
-        self.mode = self._choose(mode, allow_unconfined)
+        if container and modules:
+            raise SandboxError(f"modules={modules!r}: containers hold the standard library alone")
+        if container:
+            oci.needed_engine()
+        self.mode = "container" if container else self._choose(mode, allow_unconfined)
         self._jobs: queue.SimpleQueue[tuple[jobs.Job, Future] | None] = queue.SimpleQueue()
         self._verdicts: collections.OrderedDict[tuple[Any, ...], Future] = collections.OrderedDict()
         self._lock = threading.Lock()
@@ -90,7 +97,7 @@ class Sandbox:
         return GraderProcess(grader_settings(plan, modules, python_path))
 
     def _changes_user(self) -> bool:
-        return self.mode == "A" or self.mode == "B" and self.report.second_user
+        return self.mode in ("A", "container") or self.mode == "B" and self.report.second_user
 
     # --------------------------------------------------------------------------------------------------- judging
 
@@ -134,13 +141,16 @@ class Sandbox:
             task.setup_code,
             task.cases,
             task.time_limit_s,
+            task.memory_limit_mb,
             task.compare,
             program,
             alias,
             in_process,
             task.prompt,
         )
-        return self._once(key, lambda: jobs.for_task(task, program, tests, alias, in_process))
+        container = self.mode == "container"
+        make = functools.partial(jobs.for_task, in_process=in_process, container=container)
+        return self._once(key, lambda: make(task, program, tests, alias))
 
     def execute(
         self,
@@ -153,7 +163,8 @@ class Sandbox:
         compare: Compare = "exact",
     ) -> Verdict:
         """Compile once and run a program against stdin/stdout cases. Raises SandboxError for an unknown language."""
-        job = jobs.for_program(language, source, cases, time_limit_s, memory_limit_mb, compare)
+        container = self.mode == "container"
+        job = jobs.for_program(language, source, cases, time_limit_s, memory_limit_mb, compare, container=container)
         return self._once(None, lambda: job).result()
 
     def _once(self, key: tuple[Any, ...] | None, make: Callable[[], jobs.Job]) -> Future:

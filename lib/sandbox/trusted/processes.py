@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,16 @@ for name, path in (("lib", {lib!r}), ("lib.sandbox", {sandbox!r})):
 sys.modules["lib"].sandbox = sys.modules["lib.sandbox"]
 import importlib
 importlib.import_module("lib.sandbox.{module}").main(int(sys.argv[1]), sys.argv[2])
+"""
+# In a container: the control socket is reached by a name, and stdout and stderr come by it.
+_CONNECT = """\
+import os, socket, sys
+control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+control.connect("{control}")
+for target, descriptor in enumerate(socket.recv_fds(control, 1, 2)[1], 1):
+    os.dup2(descriptor, target)
+    os.close(descriptor)
+sys.argv.insert(1, control.detach())
 """
 
 
@@ -66,17 +77,60 @@ def spawn(module: str, sock: socket.socket, settings: Any, python: str, **stream
 class Worker:
     """The grader's handle on a confined process: a `worker` or a `launcher`."""
 
-    def __init__(self, module: str, settings: dict[str, Any]) -> None:
+    def __init__(self, module: str, settings: dict[str, Any], container: dict[str, Any] | None = None) -> None:
+        """Start it, in a container where there is one: `oci.run_command` and what else `Grader` knows of it."""
         self.asked = 0
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.out, self.err = (os.memfd_create(name) for name in ("stdout", "stderr"))
-        self.process = spawn(f"untrusted.{module}", theirs, settings, sys.executable, stdout=self.out, stderr=self.err)
-        theirs.close()
+        name = f"untrusted.{module}"
+        self.process, self.control = (
+            self._in_container(name, settings, container) if container else self._here(name, settings)
+        )
         try:
             self._receive(START_S)  # it says 0 when it is ready
         except WorkerLost as lost:
             self.close()
             raise CannotStart(str(lost)) from None
+
+    def _here(self, module: str, settings: dict[str, Any]) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            return spawn(module, theirs, settings, sys.executable, stdout=self.out, stderr=self.err), ours
+
+    def _in_container(
+        self, module: str, settings: dict[str, Any], container: dict[str, Any]
+    ) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+        """Its socket has a name until the container has found it, before any program runs there, and none after."""
+        there, library = container["control"], container["lib"]
+        program = _CONNECT.format(control=f"{there}/socket")
+        program += _BOOTSTRAP.format(lib=library, sandbox=f"{library}/sandbox", module=module)
+        python = ["python3", "-B", "-P", "-s", "-S", "-c", program, json.dumps(settings)]
+        with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(f"{folder}/socket")
+            os.chmod(folder, 0o711)
+            os.chmod(f"{folder}/socket", 0o666)
+            listener.listen(1)
+            listener.settimeout(TICK_S)
+            memory = [f"--{name}={container['memory_mb']}m" for name in ("memory", "memory-swap")]
+            process = subprocess.Popen(
+                [*container["command"], *memory, f"--volume={folder}:{there}", container["image"], *python],
+                env=container["environment"], cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=self.err, start_new_session=True,
+            )  # fmt: skip
+            deadline = time.monotonic() + START_S
+            while process.poll() is None and time.monotonic() < deadline:
+                try:
+                    control, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                socket.send_fds(control, [b"\0"], [self.out, self.err])
+                os.unlink(f"{folder}/socket")
+                return process, control
+        process.kill()
+        process.wait()
+        said = self._last_words()
+        os.close(self.out)
+        os.close(self.err)
+        raise CannotStart(said)
 
     def ask(
         self, do: str, descriptors: Sequence[int] = (), *, patience_s: float = ANSWER_S, **details: Any

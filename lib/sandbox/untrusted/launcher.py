@@ -63,7 +63,7 @@ class Launcher:
         self.rules = confinement.file_rules(plan)
         self.watch = worker.ScratchWatch(plan)
         scoped = self.rules >= 0 and kernel.landlock_abi() >= kernel.SIGNAL_SCOPE_ABI
-        self.signals_stay_inside = plan.mode == "A" or scoped
+        self.signals_stay_inside = plan.own_processes or scoped
 
     def serve(self) -> None:
         """Answer commands until the grader hangs up."""
@@ -164,13 +164,14 @@ class Launcher:
 
     def _kill(self, leader: int) -> None:
         """End everything that a command has started."""
-        for target in (-1 if self.plan.mode == "A" else -leader, leader):
+        for target in (-1 if self.plan.own_processes else -leader, leader):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(target, signal.SIGKILL)
 
     def _over_limit(self, pid: int, watch: limits.Watch, command: dict[str, Any]) -> str:
         group = _group(pid) if command["processes"] else [pid]
-        if len(group) > 1 and _memory_mb(group) > command["memory_mb"]:
+        together = len(group) > 1 or command["reserve_mb"]  # else the limit on address space is enough
+        if together and _memory_mb(group) > command["memory_mb"] - command["reserve_mb"]:
             return "memory"
         self.watch.look(group)
         return "scratch" if self.watch.full else watch.see(self.clock.look(group))
@@ -191,7 +192,7 @@ class Launcher:
                 kernel.landlock_enter(self.rules)
             os.closerange(3, OPEN_FILES)
             self._install_filters(command["processes"])
-            os.execve(command["argv"][0], command["argv"], environment)
+            os.execvpe(command["argv"][0], command["argv"], environment)
         except OSError as error:
             os.write(2, f"cannot start {command['argv'][0]}: {error}\n".encode())
         finally:

@@ -214,7 +214,7 @@ def limit_own_cpu() -> None:
 
 
 class ScratchWatch:
-    """Holds a program to its scratch space where the kernel does not: in modes B and C.
+    """Holds a program to its scratch space where the kernel does not, or not to the number of files: but in mode A.
 
     What it may still write shrinks with what is left; once over the limit it can write no more. Far over it, or with
     too many files, it is `full`.
@@ -222,7 +222,7 @@ class ScratchWatch:
 
     def __init__(self, plan: Plan) -> None:
         self.folder = plan.scratch
-        self.needed = plan.mode != "A" and not plan.no_file_access
+        self.needed = plan.watched
         self.full = False
         self.start()
 
