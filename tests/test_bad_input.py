@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -102,6 +104,22 @@ OLDER: list[tuple[list[str], str]] = [
 def test_what_cannot_be_done_is_one_clear_line(arguments: list[str], said: str, capsys: Capture) -> None:
     assert said in refusal(capsys, *arguments)
     assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "said"),
+    [
+        ("lib.models.download", ["codr"], "model 'codr': not a folder"),
+        ("lib.run.executed", ["no", "x"], "no: no executed"),
+    ],
+)
+def test_what_make_calls_refuses_in_one_line(
+    module: str, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(module, run_name="__main__")
+    assert str(ended.value.code).startswith(said) and "\n" not in str(ended.value.code)
 
 
 def test_every_command_is_tried_with_bad_input() -> None:

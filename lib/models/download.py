@@ -165,7 +165,7 @@ def main(name: str) -> None:
         if name in PUBLISHED:
             download(PUBLISHED[name])
         print(f"{name}: {resolve(name)}")
-    except ModelError as error:
+    except WorkbookError as error:  # run as a file, this module's own ModelError is another class
         sys.exit(str(error))
 
 

@@ -68,4 +68,7 @@ def publish(run: Path, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    print(f"{publish(Path(sys.argv[1]), Path(sys.argv[2])):,} bytes")
+    try:
+        print(f"{publish(Path(sys.argv[1]), Path(sys.argv[2])):,} bytes")
+    except WorkbookError as error:
+        sys.exit(str(error))
