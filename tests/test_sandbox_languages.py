@@ -244,6 +244,17 @@ def test_wrong_function_fails_with_the_test_s_words(sandbox, function):
     assert sandbox.grade(function[0], wrong).status == "runtime-error"
 
 
+@pytest.mark.parametrize("language", ["r", "julia"])
+def test_a_runtime_s_own_memory_does_not_count_and_a_program_s_does(sandbox, language):
+    need(language)
+    small, large = {
+        "r": ("cat(1)", "x <- numeric(5e7); x[] <- 1; cat(1)"),
+        "julia": ("print(1)", "print(sum(ones(5 * 10^7)) > 0 ? 1 : 0)"),
+    }[language]
+    statuses = [sandbox.execute(language, source, [Case("", "1")], 10.0, 64).status for source in (small, large)]
+    assert statuses == ["success", "memory"]
+
+
 def test_language_without_function_mode_says_so(sandbox):
     task = dataclasses.replace(
         Task("f", "s", "d", "p", "en", "fortran", "function", "", ("x",)), programming_language="fortran"

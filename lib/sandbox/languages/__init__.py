@@ -21,6 +21,7 @@ A command is a list of words, no shell reads it. Differs from the paper in these
 | conventions  | one line for prompts: how programs print numbers and blanks |
 | processes    | true when `run` itself must start processes |
 | reserve_mb   | address space the runtime maps beyond what programs use |
+| runtime_mb   | memory the runtime itself takes, on top of a program's limit, where address space says nothing |
 | stop_tokens  | where a completion of a function prompt ends |
 | functions    | true when tests<file_ext> beside this file runs function tests |
 | function_compile | command that builds those, UNIT being the unit that holds the mark |
@@ -66,6 +67,7 @@ class Language:
     compile: str = ""
     processes: bool = False
     reserve_mb: int = 0
+    runtime_mb: int = 0
     stop_tokens: tuple[str, ...] = ()
     functions: bool = False
     function_compile: str = ""

@@ -121,6 +121,7 @@ def for_program(
             "run_line": manifest.run,
             "processes": manifest.processes,
             "reserve_mb": manifest.reserve_mb,
+            "runtime_mb": manifest.runtime_mb,
             "python": language == "python",
         },
         "source": source,

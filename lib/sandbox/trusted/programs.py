@@ -50,13 +50,13 @@ class Run:
         if self.reason == "scratch":
             return Status.OUTPUT_LIMIT, "filled its scratch space"
         if self.reason == "memory":
-            return Status.MEMORY, f"used more than {limits['memory_mb'] - limits['reserve_mb']} MB"
+            return Status.MEMORY, f"used more than {limits['asked_mb']} MB"
         if largest >= OUTPUT_BYTES or self.code == -signal.SIGXFSZ:
             return Status.OUTPUT_LIMIT, f"wrote {OUTPUT_BYTES // MEBIBYTE} MiB"
         if self.code == 0 and not self.reason:
             return Status.SUCCESS, ""
-        if self.rss_mb > 0.85 * (limits["memory_mb"] - limits["reserve_mb"]) or _NO_MEMORY.search(self.err[-4000:]):
-            return Status.MEMORY, f"ran out of its {limits['memory_mb'] - limits['reserve_mb']} MB"
+        if self.rss_mb > 0.85 * limits["resident_mb"] or _NO_MEMORY.search(self.err[-4000:]):
+            return Status.MEMORY, f"ran out of its {limits['asked_mb']} MB"
         said = _telling_line(self.err)
         return Status.RUNTIME_ERROR, f"exit code {self.code}" + (f": {said}" if said else "")
 
@@ -132,8 +132,9 @@ def _compile(ask: Ask, job: dict[str, Any]) -> Run:
     limits = _limits(job) | {
         "cpu_s": COMPILE_S,
         "wall_s": COMPILE_WALL_S,
+        "asked_mb": COMPILE_MB,
         "memory_mb": COMPILE_MB,
-        "reserve_mb": 0,
+        "resident_mb": COMPILE_MB,
         "processes": True,
     }
     built = Run(ask, job["language"]["compile"], "", limits)
@@ -185,8 +186,9 @@ def _difference(got: bytes, expected: str, compare: str) -> str:
 def _limits(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "cpu_s": job["cpu_s"],
-        "memory_mb": job["memory_mb"] + job["language"]["reserve_mb"],
-        "reserve_mb": job["language"]["reserve_mb"],
+        "asked_mb": job["memory_mb"],
+        "memory_mb": job["memory_mb"] + job["language"]["reserve_mb"],  # of address space
+        "resident_mb": job["memory_mb"] + job["language"]["runtime_mb"],
         "processes": job["language"]["processes"],
         "python": job["language"]["python"],
     }

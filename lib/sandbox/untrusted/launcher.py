@@ -170,8 +170,8 @@ class Launcher:
 
     def _over_limit(self, pid: int, watch: limits.Watch, command: dict[str, Any]) -> str:
         group = _group(pid) if command["processes"] else [pid]
-        together = len(group) > 1 or command["reserve_mb"]  # else the limit on address space is enough
-        if together and _memory_mb(group) > command["memory_mb"] - command["reserve_mb"]:
+        measured = len(group) > 1 or command["resident_mb"] < command["memory_mb"]  # else address space is limit enough
+        if measured and _memory_mb(group) > command["resident_mb"]:
             return "memory"
         self.watch.look(group)
         return "scratch" if self.watch.full else watch.see(self.clock.look(group))
