@@ -21,7 +21,7 @@ from lib.tasks.prompts import build_prompt
 from lib.tasks.task import read_tasks
 from lib.training.sft import TARGET_MODULES
 
-TASKS = read_tasks(Path(__file__).parents[1] / "data" / "starter_bn.jsonl")[:6]
+TASKS = read_tasks(Path(__file__).parents[1] / "data" / "starter_bn.jsonl")[:3]
 LAYER = "model.layers.3.mlp.down_proj"
 
 
@@ -66,10 +66,10 @@ def test_merged_weights_are_the_bases_plus_the_scaled_product(adapter, merged):
 
 
 def greedy(model, folder=None):
-    """Greedy answers to six tasks, nothing quantised."""
+    """Greedy answers to three tasks, nothing quantised."""
     engine = open_engine(model, folder, "transformers")
     prompts = [build_prompt(task, engine.tokenizer) for task in TASKS]
-    drawn = sample(engine, prompts, 1, SamplingParams(0.0, max_new_tokens=16))
+    drawn = sample(engine, prompts, 1, SamplingParams(0.0, max_new_tokens=12))
     engine.close()
     return [completion.text for (completion,) in drawn]
 
