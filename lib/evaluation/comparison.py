@@ -88,6 +88,7 @@ def _by_protocol(
         attempt
         for attempt in attempts
         if attempt.adapter == adapter
+        and not attempt.parent
         and attempt.tests_hash == tests.get(attempt.task_id)
         and attempt.max_new_tokens == parameters["max_new_tokens"]
     ]

@@ -2,7 +2,7 @@
 
 A repaired program is an attempt like any other; its `parent` is the prompt of the attempt that it follows. Hidden tests
 stay hidden: of a function task the failure on a visible test is shown, of a program task a crash, a compiler's message
-or a limit, never the expected output.
+or a limit, never the expected output. Repairs belong in a ledger of their own: rates are those of first answers.
 """
 
 import re
