@@ -5,8 +5,8 @@
 
 The first turn is the stored greedy answer to a BLP-2025 test task, one visible test in the prompt; the model then sees
 how its program failed on that test, and answers again, greedily. Hidden tests decide nothing and are shown to nobody.
-Every attempt is in the ledger, with its parent, so a second call goes on where the first was cut off. Writes one row per
-task and turn: task_id, turn, visible and full (1 where all tests of the set pass).
+Every attempt is in the ledger, with its parent, so a second call goes on where the first was cut off. Writes one row
+per task and turn: task_id, turn, visible and full (1 where all tests of the set pass).
 """
 
 import argparse
