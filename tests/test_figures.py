@@ -309,6 +309,12 @@ def test_preset_paper_is_table_3_and_the_released_adapter() -> None:
         assert float(ours) == float(row["value"].removesuffix(" %")) / (100 if "%" in row["value"] else 1), row
 
 
+def test_preset_colab_trains_as_table_3_with_its_batch_in_parts() -> None:
+    colab, paper = (presets.parameters(name)["03_sft"] for name in ("colab", "paper"))
+    rows = [values.pop("batch_size") * values.pop("gradient_accumulation") for values in (colab, paper)]
+    assert rows == [64, 64] and colab | {"dev_tasks": 0} == paper
+
+
 def test_what_was_not_run_is_an_empty_row_that_says_so() -> None:
     data = polycode.systems(SCORES, NUMBERS)[1].set_index("model")
     for name in polycode.TEMPLATE:

@@ -33,8 +33,8 @@ SMALL: dict[str, Any] = {"steps": 1, "prompts_per_batch": 4, "group_size": 8, "o
     [
         ({"advantage_estimator": "ppo"}, "choose one of gmpo, grpo, dr_grpo, rloo, batch, group_batch, james_stein"),
         ({"ratio": "gspo"}, "choose one of sequence, sequence_mean, token"),
-        ({"group_size": 1, "rows_per_pass": 2, "advantage_estimator": "rloo"}, "nothing in a group to compare"),
-        ({"group_size": 1, "rows_per_pass": 2, "refill": 2}, "nothing in a group to compare"),
+        ({"group_size": 1, "advantage_estimator": "rloo"}, "nothing in a group to compare"),
+        ({"group_size": 1, "refill": 2}, "nothing in a group to compare"),
         ({"group_size": 0}, "group_size=0"),
         ({"encoder": "text"}, "choose one of policy, base"),
         ({"prompts_per_batch": 1}, "pooling needs two, a bank"),
@@ -101,7 +101,7 @@ def test_the_cause_of_equal_rewards_is_named() -> None:
 
 
 def test_groups_of_one_are_pooled_with_their_neighbours() -> None:
-    config = run_config(**SMALL | {"group_size": 1, "rows_per_pass": 2})
+    config = run_config(**SMALL | {"group_size": 1})
     assert (config.num_generations, config.rows) == (1, 4)
     by_name, _ = all_advantages(torch.tensor([[1.0], [0.0]]), torch.zeros(2, 1), torch.full((2, 2), 0.5), lam=0.0)
     assert by_name["gmpo"].flatten().tolist() == pytest.approx([1, -1], abs=1e-5)

@@ -1,14 +1,16 @@
 """The container backend: what it builds and starts everywhere, the real thing where an engine answers."""
 
 import dataclasses
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from lib.__main__ import main
 from lib.sandbox import Sandbox, SandboxError, languages
 from lib.sandbox.trusted import oci
-from lib.tasks.task import Case, Task, read_tasks
+from lib.tasks.task import Case, Task, read_tasks, write_tasks
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 DOUBLE = [Case("3\n", "6\n"), Case("-1\n", "-2\n")]
@@ -50,9 +52,25 @@ def test_missing_engine_is_said(monkeypatch):
         Sandbox(container=True)
 
 
+def test_score_without_an_engine_is_one_clear_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(oci, "engine", lambda: None)
+    assert main(["score", *scored(tmp_path, "lua"), "--container"]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and said[0].startswith("no container engine: ")
+
+
 def test_modules_are_refused():
     with pytest.raises(SandboxError, match="numpy"):
         Sandbox(container=True, modules=("numpy",))
+
+
+def scored(folder, language):
+    """Arguments of `score`: two starter programs in a language, the first answered rightly, the second by the first."""
+    tasks = [task.in_language(language) for task in read_tasks(DATA / "starter_io.jsonl")[:2]]
+    write_tasks(folder / "tasks.jsonl", tasks)
+    rows = [{"id": task.task_id, "response": f"```{language}\n{tasks[0].reference}```"} for task in tasks]
+    (folder / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["--tasks", str(folder / "tasks.jsonl"), "--submission", str(folder / "answers.jsonl")]
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +171,12 @@ def test_starter_references_pass_and_those_of_other_tasks_fail(sandbox, name):
     assert {task.task_id: v.failure for task in tasks if not (v := sandbox.grade(task, task.reference)).reward} == {}
     shifted = zip(tasks, [*tasks[1:], tasks[0]], strict=True)
     assert not any(sandbox.grade(task, other.reference).reward for task, other in shifted)
+
+
+def test_score_in_containers_runs_languages_that_are_not_installed(engine, capsys, tmp_path):
+    assert main(["score", *scored(tmp_path, "julia"), "--container", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["passed"], found["n"], found["sandbox_mode"]) == (1, 2, "container") and "skipped" not in found
 
 
 JULIA = Task(

@@ -83,6 +83,7 @@ def run_config(
         if value < 1:
             raise ValueError(f"{name}={value}: should be at least 1")
     rows, cuda = prompts_per_batch * group_size, torch.cuda.is_available()
+    rows_per_pass = min(rows_per_pass, rows)
     if rows % rows_per_pass:
         raise ValueError(f"rows_per_pass={rows_per_pass} does not divide the batch of {rows}")
     iterations = fields.setdefault("num_iterations", 2)

@@ -35,13 +35,7 @@ class Job:
 
 
 def for_task(
-    task: Task,
-    program: str,
-    tests: TestSet,
-    alias: Alias,
-    *,
-    in_process: bool = False,
-    container: bool = False,
+    task: Task, program: str, tests: TestSet, alias: Alias, *, in_process: bool = False, container: bool = False
 ) -> Job:
     """The job of one task and one program. Raises SandboxError where there is no container for it but should be."""
     total = len(task.cases) if task.mode == "program" else len(task.tests(tests))
@@ -51,16 +45,9 @@ def for_task(
         return _answered(Status.NO_CODE, "there is no program", total)
     if len(program) > MAX_SOURCE:
         return _too_long(program, total)
+    limits = (task.time_limit_s, task.memory_limit_mb)
     if task.mode == "program":
-        return for_program(
-            task.programming_language,
-            program,
-            task.cases,
-            task.time_limit_s,
-            task.memory_limit_mb,
-            task.compare,
-            container=container,
-        )
+        return for_program(task.programming_language, program, task.cases, *limits, task.compare, container=container)
     if task.programming_language != "python":
         return _foreign_function(task, program, task.tests(tests), container)
     body = {
@@ -74,9 +61,8 @@ def for_task(
         "cpu_s": task.time_limit_s,
         "memory_mb": task.memory_limit_mb,
     }
-    return Job(
-        body | _container("python", task.memory_limit_mb, container), total, wall_limit(task.time_limit_s) + _GRACE_S
-    )
+    body |= _container("python", task.memory_limit_mb, container)
+    return Job(body, total, wall_limit(task.time_limit_s) + _GRACE_S)
 
 
 def _container(language: str, memory_mb: int, wanted: bool) -> dict[str, Any]:
@@ -87,15 +73,9 @@ def _container(language: str, memory_mb: int, wanted: bool) -> dict[str, Any]:
 
 
 def for_program(
-    language: str,
-    source: str,
-    cases: Sequence[Case],
-    time_limit_s: float,
-    memory_limit_mb: int,
-    compare: str,
-    *,
-    container: bool = False,
-) -> Job:
+    language: str, source: str, cases: Sequence[Case], time_limit_s: float, memory_limit_mb: int, compare: str,
+    *, container: bool = False,
+) -> Job:  # fmt: skip
     """The job of one program and its stdin/stdout cases. Raises SandboxError for a language without a manifest."""
     manifest = languages.load(language)
     total = len(cases)
@@ -150,10 +130,8 @@ def _foreign_function(task: Task, program: str, tests: tuple[str, ...], containe
     body = {**job.body, "files": built.files}
     if manifest.function_compile:
         line = manifest.function_compile.replace("UNIT", built.unit)
-        body["language"] |= {
-            "compile": shlex.split(line) if container else manifest.command(line),
-            "compile_line": line,
-        }
+        words = shlex.split if container else manifest.command
+        body["language"] |= {"compile": words(line), "compile_line": line}
         body["other"] = built.other
     return dataclasses.replace(job, body=body)
 
