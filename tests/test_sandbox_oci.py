@@ -198,3 +198,10 @@ JULIA = Task(
 )
 def test_function_tests_in_julia(sandbox, program, status):
     assert sandbox.grade(dataclasses.replace(JULIA, time_limit_s=3), program).status == status
+
+
+def test_a_program_that_is_slow_to_give_back_its_memory_ran_out_of_memory(sandbox):
+    source = "held = []\nwhile True:\n    held.append(b'x' * 50_000_000)"
+    for _ in range(3):
+        verdict = sandbox.execute("python", source, [Case("", "6\n")], 10, 2000)
+        assert verdict.status == "memory", verdict

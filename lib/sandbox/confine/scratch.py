@@ -7,6 +7,7 @@ import os
 import stat
 
 MAX_DEPTH = 64  # folders in folders that `usage` follows
+_EXITING = 4  # PF_EXITING of the kernel
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -124,8 +125,11 @@ def unlinked(pid: int) -> int | None:
 
 
 def _has_ended(pid: int) -> bool:
+    """Whether a process has ended, or is about to: giving back much memory takes a while, and nobody can read it
+    then."""
     try:
         with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] in "ZX"
+            state, *_, flags = file.read().rpartition(")")[2].split()[:7]
+            return state in "ZX" or bool(int(flags) & _EXITING)
     except OSError:
         return True
