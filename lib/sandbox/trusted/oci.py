@@ -44,7 +44,7 @@ def engine() -> str | None:
 
 def _answers(name: str) -> bool:
     try:
-        return subprocess.run([name, "info"], capture_output=True, timeout=20).returncode == 0
+        return subprocess.run([name, "info"], capture_output=True, timeout=60).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
