@@ -61,7 +61,7 @@ def server(folder: Path) -> Iterator[dict[str, Any]]:
     log, deadline = folder / "server.log", time.monotonic() + 60
     with log.open("w") as file:
         process = psutil.Popen(command, env=environment, stdout=file, stderr=file)
-    while not (found := list(where.glob("jpserver-*.json"))):
+    while not (found := [path for path in where.glob("jpserver-*.json") if path.stat().st_size]):
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
     yield json.loads(found[0].read_text()) | {"process": process}

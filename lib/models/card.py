@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lib.base.files import write_text
 from lib.models.resolve import EMBEDDED
 
 FACTS = "training.json"
@@ -70,9 +71,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 def _write(folder: Path, facts: Mapping[str, Any]) -> None:
     texts = {FACTS: json.dumps(facts, ensure_ascii=False, indent=1), "README.md": card(facts)}
     for name, text in texts.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(folder / name)
+        write_text(folder / name, text + "\n")
 
 
 def card(facts: Mapping[str, Any]) -> str:
