@@ -131,8 +131,7 @@ def main() -> None:
     with Sandbox() as native, Sandbox(container=True) as container:
         for language in options.language or sorted(ENDLESS):
             one = found[language] = compare(language, native, container, options.quick)
-            differ = len(one["differences"])
-            print(f"{language}: {one['seconds']:.2f} s per program, {differ} differ", file=sys.stderr, flush=True)
+            print(language, {name: value for name, value in one.items() if value}, file=sys.stderr, flush=True)
             for name in ("references", "references_passed", "failing", "failing_failed", "same"):
                 rows.append({"name": f"{language}, {name.replace('_', ' ')}", "value": one[name], "unit": "programs"})
             rows.append({"name": f"{language}, in a container", "value": one["seconds"], "unit": "s per program"})
