@@ -107,6 +107,7 @@ def _kernel_class() -> Any:
                 _KERNEL,
                 "-f",
                 os.path.realpath(self.connection_file),
+                "--IPKernelApp.log_level=50",  # it logs the interrupt that every shutdown begins with
                 *(extra_arguments or []),
             ]
 
