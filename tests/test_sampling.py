@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import math
+import os
 import statistics
 from collections import Counter
 from functools import cache
@@ -590,6 +591,8 @@ def test_many_requests_are_shared_out_among_processes():
         stream = engine.stream(iter(requests(engine, 27)), SamplingParams(max_new_tokens=16))
         next(stream)
         assert len(engine._workers) == 2 and all(len(worker.flying) >= 10 for worker in engine._workers)
+        for worker in engine._workers:  # none keeps to one core, where it would wait for the other
+            assert os.sched_getaffinity(worker.process.pid) == os.sched_getaffinity(0)
     finally:
         engine.close()
 

@@ -66,6 +66,8 @@ class Pipeline:
         scheduler.max_num_batched_tokens = TOKENS_PER_STEP
         properties: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": config.threads,
+            # Pinned, the first thread of every process would sit on the same core.
+            "ENABLE_CPU_PINNING": False,
             # The default, bf16 where the processor has it, rounds a logit of 20 to an eighth.
             "INFERENCE_PRECISION_HINT": "f32",
         }
