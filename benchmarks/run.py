@@ -68,7 +68,7 @@ def main() -> None:
     """Print a table, or with --json one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="cpu", help="of notebooks/presets")
-    parser.add_argument("--quick", action="store_true", help="preset smoke, two to three minutes")
+    parser.add_argument("--quick", action="store_true", help="preset smoke, four to five minutes")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     result = measure("smoke" if options.quick else options.preset)
