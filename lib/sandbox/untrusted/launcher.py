@@ -129,9 +129,10 @@ class Launcher:
         watch = limits.Watch(command["cpu_s"], command.get("wall_s", 0.0))
         self.watch.start()
         self.clock = limits.GroupClock()
+        launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become(command, descriptors)
+            self._become(command, descriptors, launcher)
         reason = self._wait(pid, watch, command)
         _, status, usage = os.wait4(pid, 0)
         cpu, rss = usage.ru_utime + usage.ru_stime, usage.ru_maxrss
@@ -176,8 +177,9 @@ class Launcher:
         self.watch.look(group)
         return "scratch" if self.watch.full else watch.see(self.clock.look(group))
 
-    def _become(self, command: dict[str, Any], descriptors: list[int]) -> None:
+    def _become(self, command: dict[str, Any], descriptors: list[int], launcher: int) -> None:
         try:
+            kernel.die_with_parent(launcher)
             os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
             for target, descriptor in enumerate(descriptors):

@@ -7,7 +7,7 @@ confines itself once, then serves three commands on its control socket:
     look               ->  {"cpu_s", "full"}             what the candidate has used so far
     next + descriptor  ->  {"status", "cpu_s", "rss_mb"} kill and reap it, wipe scratch, fork one more
 
-The end of its control socket ends it and, with it, the candidate.
+The end of its control socket, or any error on it, ends it, and the candidate ends with it.
 """
 
 import contextlib
@@ -126,14 +126,12 @@ class Zygote:
                 self.watch.look([self.child])
             message, descriptors, _, _ = socket.recv_fds(self.control, 4096, 1)
             if not message:
-                break
+                return
             limit_own_cpu()
             command = marshal.loads(message)
             answer = getattr(self, "do_" + command["do"])(command, descriptors)
             if answer:
                 self.control.send(frames.to_json(answer | {"n": command["n"]}))
-        if self.child:
-            os.kill(self.child, signal.SIGKILL)
 
     def do_fork(self, command: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
         """Fork the first candidate, to serve the grader on the descriptor sent along."""
@@ -142,14 +140,16 @@ class Zygote:
 
     def _fork(self, descriptor: int) -> None:
         self.watch.start()
+        parent = os.getpid()
         self.child = kernel.plain_fork()
         if self.child == 0:
-            self._become_candidate(descriptor)
+            self._become_candidate(descriptor, parent)
         os.close(descriptor)
 
-    def _become_candidate(self, descriptor: int) -> None:
-        """Keep stdin, stdout, stderr and the channel, nothing else; then serve."""
+    def _become_candidate(self, descriptor: int, parent: int) -> None:
+        """Keep stdin, stdout, stderr and the channel, nothing else; then serve, for as long as the worker lives."""
         try:
+            kernel.die_with_parent(parent)
             if self.plan.uid < 0:  # count the user's other processes when the program comes, not long before
                 select.select([descriptor], [], [])
             confinement.limit_processes(self.plan, self.process_table)  # the zygote has no limit: its forks do not fail
