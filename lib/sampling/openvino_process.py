@@ -68,6 +68,8 @@ class Pipeline:
             "INFERENCE_NUM_THREADS": config.threads,
             # Pinned, the first thread of every process would sit on the same core.
             "ENABLE_CPU_PINNING": False,
+            # The default, 8 bits, is a seventh slower without AVX-512 and less exact.
+            "KV_CACHE_PRECISION": "f16",
             # The default, bf16 where the processor has it, rounds a logit of 20 to an eighth.
             "INFERENCE_PRECISION_HINT": "f32",
         }

@@ -43,7 +43,7 @@ class RoundSettings:
     num_samples: int = 16
     winners_per_task: int = 4
     threshold: float = 1.0
-    dev_samples: int = 4
+    dev_samples: int = 2
     sampling: SamplingParams = SamplingParams()
     engine: str = "auto"
     seed: int = 0
