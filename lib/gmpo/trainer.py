@@ -175,7 +175,7 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
         by_name, parts = all_advantages(rewards, log_probs, w, bank=self.bank, **args.sbam)
         if self.bank is not None:
             self.bank.push(prompt_statistics(rewards, log_probs, h))
-        chosen = by_name[args.advantage_estimator]
+        chosen = self.advantages(rewards, log_probs, by_name)
         chosen = unit_rms(chosen) if args.equal_norm else chosen
         row: Row = pooled | batch_diagnostics(rewards, log_probs, lengths, by_name, parts)
         row |= {"advantage_var": chosen.var(correction=0), "advantage_var_per_prompt": row["advantage_var_grpo"]}
@@ -185,6 +185,13 @@ class PolyCodeTrainer(GRPOTrainer):  # type: ignore[misc]
         if args.advantage_estimator == "gmpo":
             self._watch_neighbours(pooled["effective_neighbours"], w.shape[1])
         return chosen.flatten()
+
+    def advantages(self, rewards: Tensor, log_probs: Tensor, built_in: dict[str, Tensor]) -> Tensor:
+        """Return what is learnt from, (B, G), from rewards and log-probabilities (B, G) and every estimator's by name.
+
+        Here the estimator that the settings name; a subclass may return its own.
+        """
+        return built_in[self.args.advantage_estimator]
 
     # ---------------------------------------------------------------------------------------------------------- refill
 

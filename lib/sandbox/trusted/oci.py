@@ -23,7 +23,7 @@ from lib.sandbox.confine.confinement import SCRATCH_BYTES
 from lib.sandbox.verdict import SandboxError, one_line
 
 # Debian 12, whose packages have the versions that the manifests name.
-BASE = "docker.io/library/debian:12-slim@sha256:d5d3f9c23164ea16f31852f95bd5959aad1c5e854332fe00f7b3a20fcc9f635c"
+BASE = "debian:12-slim@sha256:d5d3f9c23164ea16f31852f95bd5959aad1c5e854332fe00f7b3a20fcc9f635c"
 ENGINES = ("podman", "docker")
 SCRATCH = "/work"  # in a container
 READABLE = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/opt", "/proc")
