@@ -565,7 +565,7 @@ def test_a_sampling_process_that_is_killed_is_followed_by_a_smaller_one():
     asked = requests(engine, 16)
     try:
         with pytest.warns(
-            UserWarning, match="exit code -9 .*; going on in one process with (128|64) requests at a time"
+            UserWarning, match="exit code -9 .*; going on in one process with (256|128) requests at a time"
         ) as told:
             stream = engine.stream(iter(asked), SamplingParams(max_new_tokens=16))
             keys = [next(stream)[0].key]
@@ -577,7 +577,7 @@ def test_a_sampling_process_that_is_killed_is_followed_by_a_smaller_one():
             keys += [request.key for request, _ in stream]
     finally:
         engine.close()
-    assert [size in str(one.message) for one, size in zip(told, ("128 requests", "64 requests"), strict=True)] == [
+    assert [size in str(one.message) for one, size in zip(told, ("256 requests", "128 requests"), strict=True)] == [
         True,
         True,
     ]

@@ -29,7 +29,7 @@ from lib.sampling.batches import is_out_of_memory
 from lib.sampling.encoding import Encoder
 from lib.sampling.openvino_process import Drawn, WorkerConfig, serve
 
-IN_FLIGHT = 128  # requests in a process's scheduler at a time; more gains nothing
+IN_FLIGHT = 256  # requests in a process's scheduler at a time: a fifth faster than 128 where 150 prompts are read
 SPARE = 8  # more at hand, so that a place never waits for the caller
 FEW = 32  # requests for which one process is enough: starting another takes as long as drawing some twenty
 LEAN = (
