@@ -18,7 +18,8 @@ _ARCH_X86_64 = 0xC000003E
 _LAST_KNOWN = 462  # newer calls, and the x32 range, do not exist here
 _LOAD, _EQUAL, _GREATER_EQUAL, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_CLONE_THREAD, _PR_SET_DUMPABLE = 0x10000, 4
+_CLONE_THREAD = 0x10000
+_OWN_FATE = (1, 4)  # prctl: end with the parent, whether others may look in
 
 SIGNALS = (62, 129, 200, 234, 297, 424)  # kill, rt_sigqueueinfo, tkill, tgkill, rt_tgsigqueueinfo, pidfd_send_signal
 PLAIN_SIGNALS = (62, 200, 234)  # kill, tkill, tgkill
@@ -140,7 +141,7 @@ def solo_filter(keep_exec: bool = False) -> bytes:
             _prologue(),
             _refuse_calls(calls),
             _on_argument(302, 0, _OWN_PROCESS_ONLY),
-            _refuse_values(157, 0, (_PR_SET_DUMPABLE,)),
+            _refuse_values(157, 0, _OWN_FATE),
             _on_argument(56, 0, thread_only),
             _instruction(_RETURN, _ALLOW),
         )
@@ -159,7 +160,7 @@ def own_files_filter() -> bytes:
 def group_filter(keep_signals: bool) -> bytes:
     """For programs that start helpers: processes yes, new groups no, signals where something else keeps them inside."""
     calls = NEW_GROUP + HIDING + tuple(call for call in SIGNALS if not keep_signals or call not in PLAIN_SIGNALS)
-    own_limits, readable = _on_argument(302, 0, _OWN_PROCESS_ONLY), _refuse_values(157, 0, (_PR_SET_DUMPABLE,))
+    own_limits, readable = _on_argument(302, 0, _OWN_PROCESS_ONLY), _refuse_values(157, 0, _OWN_FATE)
     return b"".join((_prologue(), _refuse_calls(calls), own_limits, readable, _instruction(_RETURN, _ALLOW)))
 
 
