@@ -27,7 +27,7 @@ OF_TASKS, CUT, OF_A_KIND = 60, 20, 5  # failing programs per language: 60 + 20 +
 ENDLESS = {
     "python": (
         "while True: pass",
-        "x = [0]\nwhile True: x += [len(x)] * 100000",
+        "x = [0]\nwhile True: x += x",
         "while True: print('x' * 1000)",
         "raise SystemExit(3)",
     ),
