@@ -6,8 +6,8 @@
 The first draws 64 samples for each of 32 starter tasks, grades them, and stores rewards, log-probabilities, prompt
 embeddings and a sketch of every sample's gradient ∇ Σ_t ln pi(y_t): of the LoRA matrices B (rank 8, B = 0, A random)
 that write to the residual stream in the last layer, 512 signed sums of its entries (count sketch; Charikar et al.
-2002), which keep inner products without bias: an hour on two cores. The second stores prompt embeddings of BLP-2025's test
-tasks, in some minutes.
+2002), which keep inner products without bias: an hour on two cores. The second stores prompt embeddings of BLP-2025's
+test tasks, in some minutes.
 
 The bandits have no language model: each prompt has a few arms, some of them correct. Prompts come in clusters that
 share their features and their place in embedding space; four mixes decide how difficulty relates to the clusters. What
